@@ -1,0 +1,25 @@
+"""Masks: the layer that wraps any layer, its rules, `wrap` and `strip`."""
+
+from keras_bimp.masking.masked import Masked
+from keras_bimp.masking.masked import masked_layers
+from keras_bimp.masking.prunable import Kernel
+from keras_bimp.masking.prunable import Prunables
+from keras_bimp.masking.prunable import find_prunable
+from keras_bimp.masking.rules import Hard
+from keras_bimp.masking.rules import Rule
+from keras_bimp.masking.wrapping import MaskedModel
+from keras_bimp.masking.wrapping import strip
+from keras_bimp.masking.wrapping import wrap
+
+__all__ = [
+    "Hard",
+    "Kernel",
+    "Masked",
+    "MaskedModel",
+    "Prunables",
+    "Rule",
+    "find_prunable",
+    "masked_layers",
+    "strip",
+    "wrap",
+]

@@ -1,0 +1,224 @@
+"""The mask-wrapping layer."""
+
+import inspect
+
+import keras
+from keras import ops
+from keras import tree
+
+from keras_bimp.checks import check_choice
+from keras_bimp.masking.prunable import Kernel
+from keras_bimp.masking.prunable import find_prunable
+from keras_bimp.masking.rules import Hard
+from keras_bimp.masking.rules import Rule
+
+MASKS = {"ones": ops.ones_like, "nonzero": lambda kernel: kernel != 0}
+
+
+@keras.saving.register_keras_serializable(package="keras_bimp")
+class Masked(keras.layers.Wrapper):
+    """Puts a mask over every kernel of a layer, whatever the layer is.
+
+    The layer, or a whole model, is called inside one `keras.StatelessScope`
+    in which each kernel has its effective value, so that neither the layer nor
+    its variables are changed, and any layer works. `wrap(model)` is all that
+    most users need; use `Masked` inside a model to prune a part of it, or
+    where the model must keep its own class.
+
+    Args:
+        layer: The layer or model to mask. Built with the wrapper if it is not
+            built yet.
+        rule: A `Rule`, what the kernels compute with. Defaults to hard
+            pruning, `Hard()`.
+        filters: Which layers inside to mask: a regex or list of regexes
+            searched in the layer's name and path, or a callable layer -> bool.
+            Defaults to all.
+        masks: Initial masks: `"ones"` or `"nonzero"`, which freezes the zeros
+            that the kernels have today.
+        indices: Positions in `layer.weights` of the kernels to mask, instead
+            of `filters`. This is what `get_config` writes.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [
+    ...         keras.Input((8,)),
+    ...         keras_bimp.Masked(keras.layers.Dense(4)),
+    ...         keras.layers.Dense(1),
+    ...     ]
+    ... )
+    >>> keras_bimp.prune(model, 0.5).counts
+    {'masked/dense/kernel': 16}
+    """
+
+    def __init__(
+        self,
+        layer: keras.Layer,
+        rule: Rule | None = None,
+        filters=None,
+        masks: str = "ones",
+        indices: list[int] | None = None,
+        **kwargs,
+    ):
+        # `autocast=False`: each inner layer casts by its own policy.
+        super().__init__(layer, autocast=False, **kwargs)
+        if isinstance(rule, dict):
+            rule = keras.saving.deserialize_keras_object(rule)
+        if rule is not None and not isinstance(rule, Rule):
+            raise TypeError(
+                "`rule` must be an instance of `keras_bimp.masking.Rule`. "
+                f"Received: rule={rule!r}"
+            )
+        check_choice("masks", masks, MASKS)
+        self.rule = Hard() if rule is None else rule
+        self.filters = filters
+        self.initial_masks = masks
+        self.indices = indices
+        self.supports_masking = True
+        self.supports_jit = layer.supports_jit
+        # Keras binds the arguments of a call to this signature.
+        self._call_signature = inspect.signature(layer.call)
+        self.masks = []
+        self._inside = None
+        if layer.built:
+            self.build()
+
+    def build(self, input_shape=None):
+        if self._inside:
+            return
+        super().build(input_shape)
+        self._inside = _Inside(self)
+        for kernel, rule in zip(self.kernels, self.rules, strict=True):
+            mask = self.add_weight(
+                shape=kernel.variable.shape,
+                initializer="ones",
+                dtype="bool",
+                trainable=False,
+                autocast=False,
+                name=kernel.path.replace("/", "_") + "_mask",
+            )
+            if self.initial_masks == "nonzero":
+                mask.assign(ops.not_equal(kernel.variable, 0))
+            self.masks.append(mask)
+            rule.build(self, kernel.variable)
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The masked kernels, in the order of `masks`."""
+        return self._inside.kernels if self._inside else ()
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """One copy of the rule per kernel, in the order of `masks`."""
+        return self._inside.rules if self._inside else ()
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of a path and a reason: kernels that are not masked."""
+        return self._inside.skipped if self._inside else ()
+
+    @property
+    def metrics(self) -> list[keras.Metric]:
+        """Metrics of the layers inside, but not those a model compiled."""
+        return [m for x in self.layer._flatten_layers() for m in x._metrics]
+
+    def __call__(self, *args, **kwargs):
+        if not self.layer.built:
+            args_specs, kwargs_specs = tree.map_structure(
+                _as_keras_tensor, (args, kwargs)
+            )
+            self.layer(*args_specs, **kwargs_specs)
+        return super().__call__(*args, **kwargs)
+
+    def call(self, *args, **kwargs):
+        # A nested scope sees nothing of an outer one: every variable inside
+        # gets its current value here, and its update is handed back below.
+        values = {
+            id(kernel.variable): rule.effective_kernel(
+                kernel.variable.value, mask.value
+            )
+            for kernel, mask, rule in zip(
+                self.kernels, self.masks, self.rules, strict=True
+            )
+        }
+        variables = self.layer.variables + self.metrics_variables
+        scope = keras.StatelessScope(
+            [(v, values.get(id(v), v.value)) for v in variables],
+            collect_losses=True,
+        )
+        before = [scope.get_current_value(v) for v in variables]
+        with scope:
+            outputs = self.layer(*args, **kwargs)
+        for variable, old in zip(variables, before, strict=True):
+            new = scope.get_current_value(variable)
+            if new is not old:
+                variable.assign(new)
+        losses = [*scope.losses, *(rule.loss() for rule in self.rules)]
+        losses = [ops.sum(loss) for loss in losses if loss is not None]
+        if losses:
+            # A new tensor: Keras would count the inner one twice.
+            self.add_loss(sum(losses))
+        return outputs
+
+    def compute_output_spec(self, *args, **kwargs):
+        return self.layer.compute_output_spec(*args, **kwargs)
+
+    def compute_output_shape(self, *args, **kwargs):
+        return self.layer.compute_output_shape(*args, **kwargs)
+
+    def compute_mask(self, inputs, previous_mask):
+        return self.layer.compute_mask(inputs, previous_mask)
+
+    def get_config(self):
+        indices = self.indices
+        if self._inside:
+            position = {id(v): i for i, v in enumerate(self.layer.weights)}
+            indices = [position[id(k.variable)] for k in self.kernels]
+        config = {
+            "rule": keras.saving.serialize_keras_object(self.rule),
+            "masks": self.initial_masks,
+            "indices": indices,
+        }
+        if indices is None:
+            config["filters"] = self.filters
+        config = {**super().get_config(), **config}
+        # The model around it is the one that is compiled.
+        config["layer"].pop("compile_config", None)
+        return config
+
+
+class _Inside:
+    """Keeps variables of the inner layer out of Keras' attribute tracking."""
+
+    def __init__(self, masked):
+        found = find_prunable(masked.layer, masked.filters)
+        self.kernels, self.skipped = found.kernels, found.skipped
+        if masked.indices is not None:
+            self.kernels = _at_indices(masked.layer, masked.indices)
+        self.rules = tuple(
+            type(masked.rule).from_config(masked.rule.get_config())
+            for _ in self.kernels
+        )
+
+
+def _at_indices(layer, indices):
+    weights = layer.weights
+    if not all(0 <= i < len(weights) for i in indices):
+        raise ValueError(
+            "`indices` must be positions in `layer.weights`. "
+            f"Received: indices={indices} for {len(weights)} weights"
+        )
+    # An inner layer comes after those around it: the last owner is the inmost.
+    owners = {id(v): x for x in layer._flatten_layers() for v in x.weights}
+    return tuple(Kernel(weights[i], owners[id(weights[i])]) for i in indices)
+
+
+def _as_keras_tensor(x):
+    if hasattr(x, "shape") and hasattr(x, "dtype"):
+        return keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype))
+    return x
+
+
+def masked_layers(model: keras.Layer) -> list[Masked]:
+    """All `Masked` layers in a model, however deep."""
+    return [x for x in model._flatten_layers() if isinstance(x, Masked)]

@@ -1,0 +1,161 @@
+"""Which variables of a layer or model can be pruned, and which cannot."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A prunable variable and the layer that owns it.
+
+    Args:
+        variable: The `keras.Variable`.
+        layer: The innermost layer that holds it.
+    """
+
+    variable: keras.Variable
+    layer: keras.Layer
+
+    @property
+    def path(self) -> str:
+        return self.variable.path
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.variable.shape)
+
+    @property
+    def output_units(self) -> int:
+        """How many outputs the kernel feeds: channels, units or filters."""
+        shape = self.variable.shape
+        if isinstance(self.layer, _DEPTHWISE) and "point" not in self.path:
+            return math.prod(shape[-2:])
+        if isinstance(self.layer, _TRANSPOSED):
+            return shape[-2]
+        return shape[-1]
+
+
+_DEPTHWISE = (
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
+_TRANSPOSED = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
+
+
+@dataclass(frozen=True)
+class Prunables:
+    """What `find_prunable` found.
+
+    Args:
+        kernels: The prunable variables, by first appearance in
+            `layer.trainable_variables`.
+        skipped: Pairs of a kernel's path and the reason it is left alone.
+    """
+
+    kernels: tuple[Kernel, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+
+def find_prunable(
+    layer: keras.Layer,
+    filters: str | list[str] | Callable | None = None,
+) -> Prunables:
+    """Finds the prunable variables of a built layer or model.
+
+    Prunable is a trainable variable of rank 2 or more whose name ends in
+    "kernel", whatever layer holds it. The table of an `Embedding` is prunable
+    only if `filters` is given and matches the layer. A layer may declare other
+    variables in an attribute `prunable_weights`. Biases and the parameters of
+    normalisation never are.
+
+    Args:
+        layer: A built layer or model.
+        filters: Which layers to prune: a regex or list of regexes searched in
+            the layer's name and path, or a callable layer -> bool. Defaults to
+            all.
+
+    Returns:
+        A `Prunables`.
+
+    Raises:
+        TypeError: If `filters` is none of these.
+        ValueError: If a layer is quantized.
+    """
+    matches = as_filter(filters)
+    owners, skipped = {}, {}
+    for owner in layer._flatten_layers():
+        for variable in _candidates(owner, filters is not None):
+            if id(variable) in owners:
+                continue
+            reason = _why_not(variable, owner, matches)
+            if reason:
+                skipped[id(variable)] = (variable.path, reason)
+            else:
+                skipped.pop(id(variable), None)
+                owners[id(variable)] = Kernel(variable, owner)
+    ordered = [
+        owners[id(v)] for v in layer.trainable_variables if id(v) in owners
+    ]
+    return Prunables(tuple(ordered), tuple(skipped.values()))
+
+
+def _candidates(layer, embeddings):
+    declared = getattr(layer, "prunable_weights", None)
+    if declared is not None:
+        return list(declared() if callable(declared) else declared)
+    if layer.quantization_mode is not None and layer.weights:
+        raise ValueError(
+            "A quantized layer cannot be pruned: prune before you quantize. "
+            f"Received: layer '{layer.path or layer.name}' quantized to "
+            f"'{layer.quantization_mode}'"
+        )
+    inner = {id(v) for sub in layer._layers for v in sub.variables}
+    return [
+        v
+        for v in layer.weights
+        if id(v) not in inner
+        and len(v.shape) >= 2
+        and (
+            v.name.endswith("kernel")
+            or (embeddings and v.name.endswith("embeddings"))
+        )
+    ]
+
+
+def _why_not(variable, layer, matches):
+    if not matches(layer):
+        return "not matched by `filters`"
+    if not variable.trainable or not layer.trainable:
+        return "frozen"
+    return None
+
+
+def as_filter(filters) -> Callable[[keras.Layer], bool]:
+    """Turns `filters` (see `find_prunable`) into a callable layer -> bool."""
+    if filters is None:
+        return lambda layer: True
+    if callable(filters):
+        return filters
+    patterns = [filters] if isinstance(filters, str) else filters
+    if not isinstance(patterns, (list, tuple)) or not all(
+        isinstance(pattern, str) for pattern in patterns
+    ):
+        raise TypeError(
+            "`filters` must be a regex, a list of regexes or a callable. "
+            f"Received: filters={filters!r}"
+        )
+    return lambda layer: any(
+        re.search(pattern, name)
+        for pattern in patterns
+        for name in (layer.name, layer.path or "")
+    )

@@ -1,0 +1,66 @@
+"""Mask rules: what a masked kernel computes with."""
+
+import keras
+from keras import ops
+
+
+class Rule:
+    """What one kernel computes with, given its mask.
+
+    `Masked` makes a copy of the rule for every kernel, so a rule may keep
+    variables of its own. A subclass overrides `effective_kernel`, and whatever
+    else it needs; it must be registered with
+    `keras.saving.register_keras_serializable` to be saved in mid-training.
+
+    Example:
+
+    ```python
+    @keras.saving.register_keras_serializable(package="my_package")
+    class SoftThreshold(keras_bimp.masking.Rule):
+        def build(self, masked, kernel):
+            self.threshold = masked.add_weight(shape=(), initializer="zeros")
+
+        def effective_kernel(self, kernel, mask):
+            shrunk = ops.relu(ops.abs(kernel) - self.threshold)
+            return ops.sign(kernel) * ops.where(mask, shrunk, 0.0)
+    ```
+    """
+
+    def build(self, masked: "keras.Layer", kernel: keras.Variable) -> None:
+        """Creates the rule's own variables with `masked.add_weight`."""
+
+    def effective_kernel(self, kernel, mask):
+        """Returns what the layer computes with, a tensor of kernel's shape.
+
+        Args:
+            kernel: The raw kernel, a tensor.
+            mask: Boolean tensor of the same shape, True = kept.
+        """
+        raise NotImplementedError(
+            f"Rule '{type(self).__name__}' must override "
+            "`effective_kernel(self, kernel, mask)`."
+        )
+
+    def loss(self):
+        """Returns a scalar to add to the training loss, or None."""
+        return None
+
+    def final_kernel(self, kernel, mask):
+        """Returns what `strip` writes into the plain model."""
+        return self.effective_kernel(kernel, mask)
+
+    def get_config(self) -> dict:
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Rule":
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="keras_bimp")
+class Hard(Rule):
+    """Hard pruning: a pruned weight is 0 and gets no gradient."""
+
+    def effective_kernel(self, kernel, mask):
+        # Not `mask * kernel`: 0 * NaN would leak into pruned entries.
+        return ops.where(mask, kernel, ops.zeros((), kernel.dtype))

@@ -1,0 +1,278 @@
+"""`wrap` puts a mask around a model; `strip` takes it off again."""
+
+import keras
+
+from keras_bimp.masking.masked import Masked
+from keras_bimp.masking.masked import masked_layers
+from keras_bimp.masking.prunable import as_filter
+from keras_bimp.masking.rules import Hard
+from keras_bimp.masking.rules import Rule
+
+# What a subclass of `keras.Model` may override and a model around it loses.
+_TRAINER_METHODS = (
+    "fit",
+    "evaluate",
+    "predict",
+    "compile",
+    "train_step",
+    "test_step",
+    "predict_step",
+    "compute_loss",
+    "compute_metrics",
+    "make_train_function",
+    "make_test_function",
+    "make_predict_function",
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_bimp")
+class MaskedModel(keras.Model):
+    """A model around one `Masked`. Made by `wrap`, undone by `strip`.
+
+    Args:
+        masked: A built `Masked` around a model.
+    """
+
+    def __init__(self, masked: Masked, **kwargs):
+        model = masked.layer
+        kwargs = {"dtype": model.dtype_policy, "name": model.name, **kwargs}
+        super().__init__(autocast=False, **kwargs)
+        # Keras saves attributes by name: the optimizer, which the model inside
+        # may share, must come before this one.
+        self.wrapper = masked
+        self.supports_jit = model.supports_jit
+        self.built = True
+
+    def call(self, inputs, training=None, **kwargs):
+        return self.wrapper(inputs, training=training, **kwargs)
+
+    def compute_output_spec(self, *args, **kwargs):
+        return self.wrapper.compute_output_spec(*args, **kwargs)
+
+    def compute_output_shape(self, *args, **kwargs):
+        return self.wrapper.compute_output_shape(*args, **kwargs)
+
+    def build(self, *args, **kwargs):
+        """Nothing to do: `wrap` takes built models only."""
+
+    @property
+    def layers(self) -> list[keras.Layer]:
+        """The layers of the model inside, so that `get_layer` finds them."""
+        return self.wrapper.layer.layers
+
+    def __getattr__(self, name):
+        # Keras names losses and metrics of several outputs by these.
+        if name in ("input_names", "output_names", "inputs", "outputs"):
+            return getattr(self.wrapper.layer, name)
+        return super().__getattribute__(name)
+
+    def summary(self, *args, **kwargs):
+        """Prints the summary of the model inside, and how sparse it is."""
+        self.wrapper.layer.summary(*args, **kwargs)
+        total = sum(kernel.size for kernel in self.wrapper.kernels)
+        left = sum(
+            int(keras.ops.count_nonzero(mask.value))
+            for mask in self.wrapper.masks
+        )
+        line = (
+            f" Masked weights: {total:,} in {len(self.wrapper.kernels)} "
+            f"kernels, {left:,} left (sparsity {1 - left / total:.2%})"
+        )
+        (kwargs.get("print_fn") or print)(line)
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "masked": keras.saving.serialize_keras_object(self.wrapper),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = {**config}
+        masked = keras.saving.deserialize_keras_object(
+            config.pop("masked"), custom_objects=custom_objects
+        )
+        return cls(masked, **config)
+
+
+def wrap(
+    model: keras.Model,
+    rule: Rule | None = None,
+    filters=None,
+    masks: str = "ones",
+) -> keras.Model:
+    """Puts a mask over every prunable kernel of a model.
+
+    The result has the same variables and computes the same; `model` itself is
+    not touched. A compiled model stays compiled: with the same optimizer
+    object, so that its slots and iterations go on, the same loss and metrics.
+
+    Prunable is every trainable variable of rank 2 or more whose name ends in
+    "kernel": dense, convolutional, recurrent and attention layers, custom
+    layers, a layer used twice once. The table of an `Embedding` is prunable
+    only if `filters` is given and matches it. Biases and the parameters of
+    normalisation never are. Frozen layers stay as they are.
+
+    Args:
+        model: A built `keras.Model`: Sequential, Functional or subclassed.
+        rule: A `Rule`, what the kernels compute with. Defaults to hard
+            pruning. If it adds trainable variables, a compiled model gets a
+            fresh optimizer of the same configuration.
+        filters: Which layers to prune: a regex or list of regexes searched in
+            the layer's name and path, or a callable layer -> bool. Defaults to
+            all.
+        masks: Initial masks: `"ones"` or `"nonzero"`, which freezes the zeros
+            that the kernels have today, so that a sparse model can be
+            fine-tuned without any callback.
+
+    Returns:
+        A `keras.Model` around one `Masked`.
+
+    Raises:
+        TypeError: If `model` is not a `keras.Model`.
+        ValueError: If `model` is not built, is wrapped already, has nothing to
+            prune, is quantized, or is of a class with its own training loop,
+            which a model around it would lose.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> wrapped = keras_bimp.wrap(model)
+    >>> keras_bimp.metrics.sparsity(wrapped)
+    Sparsity(prunable=0.0, total=0.0)
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`model` must be a keras.Model; to mask a single layer, use "
+            f"`keras_bimp.Masked(layer)`. Received: model={model!r}"
+        )
+    if not model.built:
+        raise ValueError(
+            "`model` must be built: give it a `keras.Input`, call "
+            "`model.build(input_shape)`, or call it on a batch of data. "
+            f"Received: model={model!r}, which has no weights yet"
+        )
+    if masked_layers(model):
+        raise ValueError(
+            "`model` must not be wrapped already. "
+            f"Received: model={model!r}, which holds a `Masked` layer"
+        )
+    _check_trainer(model)
+    as_filter(filters)
+    masked = Masked(model, rule=rule, filters=filters, masks=masks)
+    if not masked.kernels:
+        reasons = "; ".join(f"{path}: {why}" for path, why in masked.skipped)
+        raise ValueError(
+            "`model` must have something to prune: a trainable weight of rank "
+            "2 or more whose name ends in 'kernel'. "
+            f"Received: model={model!r}, filters={filters!r}. "
+            f"Left out: {reasons or 'nothing'}"
+        )
+    wrapped = MaskedModel(masked)
+    if model.compiled:
+        own = [v for v in masked.trainable_variables if _is_own(v, model)]
+        _compile_like(wrapped, model, _optimizer_for(model, fresh=bool(own)))
+    return wrapped
+
+
+def _is_own(variable, model):
+    return all(variable is not v for v in model.variables)
+
+
+def _optimizer_for(model, fresh):
+    optimizer = model.optimizer
+    if not fresh or optimizer is None:
+        return optimizer
+    keras.utils.io_utils.print_msg(
+        "keras_bimp.wrap: the rule adds trainable variables, so the model "
+        "gets a fresh optimizer."
+    )
+    return type(optimizer).from_config(optimizer.get_config())
+
+
+def strip(model: keras.Model) -> keras.Model:
+    """Takes the masks off: the plain Keras model with zeros in place.
+
+    For a model made by `wrap` this is the very model that was given to `wrap`.
+    A Functional or Sequential model with `Masked` layers inside is rebuilt
+    around the same inner layers.
+
+    Args:
+        model: A model made by `wrap`, or with `Masked` layers inside.
+
+    Returns:
+        A `keras.Model` that holds no class of keras_bimp. If `model` was
+        compiled, it is compiled with the same loss and metrics, so that
+        `evaluate` works, and with a plain SGD: compile it anew to train it.
+
+    Raises:
+        ValueError: If there is nothing to strip.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> keras_bimp.strip(keras_bimp.wrap(model)) is model
+    True
+    """
+    found = masked_layers(model) if isinstance(model, keras.Layer) else []
+    if not found:
+        raise ValueError(
+            "`model` must be a model made by `keras_bimp.wrap`, or with "
+            f"`keras_bimp.Masked` layers inside. Received: model={model!r}"
+        )
+    if isinstance(model, MaskedModel):
+        plain = model.wrapper.layer
+    else:
+        plain = _without_masked(model)
+    for masked in found:
+        for kernel, mask, rule in zip(
+            masked.kernels, masked.masks, masked.rules, strict=True
+        ):
+            variable = kernel.variable
+            variable.assign(rule.final_kernel(variable.value, mask.value))
+    if model.compiled:
+        # SGD without momentum has no slots: nothing dense in a saved file.
+        _compile_like(plain, model, keras.optimizers.SGD())
+    return plain
+
+
+def _without_masked(model):
+    if not isinstance(model, (keras.Sequential, _functional_class())):
+        raise ValueError(
+            "`model` must be Sequential or Functional, or made by `wrap`. "
+            f"Received: model={model!r}. In a class of your own, replace each "
+            "`Masked` layer by its `.layer`"
+        )
+    return keras.models.clone_model(
+        model,
+        clone_function=lambda x: x.layer if isinstance(x, Masked) else x,
+    )
+
+
+def _functional_class():
+    x = keras.Input((1,))
+    return type(keras.Model(x, x))
+
+
+def _check_trainer(model):
+    plain = (keras.Model, keras.Sequential, _functional_class())
+    for name in _TRAINER_METHODS:
+        method = getattr(type(model), name)
+        if all(method is not getattr(cls, name) for cls in plain):
+            raise ValueError(
+                f"`model` must not have its own `{name}()`: a model around it "
+                f"would lose it. Received: model of class "
+                f"{type(model).__name__}, which overrides `{name}`. Put "
+                "`keras_bimp.Masked(layer)` around the layers inside the "
+                "model instead, or prune in a loop of your own with "
+                "`keras_bimp.prune()`"
+            )
+
+
+def _compile_like(target, source, optimizer):
+    """Compiles `target` with the very loss and metrics of `source`."""
+    config = dict(source._compile_config.config)
+    config["optimizer"] = optimizer
+    config["jit_compile"] = source.jit_compile
+    target.compile(**config, auto_scale_loss=False)
