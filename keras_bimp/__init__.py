@@ -1,2 +1,14 @@
+"""keras_bimp: pruning for Keras 3."""
+
+from keras_bimp import metrics
 from keras_bimp import schedules
-from keras_bimp.masking import Masked, wrap, strip
+from keras_bimp import sparsity
+from keras_bimp.exporting import export
+from keras_bimp.masking import Masked
+from keras_bimp.masking import strip
+from keras_bimp.masking import wrap
+from keras_bimp.plan import Phase
+from keras_bimp.plan import Plan
+from keras_bimp.retraining import callbacks
+from keras_bimp.retraining import prune
+from keras_bimp.selection import select

@@ -453,6 +453,12 @@ def original_rates(original) -> np.ndarray:
         and callable(original[0])
     ):
         return schedule_values(original[0], original[1])
+    if original is None:
+        raise ValueError(
+            "`original`, the learning rates of the original training, is "
+            "needed by this schedule: an array with one rate per iteration, "
+            "or a pair (schedule, steps). Received: original=None"
+        )
     rates = np.asarray(original, dtype="float64")
     if rates.ndim != 1 or not len(rates):
         raise ValueError(

@@ -24,7 +24,13 @@ class Rule:
             shrunk = ops.relu(ops.abs(kernel) - self.threshold)
             return ops.sign(kernel) * ops.where(mask, shrunk, 0.0)
     ```
+
+    Attributes:
+        hard: Whether a pruning sets the pruned raw weights, and what the
+            optimizer remembers of them, to 0 for good.
     """
+
+    hard = False
 
     def build(self, masked: "keras.Layer", kernel: keras.Variable) -> None:
         """Creates the rule's own variables with `masked.add_weight`."""
@@ -60,6 +66,8 @@ class Rule:
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class Hard(Rule):
     """Hard pruning: a pruned weight is 0 and gets no gradient."""
+
+    hard = True
 
     def effective_kernel(self, kernel, mask):
         # Not `mask * kernel`: 0 * NaN would leak into pruned entries.

@@ -184,7 +184,7 @@ def _optimizer_for(model, fresh):
     optimizer = model.optimizer
     if not fresh or optimizer is None:
         return optimizer
-    keras.utils.io_utils.print_msg(
+    print(
         "keras_bimp.wrap: the rule adds trainable variables, so the model "
         "gets a fresh optimizer."
     )

@@ -1,0 +1,72 @@
+"""Metrics of a pruned model."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bimp.masking import find_prunable
+from keras_bimp.masking import masked_layers
+
+
+class Sparsity(NamedTuple):
+    """Shares of zeros.
+
+    Args:
+        prunable: Zeros in the prunable weights over their number. A target
+            sparsity refers to it.
+        total: The same zeros over the number of all parameters of the plain
+            model, as `summary()` counts them.
+    """
+
+    prunable: float
+    total: float
+
+
+def sparsity(model: keras.Model, filters=None) -> Sparsity:
+    """The share of weights that are exactly 0.
+
+    Args:
+        model: A plain, wrapped or stripped model, built.
+        filters: Which layers to look at: a regex or list of regexes searched
+            in the layer's name and path, or a callable layer -> bool. Defaults
+            to all.
+
+    Returns:
+        A `Sparsity`; (0.0, 0.0) where there is nothing prunable.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> model.layers[0].kernel.assign([[0, 1], [2, 0], [3, 4]])
+    >>> keras_bimp.metrics.sparsity(model)
+    Sparsity(prunable=0.3333333333333333, total=0.25)
+
+    Reference:
+
+    - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
+      Retraining", ICLR 2023, Section 1.
+    """
+    effective = {
+        id(kernel.variable): (kernel.variable, mask, rule)
+        for masked in masked_layers(model)
+        for kernel, mask, rule in zip(
+            masked.kernels, masked.masks, masked.rules, strict=True
+        )
+    }
+    masks = {id(mask) for _, mask, _ in effective.values()}
+    zeros = prunable = 0
+    for kernel in find_prunable(model, filters).kernels:
+        value = kernel.variable.value
+        if id(kernel.variable) in effective:
+            _, mask, rule = effective[id(kernel.variable)]
+            value = rule.final_kernel(value, mask.value)
+        prunable += kernel.size
+        zeros += kernel.size - int(ops.count_nonzero(value))
+    total = sum(
+        int(np.prod(v.shape)) for v in model.weights if id(v) not in masks
+    )
+    return Sparsity(
+        zeros / prunable if prunable else 0.0, zeros / total if total else 0.0
+    )

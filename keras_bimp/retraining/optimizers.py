@@ -1,0 +1,198 @@
+"""What pruning needs to know of an optimizer: its rate, count and slots."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bimp.schedules import Joined
+from keras_bimp.schedules import schedule_values
+
+
+def innermost(optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer whose learning rate counts, below loss scaling."""
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
+def leaves(optimizer) -> list[keras.optimizers.Optimizer]:
+    """The optimizers that hold the slots, of one that may hold several."""
+    optimizer = innermost(optimizer)
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        return list(optimizer.optimizers)
+    return [optimizer]
+
+
+def step_count(optimizer) -> int:
+    """The count that the optimizer calls its schedule with next."""
+    # Not `iterations`: gradient accumulation divides that.
+    return int(innermost(optimizer)._iterations)
+
+
+def peak_rate(optimizer, steps: int) -> tuple[float, str]:
+    """The largest learning rate the optimizer yields in its next steps.
+
+    Args:
+        optimizer: A compiled optimizer.
+        steps: Integer >= 1, how many steps to look ahead.
+
+    Returns:
+        The tuple `(peak, source)`, source in words.
+
+    Raises:
+        ValueError: If there is no finite rate > 0.
+    """
+    optimizer = innermost(optimizer)
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        raise ValueError(
+            "The model must be compiled with one learning rate. Received: "
+            "MultiOptimizer, each of whose optimizers has its own. Use one "
+            "optimizer, or prune in a loop of your own with `prune()`"
+        )
+    rate = optimizer._learning_rate
+    if isinstance(rate, Joined):
+        rate = rate.replaced
+    source = f"learning rate of {type(optimizer).__name__}"
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        source = f"largest of {type(rate).__name__} over the run"
+        start = step_count(optimizer)
+        peak = schedule_values(rate, start + steps)[start:].max()
+    else:
+        peak = float(rate() if callable(rate) else rate)
+        # The shortest decimal that float32 rounds to: 0.1, not 0.100000001.
+        peak = float(str(np.float32(peak)))
+    if not (np.isfinite(peak) and peak > 0):
+        raise ValueError(
+            "The compiled optimizer must have a finite learning rate > 0, "
+            f"from which the schedules start. Received: {peak} ({source})"
+        )
+    return float(peak), source
+
+
+def install(optimizer, joined: Joined) -> None:
+    """Makes `joined` the learning rate; `uninstall` puts back the old one."""
+    optimizer = innermost(optimizer)
+    present = optimizer._learning_rate
+    if isinstance(present, Joined):
+        joined.replaced = present.replaced
+    elif isinstance(present, keras.Variable):
+        joined.replaced = float(present)
+    else:
+        joined.replaced = present
+    optimizer.learning_rate = joined
+
+
+def uninstall(optimizer) -> None:
+    """Puts the learning rate back that `install` replaced."""
+    optimizer = innermost(optimizer)
+    present = optimizer._learning_rate
+    if not isinstance(present, Joined):
+        return
+    if not isinstance(present.replaced, float):
+        optimizer._learning_rate = present.replaced
+        return
+    with keras.name_scope(optimizer.name):
+        rate = keras.Variable(
+            present.replaced,
+            name="learning_rate",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+    optimizer._learning_rate = rate
+    # Keras creates it right after the iteration count and saves by position.
+    variables = optimizer._variables
+    position = next(i for i, v in enumerate(variables) if v is rate)
+    variables.insert(1, variables.pop(position))
+
+
+def slots(optimizer, kernels: list[keras.Variable]) -> list[list[tuple]]:
+    """The optimizer's variables that hold one entry per entry of a kernel.
+
+    Returns:
+        For each kernel a list of pairs (slot variable, value that the slot
+        starts from where the kernel is 0).
+    """
+    found = [[] for _ in kernels]
+    for leaf in leaves(optimizer):
+        if not leaf.built:
+            continue
+        starts = _starting_values(leaf)
+        for kernel, pairs in zip(kernels, found, strict=True):
+            index = leaf._trainable_variables_indices.get(leaf._var_key(kernel))
+            if index is not None:
+                pairs += [
+                    (slot, starts.get(name, 0.0))
+                    for name, slot in _slots_at(leaf, index, kernel)
+                ]
+    return found
+
+
+def _slots_at(optimizer, index, variable):
+    """Yields (attribute, slot): Keras keeps slots in lists by variable."""
+    for name, value in vars(optimizer).items():
+        if name == "_trainable_variables" or not isinstance(value, list):
+            continue
+        if len(value) != len(optimizer._trainable_variables):
+            continue
+        slot = value[index]
+        if isinstance(slot, keras.Variable) and slot.shape == variable.shape:
+            yield name, slot
+
+
+def _starting_values(optimizer):
+    """What each kind of slot is initialised to for a kernel of zeros."""
+    probe = keras.Variable(np.zeros((2, 2)), dtype="float32")
+    fresh = _fresh(optimizer)
+    fresh.build([probe])
+    return {
+        name: float(ops.convert_to_numpy(slot).flat[0])
+        for name, slot in _slots_at(fresh, 0, probe)
+    }
+
+
+def _fresh(optimizer):
+    try:
+        config = optimizer.get_config()
+    except NotImplementedError as error:
+        raise ValueError(
+            "The optimizer and its learning-rate schedule must implement "
+            f"`get_config()`. Received: optimizer={optimizer}: {error}"
+        ) from error
+    config["learning_rate"] = 0.1
+    return type(optimizer).from_config(config)
+
+
+def check_keeps_zeros(optimizer, ranks: set[int]) -> None:
+    """Raises ValueError if an optimizer moves entries that get no gradient.
+
+    Momentum, adaptive and sign methods work entry by entry. One that mixes
+    the entries of a kernel, as Muon does, would bring pruned weights back.
+    It is tried out on a small kernel of each rank.
+    """
+    for leaf in leaves(optimizer):
+        for rank in ranks:
+            if not _keeps_zeros(leaf, rank):
+                raise ValueError(
+                    "The optimizer must leave a weight at 0 that is 0 and "
+                    f"gets no gradient. Received: {type(leaf).__name__}, "
+                    "which mixes the entries of a kernel and would bring "
+                    "pruned weights back. Use SGD, Adam or another optimizer "
+                    "that works entry by entry"
+                )
+
+
+def _keeps_zeros(optimizer, rank):
+    shape = (4,) * rank
+    values = np.random.default_rng(0).standard_normal((2, *shape))
+    values[:, 1::2] = 0.0
+    kernel = keras.Variable(values[0], dtype="float32")
+    fresh = _fresh(optimizer)
+    fresh.gradient_accumulation_steps = None
+    fresh.build([kernel])
+    starts = [(s, ops.convert_to_numpy(s)) for _, s in _slots_at(fresh, 0, kernel)]
+    for _ in range(2):
+        fresh.apply([ops.convert_to_tensor(values[1], "float32")])
+    return not ops.convert_to_numpy(kernel)[1::2].any() and all(
+        (ops.convert_to_numpy(slot)[1::2] == start[1::2]).all()
+        for slot, start in starts
+    )
