@@ -3,6 +3,7 @@
 import pathlib
 
 import keras
+from keras.src.export.export_utils import get_input_signature
 
 from keras_bimp.checks import check_choice
 from keras_bimp.masking import masked_layers
@@ -70,4 +71,8 @@ def _saved_model(model, filepath):
             f"backend '{keras.backend.backend()}'. Save the model as `.keras`, "
             "and load and export it with KERAS_BACKEND=tensorflow"
         )
-    model.export(filepath, format="tf_saved_model", verbose=False)
+    # Not `model.export`: it tracks the model too and writes every weight
+    # twice (keras-team/keras#23553).
+    archive = keras.export.ExportArchive()
+    archive.add_endpoint("serve", model.__call__, get_input_signature(model))
+    archive.write_out(filepath, verbose=False)

@@ -291,7 +291,7 @@ class Plan:
 
     def _rates(self, phase):
         if isinstance(phase.schedule, ALLR):
-            return f"adaptive, <= {phase.schedule.peak:g} -> 0"
+            return f"adaptive, <= {phase.schedule.peak:g}"
         values = schedule_values(phase.schedule, self.steps(phase))
         start = values.max() if phase.prunes else values[0]
         return f"{start:g} -> {values[-1]:.2g}"

@@ -5,12 +5,13 @@ import warnings
 from collections.abc import Callable
 
 import keras
-import numpy as np
 
 from keras_bimp import selection
 from keras_bimp.checks import check_integer
 from keras_bimp.checks import check_rate
 from keras_bimp.checks import check_sparsity
+from keras_bimp.masking import find_prunable
+from keras_bimp.masking import masked_layers
 from keras_bimp.plan import Plan
 from keras_bimp.plan import as_retraining
 from keras_bimp.retraining import optimizers
@@ -153,20 +154,9 @@ class _BimpPlan:
         self.arguments = arguments
 
     def __call__(self, epochs, steps_per_epoch, optimizer):
-        # Laid out before the rate is looked for: a budget that cannot be is
-        # the more likely error, and looking may take long.
-        Plan.bimp(
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            peak=1.0,
-            **{
-                **self.arguments,
-                "retraining": "llr",
-                "original": None,
-                "dense_schedule": None,
-            },
+        peak, source = optimizers.peak_rate(
+            optimizer, epochs * steps_per_epoch
         )
-        peak, source = optimizers.peak_rate(optimizer, epochs * steps_per_epoch)
         plan = Plan.bimp(
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,
@@ -216,7 +206,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.prunings = []
         self._logs = {}
-        self._first_epoch = None
+        self._phase = None
         self._targets = targets(self.model)
         self.plan = self._make_plan()
         self._counts = self.plan.counts(self._size())
@@ -231,26 +221,30 @@ class PruneAndRetrain(keras.callbacks.Callback):
         )
         for discount in self._schedule.discounts:
             discount.assign(1.0)
-        self._resume()
         self._print(str(self.plan))
-        optimizers.install(self.model.optimizer, self._schedule)
+        self._replaced = optimizers.install(
+            self.model.optimizer, self._schedule
+        )
         # Steps compiled by an earlier `fit` hold the earlier rate.
         self.model.make_train_function(force=True)
 
     def on_epoch_begin(self, epoch, logs=None):
         model = self.model
         current = self.plan.phase_at(epoch)
-        if not self._schedule.begun(current):
-            self._prune_for(current, epoch)
-            into_phase = epoch - self.plan.phases[current].start_epoch
-            begin = optimizers.step_count(model.optimizer)
-            begin -= into_phase * self.plan.steps_per_epoch
-            self._schedule.begin(current, begin)
-            if keras.backend.backend() == "jax":
-                # JAX compiles the values of the schedule's variables in.
-                model.make_train_function(force=True)
+        if self._phase is None and epoch > 0:
+            self._catch_up(current, epoch)
         self._phase = current
-        self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
+        if self._schedule.begun(current):
+            return
+        phase = self.plan.phases[current]
+        if phase.prunes:
+            self._prune(phase, self._counts[current])
+        into_phase = (epoch - phase.start_epoch) * self.plan.steps_per_epoch
+        count = optimizers.step_count(model.optimizer)
+        self._schedule.begin(current, count - into_phase)
+        if keras.backend.backend() == "jax":
+            # JAX compiles the values of the schedule's variables in.
+            model.make_train_function(force=True)
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
@@ -285,9 +279,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
         return dataclasses.replace(
             plan,
             prunable=tuple((t.path, t.kernel.size) for t in self._targets),
-            skipped=tuple(
-                pair for pair in _skipped(self.model) if pair[0] not in inside
-            ),
+            skipped=_skipped(self.model, inside),
         )
 
     def _size(self):
@@ -319,36 +311,26 @@ class PruneAndRetrain(keras.callbacks.Callback):
             **how,
         )
 
-    def _resume(self):
-        """Goes on where a model that was saved in mid-run stands."""
-        optimizer = optimizers.innermost(self.model.optimizer)
-        present = optimizer._learning_rate
-        if isinstance(present, Joined) and _same_phases(
-            present, self._schedule
-        ):
-            self._schedule.copy_state(present)
-
-    def _prune_for(self, current, epoch):
-        phase = self.plan.phases[current]
-        missed = [
-            p
-            for i, p in enumerate(self.plan.phases[:current])
-            if p.prunes and not self._schedule.begun(i)
-        ]
-        if missed and self._first_epoch is None:
+    def _catch_up(self, current, epoch):
+        """Takes up a run in its midst, where `fit` has an `initial_epoch`."""
+        before = self._replaced
+        if _same_phases(before, self._schedule) and before.begun(current):
+            # A model saved in mid-run: its schedule knows where it stood.
+            self._schedule.copy_state(before)
+            self._logs = {"discount": float(before.discounts[current])}
+            return
+        missed = sum(phase.prunes for phase in self.plan.phases[:current])
+        if missed:
             warnings.warn(
-                f"`fit` starts at epoch {epoch}, in {phase.name} of the plan: "
-                f"the prunings of {len(missed)} earlier cycles are done now, "
-                "at once.",
+                f"`fit` begins at epoch {epoch}, in "
+                f"{self.plan.phases[current].name} of the plan: the prunings "
+                f"of {missed} earlier cycles are made up for now, at once.",
                 stacklevel=2,
             )
-        if not phase.prunes:
-            return
+
+    def _prune(self, phase, count):
         pruning = prune_to(
-            self._targets,
-            self._counts[current],
-            self.model.optimizer,
-            **self._how,
+            self._targets, count, self.model.optimizer, **self._how
         )
         self.prunings.append(pruning)
         _, _, discount = discount_factor(
@@ -380,16 +362,25 @@ class PruneAndRetrain(keras.callbacks.Callback):
             print(text)
 
 
-def _skipped(model):
-    from keras_bimp.masking import find_prunable
-    return find_prunable(model).skipped
+def _skipped(model, inside):
+    """Pairs (path, reason) of all kernels that are not pruned."""
+    reasons = {}
+    for kernel in find_prunable(model, lambda layer: True).kernels:
+        reasons[kernel.path] = "not masked"
+    reasons.update(find_prunable(model).skipped)
+    for masked in masked_layers(model):
+        reasons.update(masked.skipped)
+    return tuple((p, why) for p, why in reasons.items() if p not in inside)
 
 
 def _same_phases(one, other):
-    def shape(joined):
-        return [
+    if not isinstance(one, Joined):
+        return False
+    one, other = (
+        [
             (type(s), getattr(s, "steps", None), getattr(s, "peak", None))
             for s in joined.schedules
         ]
-
-    return shape(one) == shape(other)
+        for joined in (one, other)
+    )
+    return one == other

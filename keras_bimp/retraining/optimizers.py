@@ -69,8 +69,12 @@ def peak_rate(optimizer, steps: int) -> tuple[float, str]:
     return float(peak), source
 
 
-def install(optimizer, joined: Joined) -> None:
-    """Makes `joined` the learning rate; `uninstall` puts back the old one."""
+def install(optimizer, joined: Joined):
+    """Makes `joined` the learning rate, until `uninstall`.
+
+    Returns:
+        What the learning rate was: a variable, a schedule or a callable.
+    """
     optimizer = innermost(optimizer)
     present = optimizer._learning_rate
     if isinstance(present, Joined):
@@ -80,6 +84,7 @@ def install(optimizer, joined: Joined) -> None:
     else:
         joined.replaced = present
     optimizer.learning_rate = joined
+    return present
 
 
 def uninstall(optimizer) -> None:

@@ -193,7 +193,7 @@ def prune_to(
             for t, mask in zip(found, new_masks, strict=True)
         },
         norm_drop=removed / norm if norm else 0.0,
-        pruned_fraction=(after - before) / (total - before),
+        pruned_fraction=float(after - before) / float(total - before),
         protected=tuple(found[i].path for i in collapsed)
         if on_collapse == "protect"
         else (),

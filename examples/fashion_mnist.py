@@ -1,0 +1,244 @@
+"""Prunes a residual network on Fashion-MNIST, by three methods.
+
+- `dense`: no pruning, a linear learning rate over the whole budget.
+- `one-shot`: 60 % of the budget dense with a stepped learning rate, then one
+  pruning and the rest of the budget retraining. The dense model is kept in
+  `--output_dir`, so every sparsity and schedule starts from the same weights.
+- `bimp`: half of the budget dense with a linear learning rate, then three
+  cycles of pruning and retraining.
+
+All methods train for `--epochs` in total. Several values of a flag, separated
+by commas, are all combined:
+
+    python examples/fashion_mnist.py --method=dense,one-shot,bimp \
+        --retraining=ft,allr --target_sparsity=0.9,0.98 --seed=0,1
+"""
+
+import itertools
+import json
+import pathlib
+import statistics
+import time
+
+import keras
+import tensorflow_datasets as tfds
+from absl import app
+from absl import flags
+
+import keras_bimp
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("method", ["bimp"], "Any of dense, one-shot, bimp.")
+flags.DEFINE_list(
+    "retraining", ["allr"], "How one-shot retrains (bimp: ALLR): ft, llr, allr."
+)
+flags.DEFINE_list("target_sparsity", ["0.9"], "Fractions to prune.")
+flags.DEFINE_list("seed", ["0"], "Random seeds.")
+flags.DEFINE_integer("epochs", 10, "Total budget of every method.")
+flags.DEFINE_integer("cycles", 3, "Prunings of bimp.")
+flags.DEFINE_float("learning_rate", 0.1, "Largest learning rate.")
+flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps data.")
+flags.DEFINE_string("output_dir", "output/fashion_mnist", "Where to write.")
+
+
+def load_data(data_dir):
+    """Returns the training and the test set, images scaled to mean 0, sd 1."""
+    parts = []
+    for split in ("train", "test"):
+        images, labels = tfds.as_numpy(
+            tfds.load(
+                "fashion_mnist",
+                split=split,
+                data_dir=data_dir,
+                as_supervised=True,
+                batch_size=-1,
+            )
+        )
+        parts.append(((images.astype("float32") / 255 - 0.286) / 0.353, labels))
+    return parts
+
+
+def convolution(x, filters, size=3, strides=1):
+    x = keras.layers.Conv2D(
+        filters,
+        size,
+        strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        kernel_regularizer=keras.regularizers.L2(1e-4),
+    )(x)
+    return keras.layers.BatchNormalization()(x)
+
+
+def residual_block(x, filters, strides):
+    shortcut = x
+    if strides > 1:
+        shortcut = convolution(x, filters, size=1, strides=strides)
+    x = keras.layers.ReLU()(convolution(x, filters, strides=strides))
+    x = convolution(x, filters)
+    return keras.layers.ReLU()(keras.layers.Add()([x, shortcut]))
+
+
+def build_model():
+    """A residual network of 73,000 weights."""
+    inputs = keras.Input((28, 28, 1))
+    x = keras.layers.ReLU()(convolution(inputs, 16, strides=2))
+    for filters, strides in ((32, 2), (64, 2)):
+        x = residual_block(x, filters, strides)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(10)(x))
+
+
+def compile_model(model, learning_rate):
+    model.compile(
+        keras.optimizers.SGD(learning_rate, momentum=0.9, nesterov=True),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=True,
+    )
+    return model
+
+
+def fit(model, data, epochs, callbacks=()):
+    (x, y), test = data
+    model.fit(
+        x,
+        y,
+        epochs=epochs,
+        batch_size=128,
+        validation_data=test,
+        validation_batch_size=1000,
+        callbacks=list(callbacks),
+        verbose=2,
+    )
+
+
+def train_dense(data, seed):
+    keras.utils.set_random_seed(seed)
+    steps = FLAGS.epochs * -(-len(data[0][0]) // 128)
+    schedule = keras_bimp.schedules.Linear(FLAGS.learning_rate, steps)
+    model = compile_model(build_model(), schedule)
+    fit(model, data, FLAGS.epochs)
+    return model
+
+
+def train_one_shot(data, seed, target_sparsity, retraining):
+    dense_epochs = round(0.6 * FLAGS.epochs)
+    steps = dense_epochs * -(-len(data[0][0]) // 128)
+    rate = FLAGS.learning_rate
+    stepped = keras.optimizers.schedules.PiecewiseConstantDecay(
+        [steps // 2, steps * 3 // 4], [rate, rate / 10, rate / 100]
+    )
+    name = f"dense_{dense_epochs}_epochs_seed_{seed}.keras"
+    checkpoint = pathlib.Path(FLAGS.output_dir, name)
+    if not checkpoint.exists():
+        keras.utils.set_random_seed(seed)
+        model = compile_model(build_model(), stepped)
+        fit(model, data, dense_epochs)
+        model.save(checkpoint)
+    keras.utils.set_random_seed(seed)
+    model = keras_bimp.wrap(keras.models.load_model(checkpoint))
+    compile_model(model, rate)
+    fit(
+        model,
+        data,
+        FLAGS.epochs - dense_epochs,
+        keras_bimp.callbacks(
+            target_sparsity,
+            dense_epochs=0,
+            retraining=retraining,
+            original=(stepped, steps),
+            original_epochs=dense_epochs,
+        ),
+    )
+    return keras_bimp.strip(model)
+
+
+def train_bimp(data, seed, target_sparsity):
+    keras.utils.set_random_seed(seed)
+    model = keras_bimp.wrap(compile_model(build_model(), FLAGS.learning_rate))
+    fit(
+        model,
+        data,
+        FLAGS.epochs,
+        keras_bimp.callbacks(
+            target_sparsity,
+            dense_epochs=FLAGS.epochs // 2,
+            cycles=FLAGS.cycles,
+        ),
+    )
+    return keras_bimp.strip(model)
+
+
+def runs():
+    """Yields (name, sparsity, function of data and seed) of what is asked."""
+    sparsities = [float(s) for s in FLAGS.target_sparsity]
+    for method in FLAGS.method:
+        if method == "dense":
+            yield "dense", 0.0, train_dense
+        elif method == "one-shot":
+            for s, r in itertools.product(sparsities, FLAGS.retraining):
+                yield (
+                    f"one-shot {r.upper()}",
+                    s,
+                    lambda data, seed, s=s, r=r: train_one_shot(
+                        data, seed, s, r
+                    ),
+                )
+        elif method == "bimp":
+            for s in sparsities:
+                yield (
+                    f"BIMP, {FLAGS.cycles} cycles ALLR",
+                    s,
+                    lambda data, seed, s=s: train_bimp(data, seed, s),
+                )
+        else:
+            raise app.UsageError(f"--method: unknown method {method!r}")
+
+
+def table(rows):
+    """A Markdown table of accuracies, mean and standard deviation of seeds."""
+    lines = ["| method | sparsity | test accuracy % | seeds |", "|---|---|---|---|"]
+    groups = {}
+    for row in rows:
+        key = row["method"], row["target_sparsity"]
+        groups.setdefault(key, []).append(100 * row["accuracy"])
+    for (method, sparsity), values in groups.items():
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        lines.append(
+            f"| {method} | {sparsity:.0%} | {statistics.mean(values):.2f} "
+            f"+- {spread:.2f} | {len(values)} |"
+        )
+    return "\n".join(lines)
+
+
+def main(_):
+    asked = list(runs())
+    output_dir = pathlib.Path(FLAGS.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    data = load_data(FLAGS.data_dir)
+    rows = []
+    for name, target_sparsity, train in asked:
+        for seed in map(int, FLAGS.seed):
+            print(f"\n{name}, {target_sparsity:.0%} sparse, seed {seed}")
+            start = time.time()
+            model = train(data, seed)
+            _, accuracy = model.evaluate(*data[1], batch_size=1000, verbose=0)
+            rows.append(
+                {
+                    "method": name,
+                    "target_sparsity": target_sparsity,
+                    "seed": seed,
+                    "accuracy": accuracy,
+                    "sparsity": keras_bimp.metrics.sparsity(model).prunable,
+                    "seconds": round(time.time() - start, 1),
+                }
+            )
+            results = json.dumps(rows, indent=1)
+            (output_dir / "results.json").write_text(results)
+    print(f"\n{table(rows)}")
+
+
+if __name__ == "__main__":
+    app.run(main)
