@@ -1,5 +1,6 @@
 """keras_bimp: pruning for Keras 3."""
 
+from keras_bimp import masking
 from keras_bimp import metrics
 from keras_bimp import schedules
 from keras_bimp import sparsity
@@ -9,6 +10,26 @@ from keras_bimp.masking import strip
 from keras_bimp.masking import wrap
 from keras_bimp.plan import Phase
 from keras_bimp.plan import Plan
+from keras_bimp.retraining import Pruning
 from keras_bimp.retraining import callbacks
 from keras_bimp.retraining import prune
 from keras_bimp.selection import select
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Masked",
+    "Phase",
+    "Plan",
+    "Pruning",
+    "callbacks",
+    "export",
+    "masking",
+    "metrics",
+    "prune",
+    "schedules",
+    "select",
+    "sparsity",
+    "strip",
+    "wrap",
+]

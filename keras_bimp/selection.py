@@ -144,7 +144,7 @@ def select(
     allocation = ALLOCATIONS.get(allocation, allocation)
     criterion = CRITERIA.get(criterion, criterion)
 
-    scores = [_scores(k, m, criterion) for k, m in zip(kernels, masks)]
+    scores = [_scores(k, m, criterion) for k, m in zip(kernels, masks, strict=True)]
     total = sum(len(score) for score in scores)
     pruned = round(sparsity * total)
     pruned = max(pruned, sum(np.count_nonzero(~m) for m in masks))

@@ -1,0 +1,193 @@
+"""Prunes a small convolutional network on handwritten digits.
+
+The 1,797 images of 8x8 pixels come with scikit-learn: nothing to download.
+Trains one network densely and one with budgeted iterative magnitude pruning,
+for the same number of epochs, and compares them.
+"""
+
+import gzip
+import json
+import pathlib
+import tempfile
+import time
+
+import keras
+import numpy as np
+import rich.console
+import rich.table
+import sklearn.datasets
+import sklearn.model_selection
+from absl import app
+from absl import flags
+
+import keras_bimp
+
+FLAGS = flags.FLAGS
+flags.DEFINE_float("target_sparsity", 0.95, "Fraction of weights to prune.")
+flags.DEFINE_integer("epochs", 60, "Total budget, of the dense network too.")
+flags.DEFINE_integer("dense_epochs", 40, "Epochs before the first pruning.")
+flags.DEFINE_integer("cycles", 1, "How often to prune and retrain.")
+flags.DEFINE_string("retraining", "allr", "Schedule: allr, llr, ft, ...")
+flags.DEFINE_integer("seed", 0, "Random seed.")
+flags.DEFINE_string("output_dir", "output/digits", "Where to write.")
+
+
+def load_data():
+    """Returns the training and the test set, 1,437 and 360 images."""
+    images, labels = sklearn.datasets.load_digits(return_X_y=True)
+    images = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
+    x, x_test, y, y_test = sklearn.model_selection.train_test_split(
+        images, labels, test_size=0.2, stratify=labels, random_state=0
+    )
+    return (x, y), (x_test, y_test)
+
+
+def build_model():
+    """Three convolutions and two dense layers, 73,000 weights."""
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(32, 3, padding="same", activation="relu"),
+            keras.layers.Conv2D(64, 3, padding="same", activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Conv2D(64, 3, padding="same", activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(64, activation="relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def train_dense(train):
+    keras.utils.set_random_seed(FLAGS.seed)
+    model = build_model()
+    steps = FLAGS.epochs * -(-len(train[0]) // 64)
+    model.optimizer.learning_rate = keras_bimp.schedules.Linear(0.1, steps)
+    model.fit(*train, epochs=FLAGS.epochs, batch_size=64, verbose=0)
+    return model
+
+
+def train_sparse(train, test):
+    keras.utils.set_random_seed(FLAGS.seed)
+    model = keras_bimp.wrap(build_model())
+    history = model.fit(
+        *train,
+        epochs=FLAGS.epochs,
+        batch_size=64,
+        validation_data=test,
+        callbacks=keras_bimp.callbacks(
+            FLAGS.target_sparsity,
+            dense_epochs=FLAGS.dense_epochs,
+            cycles=FLAGS.cycles,
+            retraining=FLAGS.retraining,
+        ),
+        verbose=2,
+    )
+    return keras_bimp.strip(model), history.history
+
+
+def next_version(folder):
+    """The first version folder 1, 2, 3, ... that is not there yet."""
+    versions = [int(p.name) for p in folder.glob("*") if p.name.isdigit()]
+    return folder / str(max(versions, default=0) + 1)
+
+
+def file_sizes(model):
+    """Bytes of a `.weights.h5` file, raw and gzipped."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "model.weights.h5")
+        model.save_weights(path)
+        content = path.read_bytes()
+    return len(content), len(gzip.compress(content))
+
+
+def print_comparison(dense, sparse, test):
+    table = rich.table.Table(title="\nSame budget of epochs")
+    table.add_column("")
+    for title in ("dense", "sparse"):
+        table.add_column(title, justify="right")
+    columns = []
+    for model in (dense, sparse):
+        _, accuracy = model.evaluate(*test, verbose=0)
+        raw, gzipped = file_sizes(model)
+        nonzero = sum(np.count_nonzero(w) for w in model.get_weights())
+        columns.append(
+            (
+                f"{accuracy:.2%}",
+                f"{keras_bimp.metrics.sparsity(model).prunable:.2%}",
+                f"{nonzero:,}",
+                f"{raw / 1000:,.1f} kB",
+                f"{gzipped / 1000:,.1f} kB",
+            )
+        )
+    rows = ("test accuracy", "sparsity", "non-zero weights", "weights file",
+            "weights file, gzipped")
+    for row in zip(rows, *columns, strict=True):
+        table.add_row(*row)
+    rich.console.Console().print(table)
+
+
+def plot(history, path):
+    """Draws accuracy, sparsity and learning rate over the epochs."""
+    import matplotlib.pyplot as plt
+
+    epochs = np.arange(1, len(history["accuracy"]) + 1)
+    figure, axes = plt.subplots(3, 1, sharex=True, figsize=(7, 6))
+    axes[0].plot(epochs, 100 * np.array(history["val_accuracy"]), color="C0")
+    axes[0].set_ylabel("test accuracy %")
+    axes[0].set_ylim(bottom=max(0, axes[0].get_ylim()[0]), top=100)
+    axes[1].step(
+        epochs, 100 * np.array(history["sparsity"]), where="mid", color="C3"
+    )
+    axes[1].set_ylabel("sparsity %")
+    axes[2].plot(epochs, history["learning_rate"], color="C2")
+    axes[2].set_ylabel("learning rate")
+    axes[2].set_xlabel("epoch")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    axes[0].set_title("Budgeted iterative magnitude pruning, digits")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main(_):
+    start = time.time()
+    output_dir = pathlib.Path(FLAGS.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    train, test = load_data()
+    print(f"Training densely for {FLAGS.epochs} epochs")
+    dense = train_dense(train)
+    sparse, history = train_sparse(train, test)
+    print_comparison(dense, sparse, test)
+
+    sparse.save(output_dir / "model.keras")
+    version = next_version(output_dir / "saved_model")
+    keras_bimp.export(sparse, version)
+    plot(history, output_dir / "history.png")
+    kernels = keras_bimp.masking.find_prunable(sparse).kernels
+    sparsity = keras_bimp.metrics.sparsity(sparse).prunable
+    prunable = sum(kernel.size for kernel in kernels)
+    summary = {
+        "target_sparsity": FLAGS.target_sparsity,
+        "sparsity": sparsity,
+        "prunable_weights": prunable,
+        "zeros": round(sparsity * prunable),
+        "dense_accuracy": dense.evaluate(*test, verbose=0)[1],
+        "accuracy": sparse.evaluate(*test, verbose=0)[1],
+        "epochs": FLAGS.epochs,
+        "seconds": round(time.time() - start, 1),
+    }
+    (output_dir / "summary.json").write_text(json.dumps(summary, indent=1))
+    print(f"Wrote summary.json, model.keras, history.png and {version.name}/ "
+          f"of saved_model/ into {output_dir}/")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,115 @@
+"""Small models, data and an optimizer that tests share."""
+
+import pathlib
+
+import keras
+import numpy as np
+from keras import layers
+from keras import ops
+
+import keras_bimp
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def data(samples=64, features=6, classes=3, seed=0):
+    """Images that a linear model can nearly classify."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((samples, features)).astype("float32")
+    return x, (x @ rng.standard_normal((features, classes))).argmax(1)
+
+
+def dense_model(**kwargs):
+    """Two dense kernels of 48 and 24 weights, with a batch norm between."""
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8, **kwargs),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Dense(3, **kwargs),
+        ]
+    )
+
+
+def compile_model(model, optimizer=None, **kwargs):
+    if optimizer is None:
+        optimizer = keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True)
+    model.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        **kwargs,
+    )
+    return model
+
+
+def wrapped(optimizer=None, model=None, **kwargs):
+    model = dense_model() if model is None else model
+    return compile_model(keras_bimp.wrap(model), optimizer, **kwargs)
+
+
+def fit(model, epochs, callbacks=(), batch_size=16, **kwargs):
+    x, y = data()
+    return model.fit(
+        x,
+        y,
+        epochs=epochs,
+        batch_size=batch_size,
+        shuffle=False,
+        verbose=0,
+        callbacks=list(callbacks),
+        **kwargs,
+    )
+
+
+def masked(model):
+    (layer,) = keras_bimp.masking.masked_layers(model)
+    return layer
+
+
+def kernels_and_masks(model):
+    """Pairs of NumPy arrays: raw kernel, mask."""
+    layer = masked(model)
+    return [
+        (
+            ops.convert_to_numpy(kernel.variable.value),
+            ops.convert_to_numpy(mask.value),
+        )
+        for kernel, mask in zip(layer.kernels, layer.masks, strict=True)
+    ]
+
+
+def zeros(model):
+    return sum(int((k == 0).sum()) for k, _ in kernels_and_masks(model))
+
+
+@keras.saving.register_keras_serializable(package="keras_bimp_tests")
+class RecordingSGD(keras.optimizers.SGD):
+    """SGD that writes down, inside the compiled step, the rate of each update.
+
+    `rates[i]` is the rate that the update at schedule count `i` used; -1 where
+    there was no update.
+    """
+
+    def __init__(self, *args, length=1000, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.length = length
+
+    def build(self, variables):
+        super().build(variables)
+        self.rates = self.add_variable(
+            (self.length,), keras.initializers.Constant(-1.0), name="rates"
+        )
+        self._first = variables[0].path
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        here = ops.arange(self.length) == ops.cast(self._iterations, "int32")
+        rate = ops.cast(learning_rate, "float32")
+        self.rates.assign(ops.where(here, rate, self.rates.value))
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+    def get_config(self):
+        return {**super().get_config(), "length": self.length}

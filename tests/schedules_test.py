@@ -1,0 +1,211 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from helpers import GOLDEN
+
+from keras_bimp import schedules
+
+GOLDEN_RATES = np.load(GOLDEN / "lr_schedules.npz")
+GOLDEN_INFO = json.loads((GOLDEN / "lr_schedules.json").read_text())
+
+
+def golden_rows(*names):
+    """Yields (key, name, original rates, info) of the rows of these names."""
+    for key in GOLDEN_RATES.files:
+        parts = key.split("/")
+        if len(parts) < 5 or parts[2] not in names:
+            continue
+        cycle = int(parts[5].removeprefix("cycle")) if len(parts) > 5 else 1
+        info = GOLDEN_INFO["info"]["/".join(parts[:5])][cycle - 1]
+        yield key, parts[2], GOLDEN_RATES[f"{parts[0]}/orig"], {
+            **info,
+            **GOLDEN_INFO["settings"][parts[0]],
+        }
+
+
+def from_golden(name, original, info):
+    steps = info["epochs"] * info["n"]
+    if name == "FT":
+        return schedules.FT(original, steps)
+    if name == "LLR":
+        return schedules.LLR(original.max(), steps)
+    *_, discount = schedules.discount_factor(
+        info["relative_norm_drop"],
+        info["prune_fraction"],
+        info["epochs"],
+        info["T"],
+    )
+    return schedules.ALLR(original.max(), steps, discount)
+
+
+def test_rates_match_the_reference():
+    rows = list(golden_rows("FT", "LLR", "ALLR"))
+    assert len(rows) > 50
+    for key, name, original, info in rows:
+        golden = GOLDEN_RATES[key]
+        ours = from_golden(name, original, info).values()
+        assert len(ours) == len(golden)
+        # The reference uses the peak twice: shifted by one after the warm-up.
+        warm = 0 if name == "FT" else int(0.1 * len(golden))
+        np.testing.assert_allclose(ours[:warm], golden[:warm], atol=1e-12)
+        shift = 1 if warm else 0
+        np.testing.assert_allclose(
+            ours[warm : len(golden) - shift],
+            golden[warm + shift :],
+            atol=1e-12,
+            err_msg=key,
+        )
+
+
+ALL = {
+    "constant": schedules.Constant(0.3, 37, warmup=0.2),
+    "linear": schedules.Linear(0.3, 37),
+    "stepped": schedules.Stepped([0.2, 0.2, 0.1, 0.01], 0.3, 37, warmup=0.1),
+    "ft": schedules.FT([0.1, 0.01], 37),
+    "llr": schedules.LLR(0.3, 37),
+    "allr": schedules.ALLR(0.3, 37, discount=0.25),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_graph_computes_what_values_returns(name):
+    schedule = ALL[name]
+    rates = [float(schedule(i)) for i in range(schedule.steps)]
+    np.testing.assert_allclose(rates, schedule.values(), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_rates_hold_beyond_the_last_iteration(name):
+    schedule = ALL[name]
+    last = schedule.values()[-1]
+    assert float(schedule(10**6)) == pytest.approx(last, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_serialization_round_trip(name):
+    config = keras.optimizers.schedules.serialize(ALL[name])
+    again = keras.optimizers.schedules.deserialize(
+        json.loads(json.dumps(config))
+    )
+    assert type(again) is type(ALL[name])
+    np.testing.assert_array_equal(again.values(), ALL[name].values())
+
+
+def test_linear_is_the_line_of_the_paper():
+    k = np.arange(8)
+    np.testing.assert_allclose(
+        schedules.Linear(0.4, 8).values(), 0.4 * (1 - k / 8), rtol=1e-15
+    )
+
+
+def test_warm_up_is_half_a_cosine_from_zero():
+    i = np.arange(10)
+    np.testing.assert_allclose(
+        schedules.LLR(0.4, 100).values()[:10],
+        0.4 * (1 - np.cos(np.pi * i / 10)) / 2,
+        atol=1e-15,
+    )
+
+
+def test_stepped_compresses_and_rescales_the_original():
+    original = np.repeat([0.1, 0.01, 0.001], [90, 90, 20])
+    rates = schedules.Stepped(original, peak=0.5, steps=20).values()
+    expected = np.repeat([0.5, 0.05, 0.005], [9, 9, 2])
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
+
+
+def test_float32_keeps_its_digits_over_a_million_steps():
+    schedule = schedules.LLR(0.1, 10**6)
+    for step in (1, 99_999, 100_000, 999_999):
+        exact = schedule.values()[step]
+        assert float(schedule(step)) == pytest.approx(exact, rel=1e-6)
+
+
+def test_allr_reads_its_discount_anew():
+    discount = schedules.discount_variable()
+    schedule = schedules.ALLR(0.1, 10, discount)
+    before = float(schedule(1))
+    discount.assign(0.5)
+    assert float(schedule(1)) == pytest.approx(before / 2)
+    assert schedule.values().max() == pytest.approx(0.05)
+
+
+def test_discount_factors_match_the_reference():
+    rows = json.loads((GOLDEN / "allr_factors.json").read_text())
+    assert len(rows) == 264
+    for row in rows:
+        d1, d2, d = schedules.discount_factor(
+            row["relative_norm_drop"],
+            row["prune_fraction"],
+            row["T_rt"],
+            row["T"],
+        )
+        assert d1 == pytest.approx(row["d1"], rel=1e-12)
+        assert d2 == pytest.approx(row["d2"], rel=1e-12)
+        assert d == pytest.approx(row["d_from_schedule_peak"], rel=1e-12)
+
+
+def test_discount_of_a_pruning_that_removes_nothing():
+    assert schedules.discount_factor(0.0, 0.0, 10, 40) == (0.0, 0.25, 0.25)
+    assert schedules.discount_factor(0.0, 0.0, 10, None) == (0.0, 0.0, 0.0)
+
+
+def test_joined_follows_the_last_phase_that_has_begun():
+    joined = schedules.Joined(
+        [schedules.Linear(0.4, 4), schedules.Linear(0.2, 2)]
+    )
+    assert float(joined(1)) == pytest.approx(0.3)
+    assert float(joined(100)) == pytest.approx(0.1)  # Holds its last rate.
+    joined.begin(1, step=100)
+    assert float(joined(100)) == pytest.approx(0.2)
+    assert float(joined(101)) == pytest.approx(0.1)
+    assert float(joined(99)) == pytest.approx(0.1)
+
+
+def test_joined_keeps_its_state_when_serialized():
+    joined = schedules.Joined(
+        [schedules.Linear(0.4, 4), schedules.LLR(0.2, 20)],
+        begins=[7, None],
+        discounts=[1.0, 0.3],
+        replaced=0.5,
+    )
+    again = schedules.Joined.from_config(
+        json.loads(json.dumps(joined.get_config()))
+    )
+    assert [again.begun(0), again.begun(1)] == [True, False]
+    assert float(again(8)) == float(joined(8)) == pytest.approx(0.3)
+    assert float(again.discounts[1]) == pytest.approx(0.3)
+    assert again.replaced == 0.5
+
+
+def test_original_rates_of_a_keras_schedule():
+    cosine = keras.optimizers.schedules.CosineDecay(
+        0.0, 8, warmup_target=0.1, warmup_steps=2
+    )
+    rates = schedules.original_rates((cosine, 10))
+    expected = [float(cosine(i)) for i in range(10)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (lambda: schedules.Linear("0.1", 3), TypeError, "`peak`"),
+        (lambda: schedules.Linear(-0.1, 3), ValueError, "`peak`"),
+        (lambda: schedules.Linear(float("nan"), 3), ValueError, "`peak`"),
+        (lambda: schedules.Linear(0.1, 0), ValueError, "`steps`"),
+        (lambda: schedules.Linear(0.1, 2.5), TypeError, "`steps`"),
+        (lambda: schedules.LLR(0.1, 3, warmup=1.0), ValueError, "`warmup`"),
+        (lambda: schedules.ALLR(0.1, 3, 1.5), ValueError, "`discount`"),
+        (lambda: schedules.FT([], 3), ValueError, "`original`"),
+        (lambda: schedules.FT(None, 3), ValueError, "`original`"),
+        (lambda: schedules.FT([0.1, np.nan], 3), ValueError, "`original`"),
+        (lambda: schedules.Stepped([0.0], 0.1, 3), ValueError, "`original`"),
+        (lambda: schedules.Joined([]), ValueError, "`schedules`"),
+    ],
+)
+def test_bad_arguments(make, error, text):
+    with pytest.raises(error, match=text):
+        make()
