@@ -150,7 +150,7 @@ def _starting_values(optimizer):
     fresh = _fresh(optimizer)
     fresh.build([probe])
     return {
-        name: float(ops.convert_to_numpy(slot).flat[0])
+        name: float(_array(slot).flat[0])
         for name, slot in _slots_at(fresh, 0, probe)
     }
 
@@ -194,10 +194,14 @@ def _keeps_zeros(optimizer, rank):
     fresh = _fresh(optimizer)
     fresh.gradient_accumulation_steps = None
     fresh.build([kernel])
-    starts = [(s, ops.convert_to_numpy(s)) for _, s in _slots_at(fresh, 0, kernel)]
+    starts = [(s, _array(s)) for _, s in _slots_at(fresh, 0, kernel)]
     for _ in range(2):
         fresh.apply([ops.convert_to_tensor(values[1], "float32")])
-    return not ops.convert_to_numpy(kernel)[1::2].any() and all(
-        (ops.convert_to_numpy(slot)[1::2] == start[1::2]).all()
-        for slot, start in starts
+    return not _array(kernel)[1::2].any() and all(
+        (_array(slot)[1::2] == start[1::2]).all() for slot, start in starts
     )
+
+
+def _array(variable):
+    # A copy: some backends hand out a view.
+    return np.array(ops.convert_to_numpy(variable.value))

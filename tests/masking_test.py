@@ -1,0 +1,487 @@
+import keras
+import numpy as np
+import pytest
+from helpers import compile_model
+from helpers import data
+from helpers import dense_model
+from helpers import fit
+from helpers import kernels_and_masks
+from helpers import masked
+from helpers import wrapped
+from keras import layers
+from keras import ops
+
+import keras_bimp
+from keras_bimp.masking import find_prunable
+
+
+def layer_model(layer, shape):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(shape)
+    outputs = layer(inputs)
+    return keras.Model(inputs, layers.Flatten()(outputs))
+
+
+class Attention(layers.Layer):
+    """Feeds one tensor to an attention layer that takes several."""
+
+    def __init__(self, attention, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = attention
+
+    def build(self, shape):
+        self.attention.build(shape, shape)
+
+    def call(self, x):
+        return self.attention(x, x, use_causal_mask=True)
+
+
+class Custom(layers.Layer):
+    """A layer nobody knows: two kernels, a bias, a table."""
+
+    def build(self, shape):
+        self.a = self.add_weight(shape=(shape[-1], 4), name="a_kernel")
+        self.b = self.add_weight(shape=(4, 4), name="kernel")
+        self.bias = self.add_weight(shape=(4, 4), name="bias")
+
+    def call(self, x):
+        return ops.tanh(x @ self.a) @ self.b + ops.sum(self.bias)
+
+
+SEQUENCE = (5, 4)
+IMAGE = (6, 6, 4)
+# Layer -> (input shape, number of kernels, prunable weights).
+LAYERS = {
+    "Dense": (lambda: layers.Dense(3), (4,), 1, 12),
+    "EinsumDense": (
+        lambda: layers.EinsumDense("abc,cde->abde", (None, 2, 3)),
+        SEQUENCE,
+        1,
+        24,
+    ),
+    "Conv1D": (lambda: layers.Conv1D(3, 2), SEQUENCE, 1, 24),
+    "Conv2D": (lambda: layers.Conv2D(4, 3, groups=2), IMAGE, 1, 72),
+    "Conv3D": (lambda: layers.Conv3D(2, 2), (3, 3, 3, 2), 1, 32),
+    "Conv1DTranspose": (
+        lambda: layers.Conv1DTranspose(3, 2),
+        SEQUENCE,
+        1,
+        24,
+    ),
+    "Conv2DTranspose": (lambda: layers.Conv2DTranspose(3, 2), IMAGE, 1, 48),
+    "Conv3DTranspose": (
+        lambda: layers.Conv3DTranspose(2, 2),
+        (3, 3, 3, 2),
+        1,
+        32,
+    ),
+    "DepthwiseConv1D": (lambda: layers.DepthwiseConv1D(2), SEQUENCE, 1, 8),
+    "DepthwiseConv2D": (lambda: layers.DepthwiseConv2D(3), IMAGE, 1, 36),
+    "SeparableConv1D": (
+        lambda: layers.SeparableConv1D(3, 2),
+        SEQUENCE,
+        2,
+        8 + 12,
+    ),
+    "SeparableConv2D": (
+        lambda: layers.SeparableConv2D(3, 2),
+        IMAGE,
+        2,
+        16 + 12,
+    ),
+    "LSTM": (lambda: layers.LSTM(3, return_sequences=True), SEQUENCE, 2, 84),
+    "GRU": (lambda: layers.GRU(3), SEQUENCE, 2, 63),
+    "SimpleRNN": (lambda: layers.SimpleRNN(3), SEQUENCE, 2, 21),
+    "Bidirectional": (
+        lambda: layers.Bidirectional(layers.LSTM(3)),
+        SEQUENCE,
+        4,
+        168,
+    ),
+    "TimeDistributed": (
+        lambda: layers.TimeDistributed(layers.Dense(3)),
+        SEQUENCE,
+        1,
+        12,
+    ),
+    "MultiHeadAttention": (
+        lambda: Attention(layers.MultiHeadAttention(2, 3)),
+        SEQUENCE,
+        4,
+        96,
+    ),
+    "GroupQueryAttention": (
+        lambda: Attention(layers.GroupQueryAttention(3, 4, 2)),
+        SEQUENCE,
+        4,
+        144,
+    ),
+    "custom": (Custom, SEQUENCE, 2, 32),
+    "nested": (
+        lambda: keras.Sequential([layers.Dense(3), layers.Dense(2)]),
+        (4,),
+        2,
+        18,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_type(name):
+    make, shape, count, size = LAYERS[name]
+    model = layer_model(make(), shape)
+    x = np.random.default_rng(0).standard_normal((8, *shape)).astype("float32")
+    y = model.predict(x, verbose=0)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    wrapped = keras_bimp.wrap(model)
+    np.testing.assert_array_equal(wrapped.predict(x, verbose=0), y)
+
+    pruning = keras_bimp.prune(wrapped, 0.5)
+    assert len(pruning.counts) == count
+    assert sum(pruning.counts.values()) == size - round(0.5 * size)
+    # The layer itself computes with the masks, whatever its raw kernels hold.
+    layer = masked(wrapped)
+    for kernel, mask in zip(layer.kernels, layer.masks, strict=True):
+        raw = kernel.variable.value
+        kernel.variable.assign(ops.where(mask.value, raw, 7.0))
+    with_sevens = wrapped.predict(x, verbose=0)
+    for kernel, mask in zip(layer.kernels, layer.masks, strict=True):
+        raw = kernel.variable.value
+        kernel.variable.assign(ops.where(mask.value, raw, 0.0))
+    np.testing.assert_array_equal(with_sevens, wrapped.predict(x, verbose=0))
+
+    wrapped.fit(x, y, epochs=2, verbose=0)
+    for kernel, mask in kernels_and_masks(wrapped):
+        assert (kernel[~mask] == 0).all()
+        assert (kernel[mask] != 0).all()
+    expected = wrapped.predict(x, verbose=0)
+    stripped = keras_bimp.strip(wrapped)
+    assert stripped is model
+    np.testing.assert_array_equal(stripped.predict(x, verbose=0), expected)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_training_with_full_masks_equals_training_without(jit_compile):
+    def model():
+        keras.utils.set_random_seed(0)
+        return keras.Sequential(
+            [
+                keras.Input((6,)),
+                layers.Dense(
+                    8, kernel_regularizer="l2", activity_regularizer="l2"
+                ),
+                layers.BatchNormalization(),
+                layers.Dropout(0.3, seed=3),
+                layers.Dense(3),
+            ]
+        )
+
+    plain = compile_model(model(), jit_compile=jit_compile)
+    ours = wrapped(model=model(), jit_compile=jit_compile)
+    assert fit(plain, 3).history == fit(ours, 3).history
+    for theirs, mine in zip(plain.weights, masked(ours).layer.weights, strict=True):
+        np.testing.assert_array_equal(theirs.numpy(), mine.numpy())
+
+
+def test_several_inputs_and_outputs_and_a_shared_layer():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    shared = layers.Dense(3, name="shared")
+    first = layers.Dense(2, name="first")(shared(a))
+    second = layers.Dense(1, name="second")(shared(b))
+    model = keras_bimp.wrap(
+        keras.Model({"a": a, "b": b}, {"first": first, "second": second})
+    )
+    model.compile("sgd", {"first": "mse", "second": "mae"})
+    x = {"a": np.ones((8, 4)), "b": np.ones((8, 4))}
+    y = {"first": np.ones((8, 2)), "second": np.ones((8, 1))}
+    model.fit(x, y, verbose=0)
+    assert set(model.predict(x, verbose=0)) == {"first", "second"}
+    counts = keras_bimp.prune(model, 0.5).counts
+    assert list(counts) == ["shared/kernel", "first/kernel", "second/kernel"]
+    assert sum(counts.values()) == 21 - round(10.5)
+
+
+@keras.saving.register_keras_serializable(package="keras_bimp_tests")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = layers.Dense(8, activation="relu")
+        self.drop = layers.Dropout(0.5)
+        self.blocks = [layers.Dense(8), keras.Sequential([layers.Dense(3)])]
+
+    def call(self, inputs, training=None):
+        x = self.drop(self.hidden(inputs), training=training)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def test_a_subclassed_model(tmp_path):
+    model = Subclassed()
+    x, _ = data()
+    model(x)
+    model = wrapped(model=model)
+    assert len(masked(model).kernels) == 3
+    fit(model, 2, keras_bimp.callbacks(0.8, dense_epochs=1, verbose=0))
+    total = 48 + 64 + 24
+    assert keras_bimp.metrics.sparsity(model).prunable == round(0.8 * total) / total
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(
+        again.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
+
+
+def test_masked_layers_inside_a_model():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5, 4))
+    attention = keras_bimp.Masked(layers.MultiHeadAttention(2, 3))
+    x = attention(inputs, inputs, use_causal_mask=True)
+    x = keras_bimp.Masked(layers.LSTM(3))(layers.Masking()(x))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    x = np.random.default_rng(0).standard_normal((8, 5, 4))
+    model.compile("adam", "mse")
+    model.fit(x, np.ones((8, 2)), verbose=0)
+    counts = keras_bimp.prune(model, 0.7).counts
+    assert len(counts) == 4 + 2
+    assert sum(counts.values()) == 96 + 84 - round(0.7 * 180)
+    expected = model.predict(x, verbose=0)
+    stripped = keras_bimp.strip(model)
+    assert not keras_bimp.masking.masked_layers(stripped)
+    np.testing.assert_array_equal(stripped.predict(x, verbose=0), expected)
+
+
+def test_wrap_keeps_the_optimizer_object_and_its_slots():
+    plain = compile_model(dense_model())
+    fit(plain, 2)
+    optimizer = plain.optimizer
+    before = [v.numpy() for v in optimizer.variables]
+    model = keras_bimp.wrap(plain)
+    assert model.optimizer is optimizer
+    for variable, value in zip(optimizer.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    fit(model, 1)
+    assert int(optimizer.iterations) == 3 * 4
+
+
+def test_masks_of_todays_zeros_survive_training():
+    model = compile_model(dense_model())
+    kernel = model.layers[0].kernel
+    kernel.assign(ops.where(ops.abs(kernel) < 0.3, 0.0, kernel))
+    zeros = kernel.numpy() == 0
+    assert 0 < zeros.sum() < zeros.size
+    fit(keras_bimp.wrap(model, masks="nonzero"), 2)
+    np.testing.assert_array_equal(kernel.numpy() == 0, zeros)
+
+
+def test_filters_choose_layers():
+    for filters in ("^dense_b$", ["nothing", "_b"], lambda x: x.name == "dense_b"):
+        model = keras.Sequential(
+            [
+                keras.Input((4,)),
+                layers.Dense(3, name="dense_a"),
+                layers.Dense(2, name="dense_b"),
+            ]
+        )
+        layer = masked(keras_bimp.wrap(model, filters=filters))
+        assert [k.layer.name for k in layer.kernels] == ["dense_b"]
+        assert layer.skipped == (
+            (model.layers[0].kernel.path, "not matched by `filters`"),
+        )
+
+
+def test_embeddings_only_when_asked_for():
+    def model():
+        return keras.Sequential(
+            [keras.Input((3,)), layers.Embedding(9, 4), layers.Dense(2)]
+        )
+
+    assert len(masked(keras_bimp.wrap(model())).kernels) == 1
+    asked = masked(keras_bimp.wrap(model(), filters="embedding"))
+    assert [k.size for k in asked.kernels] == [36]
+
+
+def test_a_layer_declares_what_is_prunable():
+    class Declares(layers.Layer):
+        def build(self, shape):
+            self.table = self.add_weight(shape=(shape[-1], 4), name="table")
+            self.kernel = self.add_weight(shape=(4, 4), name="kernel")
+
+        @property
+        def prunable_weights(self):
+            return [self.table]
+
+        def call(self, x):
+            return x @ self.table @ self.kernel
+
+    model = keras.Sequential([keras.Input((5,)), Declares()])
+    layer = masked(keras_bimp.wrap(model))
+    assert [k.variable.name for k in layer.kernels] == ["table"]
+
+
+def test_frozen_layers_stay_and_are_listed():
+    model = dense_model()
+    model.layers[0].trainable = False
+    layer = masked(keras_bimp.wrap(model))
+    assert [k.layer for k in layer.kernels] == [model.layers[-1]]
+    assert layer.skipped == ((model.layers[0].kernel.path, "frozen"),)
+
+
+def test_output_units():
+    units = {
+        name: [k.output_units for k in find_prunable(layer_model(make(), shape)).kernels]
+        for name, (make, shape, *_) in LAYERS.items()
+    }
+    assert units["Conv2D"] == [4]
+    assert units["Conv2DTranspose"] == [3]
+    assert units["DepthwiseConv2D"] == [4]
+    assert units["SeparableConv2D"] == [4, 3]
+    assert units["LSTM"] == [12, 12]
+
+
+def test_mixed_precision_keeps_each_layers_own_dtype():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = dense_model()
+        model.add(layers.Dense(2, dtype="float32"))
+        x, _ = data()
+        before = model.predict(x, verbose=0)
+        np.testing.assert_array_equal(
+            keras_bimp.wrap(model).predict(x, verbose=0), before
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_summary_shows_the_layers_inside_and_the_sparsity():
+    model = wrapped()
+    keras_bimp.prune(model, 0.5)
+    lines = []
+    model.summary(print_fn=lines.append)
+    text = "\n".join(lines)
+    assert text.count("(Dense)") == 2
+    assert "72 in 2 kernels, 36 left (sparsity 50.00%)" in text
+    assert model.get_layer(index=0).name in text
+
+
+def test_a_rule_with_trainable_variables(tmp_path, capsys):
+    model = keras_bimp.wrap(compile_model(dense_model()), rule=SoftThreshold())
+    assert "fresh optimizer" in capsys.readouterr().out
+    fit(model, 2)
+    layer = masked(model)
+    assert len(layer.trainable_variables) == 6 + 2
+    assert all(float(rule.threshold) != 0.1 for rule in layer.rules)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    x, _ = data()
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_array_equal(again.predict(x, verbose=0), expected)
+    stripped = keras_bimp.strip(model)
+    np.testing.assert_array_equal(stripped.predict(x, verbose=0), expected)
+    assert keras_bimp.metrics.sparsity(stripped).prunable > 0
+
+
+@keras.saving.register_keras_serializable(package="keras_bimp_tests")
+class SoftThreshold(keras_bimp.masking.Rule):
+    def build(self, masked, kernel):
+        self.threshold = masked.add_weight(
+            shape=(), initializer=keras.initializers.Constant(0.1)
+        )
+
+    def effective_kernel(self, kernel, mask):
+        shrunk = ops.relu(ops.abs(kernel) - self.threshold.value)
+        return ops.sign(kernel) * ops.where(mask, shrunk, 0.0)
+
+    def loss(self):
+        return 0.01 * ops.square(self.threshold.value)
+
+
+def test_loading_refuses_a_lambda_inside(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(3),
+            layers.Lambda(lambda x: x, output_shape=(3,)),
+        ]
+    )
+    keras_bimp.wrap(model).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="Lambda"):
+        keras.models.load_model(tmp_path / "model.keras")
+
+
+class OwnTrainStep(keras.Sequential):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+class OwnFit(keras.Model):
+    def fit(self, *args, **kwargs):
+        return super().fit(*args, **kwargs)
+
+
+def quantized():
+    model = dense_model()
+    model.layers[0].quantize("int8")
+    return model
+
+
+def twice():
+    return keras_bimp.wrap(dense_model())
+
+
+def functional(cls):
+    x = keras.Input((4,))
+    return cls(x, layers.Dense(2)(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (lambda: keras.Sequential([layers.Dense(2)]), ValueError, "built"),
+        (lambda: layers.Dense(2), TypeError, "Masked"),
+        (lambda: "model", TypeError, "`model`"),
+        (twice, ValueError, "wrapped already"),
+        (
+            lambda: keras.Sequential([keras.Input((4,)), layers.ReLU()]),
+            ValueError,
+            "something to prune",
+        ),
+        (
+            lambda: OwnTrainStep([keras.Input((4,)), layers.Dense(2)]),
+            ValueError,
+            "train_step",
+        ),
+        (lambda: functional(OwnFit), ValueError, "`fit"),
+        (quantized, ValueError, "before you quantize"),
+    ],
+)
+def test_wrap_refuses(make, error, text):
+    with pytest.raises(error, match=text):
+        keras_bimp.wrap(make())
+
+
+def test_a_functional_model_of_a_plain_subclass_is_fine():
+    class Named(keras.Model):
+        pass
+
+    assert masked(keras_bimp.wrap(functional(Named))).kernels
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"rule": "hard"}, TypeError, "`rule`"),
+        ({"filters": 3}, TypeError, "`filters`"),
+        ({"filters": "nowhere"}, ValueError, "not matched by `filters`"),
+        ({"masks": "zeros"}, ValueError, "'nonzero'"),
+    ],
+)
+def test_wrap_bad_arguments(arguments, error, text):
+    with pytest.raises(error, match=text):
+        keras_bimp.wrap(dense_model(), **arguments)
+
+
+@pytest.mark.parametrize("make", [dense_model, lambda: "model"])
+def test_strip_refuses_what_is_not_wrapped(make):
+    with pytest.raises(ValueError, match=r"keras_bimp\.wrap"):
+        keras_bimp.strip(make())

@@ -1,0 +1,129 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_bimp import Plan
+from keras_bimp import schedules
+
+
+def bimp(**kwargs):
+    arguments = {
+        "target_sparsity": 0.9,
+        "epochs": 20,
+        "steps_per_epoch": 7,
+        "dense_epochs": 10,
+        "peak": 0.1,
+        "cycles": 3,
+    }
+    return Plan.bimp(**{**arguments, **kwargs})
+
+
+def test_cycles_share_the_budget_and_the_last_takes_the_rest():
+    plan = bimp(epochs=110)
+    assert [p.epochs for p in plan.phases] == [10, 33, 33, 34]
+    assert [p.start_epoch for p in plan.phases] == [0, 10, 43, 76]
+    assert plan.epochs == 110
+    assert [plan.phase_at(e) for e in (0, 9, 10, 42, 43, 109)] == [
+        0, 0, 1, 1, 2, 3,
+    ]  # fmt: skip
+
+
+def test_sparsity_is_geometric_and_counts_are_exact():
+    plan = bimp()
+    left = [1 - p.sparsity for p in plan.phases]
+    np.testing.assert_allclose(left, 0.1 ** (np.arange(4) / 3), rtol=1e-12)
+    assert plan.phases[-1].sparsity == 0.9
+    assert plan.counts(1528) == [0, 819, 1199, 1375]
+
+
+def test_values_join_the_phases():
+    plan = bimp(retraining="llr")
+    expected = [schedules.Linear(0.1, 70).values()]
+    expected += [schedules.LLR(0.1, n * 7).values() for n in (3, 3, 4)]
+    np.testing.assert_array_equal(plan.values(), np.concatenate(expected))
+
+
+def test_a_pretrained_model_has_no_dense_phase():
+    plan = bimp(dense_epochs=0, original_epochs=40)
+    assert [p.name for p in plan.phases] == ["cycle 1", "cycle 2", "cycle 3"]
+    assert plan.original_epochs == 40
+    assert bimp(dense_epochs=0).original_epochs is None
+    assert bimp().original_epochs == 10
+
+
+def test_ft_and_stepped_use_the_original_rates():
+    original = np.repeat([0.1, 0.01], 50)
+    plan = bimp(
+        dense_epochs=0, retraining="ft", original=original, epochs=3
+    )
+    np.testing.assert_allclose(plan.values(), 0.01)
+    plan = bimp(
+        dense_epochs=0, retraining="stepped", original=original, cycles=1
+    )
+    assert plan.values().tolist() == [0.1] * 70 + [0.1 * (0.01 / 0.1)] * 70
+
+
+def test_ft_after_a_dense_phase_uses_that_phases_last_rate():
+    step = keras.optimizers.schedules.PiecewiseConstantDecay([50], [0.1, 0.02])
+    plan = bimp(retraining="ft", dense_schedule=step)
+    np.testing.assert_allclose(plan.values()[70:], 0.02, rtol=1e-6)
+
+
+def test_a_callable_is_called_once_per_cycle():
+    calls = []
+
+    def retraining(*, original, peak, steps, discount):
+        calls.append((len(original), peak, steps, float(discount.value)))
+        return schedules.ALLR(peak, steps, discount)
+
+    plan = bimp(retraining=retraining)
+    assert calls == [(70, 0.1, 21, 1.0), (70, 0.1, 21, 1.0), (70, 0.1, 28, 1.0)]
+    plan.phases[1].discount.assign(0.5)
+    assert plan.values()[70:91].max() == pytest.approx(0.05)
+    assert plan.values()[91:].max() == pytest.approx(0.1)
+
+
+def test_the_table_tells_everything():
+    import dataclasses
+
+    plan = dataclasses.replace(
+        bimp(),
+        prunable=(("a/kernel", 1000), ("b/kernel", 528)),
+        skipped=(("c/kernel", "frozen"),),
+        peak_source="learning rate of SGD",
+    )
+    text = str(plan)
+    rows = [line.split() for line in text.splitlines()]
+    assert ["dense", "1-10", "70", "0.00%", "1,528", "0.1", "->", "0.0014"] in rows
+    last = "cycle 3 17-20 28 78.46% -> 90.00% 153 adaptive, <= 0.1"
+    assert last.split() in rows
+    for fact in (
+        "2 prunable kernels, 1,528 weights",
+        "not pruned: c/kernel (frozen)",
+        "peak learning rate 0.1 (learning rate of SGD)",
+        "T of d2: 10 epochs",
+    ):
+        assert fact in text
+    assert "T of d2 unknown" in str(bimp(dense_epochs=0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"target_sparsity": 1.0}, ValueError, "`target_sparsity`"),
+        ({"target_sparsity": True}, TypeError, "`target_sparsity`"),
+        ({"epochs": 0}, ValueError, "`epochs`"),
+        ({"epochs": 10.0}, TypeError, "`epochs`"),
+        ({"steps_per_epoch": 0}, ValueError, "`steps_per_epoch`"),
+        ({"dense_epochs": -1}, ValueError, "`dense_epochs`"),
+        ({"dense_epochs": 20}, ValueError, "`dense_epochs`"),
+        ({"cycles": 0}, ValueError, "`cycles`"),
+        ({"cycles": 11}, ValueError, "`cycles`.* leaves 10"),
+        ({"peak": 0.0}, ValueError, "`peak`"),
+        ({"retraining": "best"}, ValueError, "'ft', 'llr', 'allr'"),
+        ({"dense_epochs": 0, "retraining": "ft"}, ValueError, "`original`"),
+    ],
+)
+def test_bad_arguments(arguments, error, text):
+    with pytest.raises(error, match=text):
+        bimp(**arguments)
