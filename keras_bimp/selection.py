@@ -141,52 +141,74 @@ def select(
         )
     if output_units is None:
         output_units = [k.shape[-1] if k.ndim else 1 for k in kernels]
+    new_masks, _ = select_count(
+        kernels,
+        round(sparsity * sum(kernel.size for kernel in kernels)),
+        allocation=allocation,
+        criterion=criterion,
+        granularity=granularity,
+        masks=masks,
+        on_collapse=on_collapse,
+        output_units=output_units,
+    )
+    return new_masks
+
+
+def select_count(
+    kernels,
+    count: int,
+    *,
+    allocation,
+    criterion,
+    granularity,
+    masks,
+    on_collapse,
+    output_units,
+) -> tuple[list[np.ndarray], list[int]]:
+    """Selects as `select` does, with `count` pruned entries in all.
+
+    Returns:
+        The masks, and the indices of the kernels that would have collapsed.
+    """
+    del granularity  # There is but one.
     allocation = ALLOCATIONS.get(allocation, allocation)
     criterion = CRITERIA.get(criterion, criterion)
-
-    scores = [_scores(k, m, criterion) for k, m in zip(kernels, masks, strict=True)]
-    total = sum(len(score) for score in scores)
-    pruned = round(sparsity * total)
-    pruned = max(pruned, sum(np.count_nonzero(~m) for m in masks))
-    if total and pruned == total:
+    total = sum(kernel.size for kernel in kernels)
+    count = max(count, sum(np.count_nonzero(~mask) for mask in masks))
+    if total and count == total:
         raise ValueError(
-            f"`sparsity` must leave at least one of the {total} weights. "
-            f"Received: sparsity={sparsity}"
+            "The target sparsity must leave at least one of the "
+            f"{total:,} weights. Received: one that prunes all of them"
         )
-    kept = allocation(scores, pruned / total if total else 0.0)
-    collapsed = find_collapsed(kept, masks, output_units)
+    scores = [
+        _scores(kernel, mask, criterion)
+        for kernel, mask in zip(kernels, masks, strict=True)
+    ]
+    kept = allocation(scores, count / total if total else 0.0)
+    floors = [
+        min(units, int(np.count_nonzero(mask)))
+        for units, mask in zip(output_units, masks, strict=True)
+    ]
+    collapsed = [
+        i
+        for i, (left, floor) in enumerate(zip(kept, floors, strict=True))
+        if left < floor
+    ]
     if collapsed and on_collapse == "raise":
         raise ValueError(
             "A pruning must leave every kernel at least as many weights as "
             "it has output units, or be told `on_collapse='protect'` or "
-            f"'ignore'. Received: sparsity={sparsity}, which leaves "
+            f"'ignore'. Received: a pruning of {count:,} of {total:,} "
+            "weights, which leaves "
             + ", ".join(f"kernel {i} {kept[i]} weights" for i in collapsed)
         )
     if collapsed and on_collapse == "protect":
-        kept = _protect(
-            scores, kept, _floors(masks, output_units), allocation
-        )
-    return [
-        _keep_highest(score, count).reshape(kernel.shape)
-        for score, count, kernel in zip(scores, kept, kernels, strict=True)
+        kept = _protect(scores, kept, floors, allocation)
+    new_masks = [
+        _keep_highest(score, left).reshape(kernel.shape)
+        for score, left, kernel in zip(scores, kept, kernels, strict=True)
     ]
-
-
-def find_collapsed(kept, masks, output_units) -> list[int]:
-    """Indices of kernels that lose weights they need to reach all units."""
-    floors = _floors(masks, output_units)
-    return [
-        i
-        for i, (count, floor) in enumerate(zip(kept, floors, strict=True))
-        if count < floor
-    ]
-
-
-def _floors(masks, output_units):
-    return [
-        min(units, int(np.count_nonzero(mask)))
-        for units, mask in zip(output_units, masks, strict=True)
-    ]
+    return new_masks, collapsed
 
 
 def _scores(kernel, mask, criterion):

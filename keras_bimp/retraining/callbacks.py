@@ -303,9 +303,9 @@ class PruneAndRetrain(keras.callbacks.Callback):
         how = dict(self._how)
         if how["on_collapse"] == "raise":
             how["on_collapse"] = "ignore"
-        selection.select(
+        selection.select_count(
             kernels,
-            self._counts[-1] / self._size(),
+            self._counts[-1],
             masks=masks,
             output_units=[t.kernel.output_units for t in self._targets],
             **how,
@@ -317,7 +317,8 @@ class PruneAndRetrain(keras.callbacks.Callback):
         if _same_phases(before, self._schedule) and before.begun(current):
             # A model saved in mid-run: its schedule knows where it stood.
             self._schedule.copy_state(before)
-            self._logs = {"discount": float(before.discounts[current])}
+            if self.plan.phases[current].prunes:
+                self._logs = {"discount": float(before.discounts[current])}
             return
         missed = sum(phase.prunes for phase in self.plan.phases[:current])
         if missed:

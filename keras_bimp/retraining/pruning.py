@@ -170,19 +170,14 @@ def prune_to(
             "back.",
             stacklevel=3,
         )
-    how["output_units"] = [t.kernel.output_units for t in found]
-    how["masks"] = masks
-    unprotected = "ignore" if on_collapse == "protect" else on_collapse
-    sparsity = count / total
-    new_masks = selection.select(
-        kernels, sparsity, on_collapse=unprotected, **how
+    new_masks, collapsed = selection.select_count(
+        kernels,
+        count,
+        masks=masks,
+        output_units=[target.kernel.output_units for target in found],
+        on_collapse=on_collapse,
+        **how,
     )
-    kept = [int(np.count_nonzero(mask)) for mask in new_masks]
-    collapsed = selection.find_collapsed(kept, masks, how["output_units"])
-    if collapsed and on_collapse == "protect":
-        new_masks = selection.select(
-            kernels, sparsity, on_collapse=on_collapse, **how
-        )
     norm, removed = selection.norms(kernels, masks, new_masks)
     if any((m != n).any() for m, n in zip(masks, new_masks, strict=True)):
         _set_masks(found, new_masks, optimizer)

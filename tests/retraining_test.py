@@ -1,0 +1,682 @@
+import keras
+import numpy as np
+import pytest
+from helpers import RecordingSGD
+from helpers import compile_model
+from helpers import data
+from helpers import dense_model
+from helpers import fit
+from helpers import kernels_and_masks
+from helpers import masked
+from helpers import wrapped
+from helpers import zeros
+from keras import layers
+from keras import ops
+
+import keras_bimp
+from keras_bimp import schedules
+from keras_bimp.retraining import optimizers
+
+TOTAL = 72  # Prunable weights of `dense_model`.
+STEPS = 4  # Steps per epoch of `fit`.
+
+
+class Watch(keras.callbacks.Callback):
+    """Checks that pruned entries are 0 at every boundary; keeps the logs."""
+
+    def __init__(self, starts=None):
+        super().__init__()
+        self.starts = starts or {}
+        self.logs = []
+        self.batch_logs = 0
+
+    def check(self):
+        layer = masked(self.model)
+        kernels = [kernel.variable for kernel in layer.kernels]
+        for (kernel, mask), slots in zip(
+            kernels_and_masks(self.model),
+            optimizers.slots(self.model.optimizer, kernels),
+            strict=True,
+        ):
+            assert np.isfinite(kernel).all()
+            assert (kernel[~mask] == 0).all()
+            for slot, start in slots:
+                value = ops.convert_to_numpy(slot.value)
+                expected = next(
+                    (s for n, s in self.starts.items() if n in slot.name), 0
+                )
+                if expected is None:
+                    continue
+                assert start == pytest.approx(expected)
+                np.testing.assert_array_equal(
+                    value[~mask], np.float32(expected), err_msg=slot.name
+                )
+        self.slots = len(slots)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.check()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.check()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.check()
+        self.logs.append(dict(logs))
+
+
+def recorded(optimizer):
+    optimizer = optimizers.innermost(optimizer)
+    return ops.convert_to_numpy(optimizer.rates.value)
+
+
+def test_bimp_prunes_exactly_and_logs_what_it_did():
+    model = wrapped()
+    callback, *rest = ours = keras_bimp.callbacks(
+        0.8, dense_epochs=4, cycles=3, verbose=0
+    )
+    assert not rest
+    watch = Watch()
+    history = fit(model, 10, [*ours, watch]).history
+    expected = [0] * 4
+    for count, epochs in zip(callback.plan.counts(TOTAL)[1:], (2, 2, 2), strict=True):
+        expected += [count] * epochs
+    assert expected[-1] == round(0.8 * TOTAL) == zeros(model)
+    np.testing.assert_allclose(history["sparsity"], np.array(expected) / TOTAL)
+    assert history["cycle"] == [0] * 4 + [1, 1, 2, 2, 3, 3]
+    assert "discount" not in watch.logs[3]
+    assert watch.logs[4]["norm_drop"] == callback.prunings[0].norm_drop
+    np.testing.assert_allclose(
+        history["learning_rate"],
+        callback.plan.values()[STEPS - 1 :: STEPS],
+        rtol=1e-6,
+    )
+
+
+def test_the_discount_is_that_of_the_paper():
+    model = wrapped()
+    (callback,) = keras_bimp.callbacks(0.7, dense_epochs=1, verbose=0)
+    before = {}
+
+    class Before(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 0:
+                kernels = [k for k, _ in kernels_and_masks(self.model)]
+                before["w"] = np.concatenate([k.ravel() for k in kernels])
+
+    history = fit(model, 3, [callback, Before()]).history
+    w = before["w"].astype("float64")
+    pruned = np.sort(np.abs(w))[: round(0.7 * TOTAL)]
+    drop = np.sqrt((pruned**2).sum() / (w**2).sum())
+    assert callback.prunings[0].norm_drop == pytest.approx(drop, rel=1e-6)
+    fraction = round(0.7 * TOTAL) / TOTAL
+    assert callback.prunings[0].pruned_fraction == fraction
+    # T_rt = 2 is more than T = 1: d2 = 1.
+    assert history["discount"] == [1.0, 1.0]
+
+
+VARIANTS = {
+    "plain": ({}, {}),
+    "steps_per_execution": ({}, {"steps_per_execution": 8}),
+    "gradient_accumulation": ({"gradient_accumulation_steps": 4}, {}),
+    "loss_scale": ({}, {}),
+    "jit_compile": ({}, {"jit_compile": True}),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("retraining", ["ft", "llr", "allr", "linear", "stepped"])
+def test_rates_inside_the_compiled_step_are_the_plans(variant, retraining):
+    optimizer_arguments, compile_arguments = VARIANTS[variant]
+    optimizer = RecordingSGD(0.1, momentum=0.9, **optimizer_arguments)
+    if variant == "loss_scale":
+        optimizer = keras.optimizers.LossScaleOptimizer(
+            optimizer, initial_scale=2.0
+        )
+    model = wrapped(optimizer, **compile_arguments)
+    (callback,) = keras_bimp.callbacks(
+        0.8, dense_epochs=2, cycles=3, retraining=retraining, verbose=0
+    )
+    fit(model, 11, [callback], batch_size=8)
+    rates = recorded(optimizer)[: 11 * 8]
+    expected = callback.plan.values()
+    assert len(expected) == len(rates)
+    updates = np.arange(len(rates))
+    if variant == "gradient_accumulation":
+        updates = updates[3::4]
+    np.testing.assert_allclose(
+        rates[updates], expected[updates], rtol=1e-6, atol=1e-9
+    )
+    assert (rates > -1).sum() == len(updates)
+
+
+def test_phases_begin_on_time_when_steps_are_skipped():
+    # A loss scale of 2^127 overflows: the first steps are not counted.
+    inner = RecordingSGD(0.002)
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        inner, initial_scale=2.0**127
+    )
+    model = wrapped(optimizer, loss_weights=50.0)
+    (callback,) = keras_bimp.callbacks(0.8, dense_epochs=2, verbose=0)
+    counts = []
+
+    class Count(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            counts.append(int(inner.iterations))
+
+    fit(model, 5, [callback, Count()], batch_size=8)
+    skipped = 2 * 8 - counts[2]
+    assert 0 < skipped < 2 * 8
+    rates = recorded(optimizer)
+    dense, cycle = (
+        schedules.schedule_values(p.schedule, callback.plan.steps(p))
+        for p in callback.plan.phases
+    )
+    np.testing.assert_allclose(
+        rates[: 16 - skipped], dense[: 16 - skipped], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        rates[16 - skipped : int(inner.iterations)],
+        cycle[: int(inner.iterations) - (16 - skipped)],
+        rtol=1e-6,
+        atol=1e-9,
+    )
+
+
+def test_a_pretrained_optimizer_does_not_start_at_zero():
+    model = wrapped(RecordingSGD(0.1, momentum=0.9))
+    fit(model, 3)
+    (callback,) = keras_bimp.callbacks(
+        0.8, dense_epochs=0, original_epochs=3, cycles=2, verbose=0
+    )
+    fit(model, 4, [callback])
+    np.testing.assert_allclose(
+        recorded(model.optimizer)[12 : 12 + 16],
+        callback.plan.values(),
+        rtol=1e-6,
+        atol=1e-9,
+    )
+    assert zeros(model) == round(0.8 * TOTAL)
+
+
+def test_more_cycles_trace_the_step_no_more_often():
+    def traces(cycles):
+        count = 0
+
+        class Counting(layers.Layer):
+            def call(self, x):
+                nonlocal count
+                count += 1
+                return x
+
+        model = dense_model()
+        model.add(Counting())
+        model = wrapped(model=model)
+        count = 0
+        ours = keras_bimp.callbacks(
+            0.8, dense_epochs=1, cycles=cycles, verbose=0
+        )
+        fit(model, 5, ours)
+        return count
+
+    assert traces(1) == traces(4) > 0
+
+
+OPTIMIZERS = {
+    "SGD": ({"momentum": 0.9, "weight_decay": 0.1}, {}),
+    "SGD EMA": ({"use_ema": True, "ema_overwrite_frequency": 3}, {}),
+    "RMSprop": ({"momentum": 0.9, "centered": True}, {}),
+    "Adam": ({"amsgrad": True}, {}),
+    "AdamW": ({"gradient_accumulation_steps": 2}, {}),
+    "Adadelta": ({}, {}),
+    # Its "velocity" is no memory but is made anew in each step.
+    "Adafactor": ({"epsilon_1": 1e-15}, {"velocity": None}),
+    "Adagrad": ({}, {"accumulator": 0.1}),
+    "Adamax": ({}, {}),
+    "Ftrl": ({"initial_accumulator_value": 0.2}, {"accumulator": 0.2}),
+    "Lamb": ({"weight_decay": 0.1}, {}),
+    "Lion": ({"weight_decay": 0.1}, {}),
+    "Nadam": ({}, {}),
+    "ScheduleFreeAdamW": ({"use_ema": True}, {}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_pruned_entries_stay_zero_with_every_optimizer(name):
+    arguments, starts = OPTIMIZERS[name]
+    optimizer = getattr(keras.optimizers, name.split()[0])(0.01, **arguments)
+    model = dense_model(kernel_regularizer="l2")
+    model = wrapped(optimizer, model)
+    # Two epochs fill the slots; then a pruning and ten steps more.
+    fit(model, 2)
+    watch = Watch(starts)
+    ours = keras_bimp.callbacks(
+        0.7, dense_epochs=1, cycles=2, retraining="llr", verbose=0
+    )
+    fit(model, 5, [*ours, watch])
+    assert len(watch.logs) == 5
+    assert zeros(model) == round(0.7 * TOTAL)
+    for kernel, mask in kernels_and_masks(model):
+        assert (kernel[mask] != 0).all()
+
+
+def test_every_optimizer_of_keras_was_looked_at():
+    known = {name.split()[0] for name in OPTIMIZERS}
+    known |= {"Muon", "MultiOptimizer", "LossScaleOptimizer", "Optimizer"}
+    there = {
+        name
+        for name, value in vars(keras.optimizers).items()
+        if isinstance(value, type)
+        and issubclass(value, keras.optimizers.Optimizer)
+    }
+    assert there <= known
+
+
+def test_an_optimizer_that_mixes_entries_is_refused():
+    model = wrapped(keras.optimizers.Muon(0.01))
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="Muon"):
+        fit(model, 2, keras_bimp.callbacks(0.5, dense_epochs=1, verbose=0))
+    with pytest.raises(ValueError, match="Muon"):
+        keras_bimp.prune(model, 0.5)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_an_optimizer_that_would_divide_by_zero_is_refused():
+    # Where a row and a column of a gradient are 0, as those of pruned units,
+    # Adafactor squares its `epsilon_1` of 1e-30: 0 in float32.
+    model = wrapped(keras.optimizers.Adafactor(0.01))
+    with pytest.raises(ValueError, match="epsilon_1=1e-15"):
+        fit(model, 2, keras_bimp.callbacks(0.5, dense_epochs=1, verbose=0))
+
+
+def test_prune_reaches_the_slots_of_a_multi_optimizer():
+    optimizer = keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(keras.optimizers.Adam(0.01))
+    )
+    model = wrapped(optimizer)
+    fit(model, 1)
+    keras_bimp.prune(model, 0.5)
+    watch = Watch()
+    fit(model, 1, [watch])
+    assert watch.slots == 2
+    with pytest.raises(ValueError, match="MultiOptimizer"):
+        fit(model, 2, keras_bimp.callbacks(0.6, dense_epochs=1))
+
+
+def test_prune_in_a_loop_of_ones_own():
+    import tensorflow as tf
+
+    model = keras_bimp.wrap(dense_model())
+    optimizer = keras.optimizers.Adam(0.01)
+    loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    x, y = data()
+    losses = []
+    for step in range(20):
+        if step == 10:
+            pruning = keras_bimp.prune(model, 0.5, optimizer=optimizer)
+        with tf.GradientTape() as tape:
+            loss = loss_fn(y, model(x, training=True))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply(gradients, model.trainable_variables)
+        losses.append(float(loss))
+    assert losses[-1] < losses[0]
+    assert zeros(model) == 36 == TOTAL - sum(pruning.counts.values())
+
+
+def test_pruned_weights_never_grow_back():
+    model = wrapped()
+    keras_bimp.prune(model, 0.5)
+    before = [mask for _, mask in kernels_and_masks(model)]
+    with pytest.warns(UserWarning, match="36 of 72 weights are pruned already"):
+        pruning = keras_bimp.prune(model, 0.25)
+    assert pruning.norm_drop == pruning.pruned_fraction == 0
+    keras_bimp.prune(model, 0.75)
+    for old, (_, new) in zip(before, kernels_and_masks(model), strict=True):
+        assert not (new & ~old).any()
+    assert zeros(model) == 54
+
+
+def test_target_zero_changes_no_weight():
+    plain = compile_model(dense_model())
+    linear = schedules.Linear(0.1, 2 * STEPS)
+    retrain = schedules.LLR(0.1, 2 * STEPS)
+    plain.optimizer.learning_rate = schedules.Joined(
+        [linear, retrain], begins=[0, 2 * STEPS]
+    )
+    fit(plain, 4)
+    model = wrapped()
+    before = model.get_weights()
+    pruning = keras_bimp.prune(model, 0)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert pruning.norm_drop == 0
+    ours = keras_bimp.callbacks(
+        0, dense_epochs=2, retraining="llr", verbose=0
+    )
+    fit(model, 4, ours)
+    for theirs, mine in zip(
+        plain.weights, masked(model).layer.weights, strict=True
+    ):
+        np.testing.assert_array_equal(theirs.numpy(), mine.numpy())
+
+
+@pytest.mark.parametrize("saved_after", [1, 4, 6])
+def test_a_model_saved_in_mid_run_goes_on_as_if_undisturbed(
+    tmp_path, saved_after
+):
+    def ours():
+        return keras_bimp.callbacks(
+            0.8, dense_epochs=3, cycles=2, verbose=0
+        )
+
+    class Save(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch + 1 == saved_after:
+                self.model.save(tmp_path / "model.keras")
+
+    undisturbed = wrapped(RecordingSGD(0.1, momentum=0.9))
+    history = fit(undisturbed, 8, [*ours(), Save()]).history
+
+    model = keras.models.load_model(tmp_path / "model.keras")
+    joined = model.optimizer._learning_rate
+    assert isinstance(joined, schedules.Joined)
+    assert int(model.optimizer.iterations) == saved_after * STEPS
+    assert zeros(model) == round(history["sparsity"][saved_after - 1] * TOTAL)
+    rest = fit(model, 8, ours(), initial_epoch=saved_after).history
+    for old, new in zip(
+        undisturbed.get_weights(), model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(old, new)
+    for theirs, mine in zip(
+        undisturbed.optimizer.variables, model.optimizer.variables, strict=True
+    ):
+        np.testing.assert_array_equal(theirs.numpy(), mine.numpy())
+    assert rest["loss"] == history["loss"][saved_after:]
+    assert rest["discount"] == pytest.approx(
+        history["discount"][-len(rest["discount"]) :]
+    )
+
+
+def test_a_loaded_model_goes_on_without_callbacks_to_the_end_of_its_cycle(
+    tmp_path,
+):
+    class Save(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 3:
+                self.model.save(tmp_path / "model.keras")
+
+    undisturbed = wrapped()
+    ours = keras_bimp.callbacks(0.8, dense_epochs=2, verbose=0)
+    fit(undisturbed, 6, [*ours, Save()])
+    model = keras.models.load_model(tmp_path / "model.keras")
+    fit(model, 6, initial_epoch=4)
+    for old, new in zip(
+        undisturbed.get_weights(), model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_initial_epoch_makes_up_for_missed_prunings():
+    model = wrapped(RecordingSGD(0.1))
+    (callback,) = keras_bimp.callbacks(
+        0.8, dense_epochs=2, cycles=3, verbose=0
+    )
+    with pytest.warns(UserWarning, match="prunings of 1 earlier cycles"):
+        history = fit(model, 8, [callback], initial_epoch=5).history
+    counts = callback.plan.counts(TOTAL)
+    np.testing.assert_allclose(
+        history["sparsity"], np.array([counts[2], *counts[3:] * 2]) / TOTAL
+    )
+    # The rates are those of epochs 5, 6, 7.
+    np.testing.assert_allclose(
+        recorded(model.optimizer)[: 3 * STEPS],
+        callback.plan.values()[5 * STEPS :],
+        rtol=1e-6,
+        atol=1e-9,
+    )
+
+
+def test_the_optimizer_gets_its_learning_rate_back():
+    model = wrapped()
+    fit(model, 2, keras_bimp.callbacks(0.5, dense_epochs=1, verbose=0))
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.1)
+    names = [v.name for v in model.optimizer.variables]
+    assert names[:2] == ["iteration", "learning_rate"]
+    model.optimizer.learning_rate = 0.0
+    before = kernels_and_masks(model)[0][0]
+    model.optimizer.momentum = 0.0
+    model.make_train_function(force=True)
+    fit(model, 1)
+    assert np.abs(kernels_and_masks(model)[0][0] - before).max() < 1e-1
+
+
+def test_a_schedule_of_the_users_comes_back_too():
+    cosine = keras.optimizers.schedules.CosineDecay(0.3, 100)
+    model = wrapped(keras.optimizers.SGD(cosine))
+    (callback,) = keras_bimp.callbacks(0.5, dense_epochs=1, verbose=0)
+    fit(model, 2, [callback])
+    assert model.optimizer._learning_rate is cosine
+    assert callback.plan.peak == pytest.approx(0.3)
+    assert callback.plan.peak_source == "largest of CosineDecay over the run"
+
+
+def test_a_second_fit_has_a_fresh_plan_and_keeps_the_masks():
+    model = wrapped(RecordingSGD(0.1))
+    (callback,) = keras_bimp.callbacks(0.5, dense_epochs=1, verbose=0)
+    fit(model, 3, [callback])
+    masks = [mask for _, mask in kernels_and_masks(model)]
+    first = callback.plan.values()
+    history = fit(model, 3, [callback]).history
+    assert len(callback.prunings) == 1
+    np.testing.assert_allclose(
+        recorded(model.optimizer)[: 6 * STEPS],
+        np.concatenate([first, callback.plan.values()]),
+        rtol=1e-6,
+        atol=1e-9,
+    )
+    assert history["sparsity"] == [0.5] * 3
+    for old, (_, new) in zip(masks, kernels_and_masks(model), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_fit_after_one_that_failed_starts_afresh():
+    class Fail(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise RuntimeError("power cut")
+
+    model = wrapped(RecordingSGD(0.1))
+    ours = keras_bimp.callbacks(0.5, dense_epochs=1, verbose=0)
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(model, 3, [*ours, Fail()])
+    fit(model, 3, ours)
+    np.testing.assert_allclose(
+        recorded(model.optimizer)[2 * STEPS : 5 * STEPS],
+        ours[0].plan.values(),
+        rtol=1e-6,
+        atol=1e-9,
+    )
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.1)
+
+
+def test_a_plan_in_place_of_a_target():
+    plan = keras_bimp.Plan.bimp(
+        0.75, epochs=4, steps_per_epoch=STEPS, dense_epochs=2, peak=0.05
+    )
+    model = wrapped(RecordingSGD(0.1))
+    fit(model, 4, keras_bimp.callbacks(plan, verbose=0))
+    assert zeros(model) == 54
+    np.testing.assert_allclose(
+        recorded(model.optimizer)[: 4 * STEPS], plan.values(), rtol=1e-6, atol=1e-9
+    )
+    with pytest.raises(ValueError, match="epochs=5 in `fit`, 4 in the plan"):
+        fit(model, 5, keras_bimp.callbacks(plan, verbose=0))
+
+
+def test_printed_plan_and_prunings(capsys):
+    model = dense_model()
+    model.layers[0].trainable = False
+    model.add(layers.Dense(4))
+    kernel = model.layers[-2].kernel
+    fit(
+        compile_model(keras_bimp.wrap(model)),
+        2,
+        keras_bimp.callbacks(0.6, dense_epochs=1),
+    )
+    text = capsys.readouterr().out
+    assert "2 prunable kernels, 36 weights" in text
+    assert f"not pruned: {model.layers[0].kernel.path} (frozen)" in text
+    assert "pruned to 61.11%, 14 of 36 weights left" in text
+    assert kernel.path not in text
+
+
+def collapsing(on_collapse):
+    """The first kernel is so small that global pruning would empty it."""
+    model = dense_model()
+    kernel = model.layers[0].kernel
+    kernel.assign(kernel * 1e-4)
+    model = wrapped(model=model)
+    return model, keras_bimp.callbacks(
+        0.6, dense_epochs=0, on_collapse=on_collapse
+    )
+
+
+def test_collapse_is_prevented_and_said(capsys):
+    model, ours = collapsing("protect")
+    fit(model, 1, ours)
+    (first, second) = (mask.sum() for _, mask in kernels_and_masks(model))
+    assert (first, second) == (8, TOTAL - round(0.6 * TOTAL) - 8)
+    path = masked(model).kernels[0].path
+    assert (
+        f"protected from collapse: {path} (8 left)" in capsys.readouterr().out
+    )
+
+
+def test_collapse_can_be_ignored_or_raise():
+    model, ours = collapsing("ignore")
+    fit(model, 1, ours)
+    assert [m.sum() for _, m in kernels_and_masks(model)][0] == 5
+    assert zeros(model) == round(0.6 * TOTAL)
+    model, ours = collapsing("raise")
+    with pytest.raises(ValueError, match="output units"):
+        fit(model, 1, ours)
+
+
+def test_data_of_unknown_length():
+    x, y = data()
+
+    def batches():
+        while True:
+            yield x[:16], y[:16]
+
+    model = wrapped()
+    with pytest.raises(ValueError, match="`steps_per_epoch`"):
+        model.fit(
+            ((x[:16], y[:16]) for _ in range(8)),
+            epochs=2,
+            verbose=0,
+            shuffle=False,
+            callbacks=keras_bimp.callbacks(0.5, dense_epochs=1),
+        )
+    ours = keras_bimp.callbacks(
+        0.5, dense_epochs=1, steps_per_epoch=3, verbose=0
+    )
+    model.fit(
+        batches(),
+        epochs=2,
+        steps_per_epoch=3,
+        verbose=0,
+        shuffle=False,
+        callbacks=ours,
+    )
+    assert zeros(model) == 36
+
+
+def nan_weight():
+    model = wrapped()
+    kernel = masked(model).kernels[1].variable
+    value = np.array(kernel.numpy())
+    value[2, 1] = np.nan
+    kernel.assign(value)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "epochs", "arguments", "error", "text"),
+    [
+        (lambda: compile_model(dense_model()), 4, {}, ValueError, "wrapped"),
+        (lambda: wrapped(keras.optimizers.SGD(0.0)), 4, {}, ValueError, "> 0"),
+        (nan_weight, 4, {}, ValueError, r"nan in '.*kernel' at index \(2, 1\)"),
+        (wrapped, 2, {}, ValueError, "`dense_epochs`"),
+        (wrapped, 4, {"cycles": 3}, ValueError, "`cycles`"),
+        (wrapped, 4, {"target_sparsity": 0.999}, ValueError, "at least one"),
+        (wrapped, 4, {"target_sparsity": 0.9}, ValueError, "11 output units"),
+        (
+            wrapped,
+            4,
+            {"dense_epochs": 0, "retraining": "ft"},
+            ValueError,
+            "`original`",
+        ),
+    ],
+)
+def test_fit_refuses_before_anything_changed(
+    make, epochs, arguments, error, text
+):
+    model = make()
+    before = [v.numpy() for v in model.variables]
+    rate = model.optimizer._learning_rate
+    ours = keras_bimp.callbacks(
+        **{"target_sparsity": 0.5, "dense_epochs": 2, **arguments}
+    )
+    with pytest.raises(error, match=text):
+        fit(model, epochs, ours)
+    assert model.optimizer._learning_rate is rate
+    for old, new in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(old, new.numpy())
+
+
+def test_a_single_weight_cannot_be_pruned_away():
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(1)])
+    model = keras_bimp.wrap(model)
+    with pytest.raises(ValueError, match="at least one of the 1 weights"):
+        keras_bimp.prune(model, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"target_sparsity": 1.0}, ValueError, "`target_sparsity`"),
+        ({"target_sparsity": -0.5}, ValueError, "`target_sparsity`"),
+        ({"target_sparsity": float("nan")}, ValueError, "`target_sparsity`"),
+        ({"target_sparsity": "0.9"}, TypeError, "`target_sparsity`"),
+        ({"target_sparsity": True}, TypeError, "`target_sparsity`"),
+        ({"dense_epochs": None}, ValueError, "`dense_epochs`"),
+        ({"dense_epochs": -1}, ValueError, "`dense_epochs`"),
+        ({"dense_epochs": 1.5}, TypeError, "`dense_epochs`"),
+        ({"cycles": 0}, ValueError, "`cycles`"),
+        ({"retraining": "best"}, ValueError, "'allr'"),
+        ({"allocation": "best"}, ValueError, "'global'"),
+        ({"on_collapse": "best"}, ValueError, "'protect'"),
+        ({"original_epochs": 0}, ValueError, "`original_epochs`"),
+        ({"steps_per_epoch": 0}, ValueError, "`steps_per_epoch`"),
+    ],
+)
+def test_callbacks_bad_arguments(arguments, error, text):
+    with pytest.raises(error, match=text):
+        keras_bimp.callbacks(
+            **{"target_sparsity": 0.5, "dense_epochs": 1, **arguments}
+        )
+
+
+@pytest.mark.parametrize("target", [1.0, -0.1, float("nan"), "0.5", True])
+def test_prune_bad_target(target):
+    with pytest.raises((TypeError, ValueError), match="`target_sparsity`"):
+        keras_bimp.prune(wrapped(), target)
+
+
+@pytest.mark.parametrize("make", [dense_model, lambda: "model"])
+def test_prune_refuses_what_is_not_wrapped(make):
+    with pytest.raises(ValueError, match="must be wrapped"):
+        keras_bimp.prune(make(), 0.5)
