@@ -7,9 +7,12 @@ for the same number of epochs, and compares them.
 
 import gzip
 import json
+import os
 import pathlib
 import tempfile
 import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Fewer start-up messages.
 
 import keras
 import numpy as np
@@ -19,6 +22,7 @@ import sklearn.datasets
 import sklearn.model_selection
 from absl import app
 from absl import flags
+from absl import logging
 
 import keras_bimp
 
@@ -74,6 +78,15 @@ def train_dense(train):
     return model
 
 
+def print_progress(epoch, logs):
+    print(
+        f"epoch {epoch + 1:3d}/{FLAGS.epochs}  "
+        f"train {logs['accuracy']:7.2%}  test {logs['val_accuracy']:7.2%}  "
+        f"sparsity {logs['sparsity']:6.2%}  "
+        f"learning rate {logs['learning_rate']:.4f}"
+    )
+
+
 def train_sparse(train, test):
     keras.utils.set_random_seed(FLAGS.seed)
     model = keras_bimp.wrap(build_model())
@@ -82,13 +95,16 @@ def train_sparse(train, test):
         epochs=FLAGS.epochs,
         batch_size=64,
         validation_data=test,
-        callbacks=keras_bimp.callbacks(
-            FLAGS.target_sparsity,
-            dense_epochs=FLAGS.dense_epochs,
-            cycles=FLAGS.cycles,
-            retraining=FLAGS.retraining,
-        ),
-        verbose=2,
+        callbacks=[
+            *keras_bimp.callbacks(
+                FLAGS.target_sparsity,
+                dense_epochs=FLAGS.dense_epochs,
+                cycles=FLAGS.cycles,
+                retraining=FLAGS.retraining,
+            ),
+            keras.callbacks.LambdaCallback(on_epoch_end=print_progress),
+        ],
+        verbose=0,
     )
     return keras_bimp.strip(model), history.history
 
@@ -100,10 +116,12 @@ def next_version(folder):
 
 
 def file_sizes(model):
-    """Bytes of a `.weights.h5` file, raw and gzipped."""
+    """Bytes of a `.keras` file without an optimizer, raw and gzipped."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
     with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "model.weights.h5")
-        model.save_weights(path)
+        path = pathlib.Path(folder, "model.keras")
+        copy.save(path)
         content = path.read_bytes()
     return len(content), len(gzip.compress(content))
 
@@ -127,8 +145,13 @@ def print_comparison(dense, sparse, test):
                 f"{gzipped / 1000:,.1f} kB",
             )
         )
-    rows = ("test accuracy", "sparsity", "non-zero weights", "weights file",
-            "weights file, gzipped")
+    rows = (
+        "test accuracy",
+        "sparsity",
+        "non-zero weights",
+        ".keras file",
+        ".keras file, gzipped",
+    )
     for row in zip(rows, *columns, strict=True):
         table.add_row(*row)
     rich.console.Console().print(table)
@@ -158,6 +181,7 @@ def plot(history, path):
 
 
 def main(_):
+    logging.set_verbosity(logging.WARNING)
     start = time.time()
     output_dir = pathlib.Path(FLAGS.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -185,8 +209,10 @@ def main(_):
         "seconds": round(time.time() - start, 1),
     }
     (output_dir / "summary.json").write_text(json.dumps(summary, indent=1))
-    print(f"Wrote summary.json, model.keras, history.png and {version.name}/ "
-          f"of saved_model/ into {output_dir}/")
+    print(
+        f"Into {output_dir}: summary.json, history.png, model.keras and "
+        f"saved_model/{version.name}"
+    )
 
 
 if __name__ == "__main__":

@@ -16,14 +16,18 @@ by commas, are all combined:
 
 import itertools
 import json
+import os
 import pathlib
 import statistics
 import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Fewer start-up messages.
 
 import keras
 import tensorflow_datasets as tfds
 from absl import app
 from absl import flags
+from absl import logging
 
 import keras_bimp
 
@@ -199,7 +203,10 @@ def runs():
 
 def table(rows):
     """A Markdown table of accuracies, mean and standard deviation of seeds."""
-    lines = ["| method | sparsity | test accuracy % | seeds |", "|---|---|---|---|"]
+    lines = [
+        "| method | sparsity | test accuracy % | seeds |",
+        "|---|---|---|---|",
+    ]
     groups = {}
     for row in rows:
         key = row["method"], row["target_sparsity"]
@@ -214,6 +221,7 @@ def table(rows):
 
 
 def main(_):
+    logging.set_verbosity(logging.WARNING)
     asked = list(runs())
     output_dir = pathlib.Path(FLAGS.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)

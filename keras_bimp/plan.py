@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import math
 from collections.abc import Callable
 
 import keras
@@ -188,9 +187,7 @@ class Plan:
             steps = dense_epochs * steps_per_epoch
             if dense_schedule is None:
                 dense_schedule = Linear(peak, steps)
-            phases.append(
-                Phase("dense", 0, dense_epochs, 0.0, dense_schedule)
-            )
+            phases.append(Phase("dense", 0, dense_epochs, 0.0, dense_schedule))
             if original is None:
                 original = schedule_values(dense_schedule, steps)
         if original_epochs is None and dense_epochs:
@@ -271,7 +268,9 @@ class Plan:
     def _table(self):
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
         for title in ("phase", "epochs", "steps", "sparsity", "weights left"):
-            table.add_column(title, justify="left" if title == "phase" else "right")
+            table.add_column(
+                title, justify="left" if title == "phase" else "right"
+            )
         table.add_column("learning rate")
         total = sum(size for _, size in self.prunable)
         before = 0.0

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from helpers import compile_model
@@ -9,7 +10,6 @@ from helpers import dense_model
 from helpers import fit
 from keras import layers
 
-import keras
 import keras_bimp
 
 # TensorFlow alone reads the SavedModel, then Keras alone the `.keras`;

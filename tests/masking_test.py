@@ -179,7 +179,9 @@ def test_training_with_full_masks_equals_training_without(jit_compile):
     plain = compile_model(model(), jit_compile=jit_compile)
     ours = wrapped(model=model(), jit_compile=jit_compile)
     assert fit(plain, 3).history == fit(ours, 3).history
-    for theirs, mine in zip(plain.weights, masked(ours).layer.weights, strict=True):
+    for theirs, mine in zip(
+        plain.weights, masked(ours).layer.weights, strict=True
+    ):
         np.testing.assert_array_equal(theirs.numpy(), mine.numpy())
 
 
@@ -224,7 +226,10 @@ def test_a_subclassed_model(tmp_path):
     assert len(masked(model).kernels) == 3
     fit(model, 2, keras_bimp.callbacks(0.8, dense_epochs=1, verbose=0))
     total = 48 + 64 + 24
-    assert keras_bimp.metrics.sparsity(model).prunable == round(0.8 * total) / total
+    assert (
+        keras_bimp.metrics.sparsity(model).prunable
+        == round(0.8 * total) / total
+    )
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(
@@ -275,7 +280,11 @@ def test_masks_of_todays_zeros_survive_training():
 
 
 def test_filters_choose_layers():
-    for filters in ("^dense_b$", ["nothing", "_b"], lambda x: x.name == "dense_b"):
+    for filters in (
+        "^dense_b$",
+        ["nothing", "_b"],
+        lambda x: x.name == "dense_b",
+    ):
         model = keras.Sequential(
             [
                 keras.Input((4,)),
@@ -329,7 +338,10 @@ def test_frozen_layers_stay_and_are_listed():
 
 def test_output_units():
     units = {
-        name: [k.output_units for k in find_prunable(layer_model(make(), shape)).kernels]
+        name: [
+            k.output_units
+            for k in find_prunable(layer_model(make(), shape)).kernels
+        ]
         for name, (make, shape, *_) in LAYERS.items()
     }
     assert units["Conv2D"] == [4]

@@ -53,9 +53,7 @@ def test_a_pretrained_model_has_no_dense_phase():
 
 def test_ft_and_stepped_use_the_original_rates():
     original = np.repeat([0.1, 0.01], 50)
-    plan = bimp(
-        dense_epochs=0, retraining="ft", original=original, epochs=3
-    )
+    plan = bimp(dense_epochs=0, retraining="ft", original=original, epochs=3)
     np.testing.assert_allclose(plan.values(), 0.01)
     plan = bimp(
         dense_epochs=0, retraining="stepped", original=original, cycles=1
@@ -94,7 +92,16 @@ def test_the_table_tells_everything():
     )
     text = str(plan)
     rows = [line.split() for line in text.splitlines()]
-    assert ["dense", "1-10", "70", "0.00%", "1,528", "0.1", "->", "0.0014"] in rows
+    assert [
+        "dense",
+        "1-10",
+        "70",
+        "0.00%",
+        "1,528",
+        "0.1",
+        "->",
+        "0.0014",
+    ] in rows
     last = "cycle 3 17-20 28 78.46% -> 90.00% 153 adaptive, <= 0.1"
     assert last.split() in rows
     for fact in (

@@ -19,10 +19,15 @@ def golden_rows(*names):
             continue
         cycle = int(parts[5].removeprefix("cycle")) if len(parts) > 5 else 1
         info = GOLDEN_INFO["info"]["/".join(parts[:5])][cycle - 1]
-        yield key, parts[2], GOLDEN_RATES[f"{parts[0]}/orig"], {
-            **info,
-            **GOLDEN_INFO["settings"][parts[0]],
-        }
+        yield (
+            key,
+            parts[2],
+            GOLDEN_RATES[f"{parts[0]}/orig"],
+            {
+                **info,
+                **GOLDEN_INFO["settings"][parts[0]],
+            },
+        )
 
 
 def from_golden(name, original, info):

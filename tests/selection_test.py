@@ -12,7 +12,9 @@ from keras_bimp import select
 
 def oracle(kernels, sparsity, masks):
     """Global magnitude selection by one stable sort."""
-    scores = np.concatenate([np.abs(k).astype("float64").ravel() for k in kernels])
+    scores = np.concatenate(
+        [np.abs(k).astype("float64").ravel() for k in kernels]
+    )
     alive = np.concatenate([m.ravel() for m in masks])
     scores[~alive] = -1
     pruned = max(round(sparsity * len(scores)), int((~alive).sum()))
@@ -33,7 +35,9 @@ def some_kernels():
     return st.lists(arrays, min_size=1, max_size=4)
 
 
-@given(kernels=some_kernels(), sparsity=st.floats(0, 0.99), seed=st.integers(0, 9))
+@given(
+    kernels=some_kernels(), sparsity=st.floats(0, 0.99), seed=st.integers(0, 9)
+)
 def test_global_selection_equals_a_stable_sort(kernels, sparsity, seed):
     rng = np.random.default_rng(seed)
     masks = [rng.random(k.shape) < 0.7 for k in kernels]

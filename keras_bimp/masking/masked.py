@@ -215,7 +215,9 @@ def _at_indices(layer, indices):
 
 def _as_keras_tensor(x):
     if hasattr(x, "shape") and hasattr(x, "dtype"):
-        return keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype))
+        return keras.KerasTensor(
+            x.shape, keras.backend.standardize_dtype(x.dtype)
+        )
     return x
 
 

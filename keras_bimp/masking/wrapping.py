@@ -5,7 +5,6 @@ import keras
 from keras_bimp.masking.masked import Masked
 from keras_bimp.masking.masked import masked_layers
 from keras_bimp.masking.prunable import as_filter
-from keras_bimp.masking.rules import Hard
 from keras_bimp.masking.rules import Rule
 
 # What a subclass of `keras.Model` may override and a model around it loses.

@@ -154,9 +154,7 @@ class _BimpPlan:
         self.arguments = arguments
 
     def __call__(self, epochs, steps_per_epoch, optimizer):
-        peak, source = optimizers.peak_rate(
-            optimizer, epochs * steps_per_epoch
-        )
+        peak, source = optimizers.peak_rate(optimizer, epochs * steps_per_epoch)
         plan = Plan.bimp(
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,
@@ -272,9 +270,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
                 "because the data has no known length. "
                 "Received: steps_per_epoch=None"
             )
-        plan = self._planner(
-            self.params["epochs"], steps, self.model.optimizer
-        )
+        plan = self._planner(self.params["epochs"], steps, self.model.optimizer)
         inside = {target.path for target in self._targets}
         return dataclasses.replace(
             plan,

@@ -227,6 +227,4 @@ def _set_masks(found, masks, optimizer):
     for target, kernel, pairs in zip(found, kernels, remembered, strict=True):
         for variable, value in [(kernel, 0.0), *pairs]:
             value = ops.cast(value, variable.dtype)
-            variable.assign(
-                ops.where(target.mask.value, variable.value, value)
-            )
+            variable.assign(ops.where(target.mask.value, variable.value, value))
