@@ -117,11 +117,10 @@ def next_version(folder):
 
 def file_sizes(model):
     """Bytes of a `.keras` file without an optimizer, raw and gzipped."""
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
+    bare = keras.Model(model.inputs, model.outputs)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "model.keras")
-        copy.save(path)
+        bare.save(path)
         content = path.read_bytes()
     return len(content), len(gzip.compress(content))
 

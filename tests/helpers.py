@@ -10,7 +10,6 @@ from keras import ops
 import keras_bimp
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 def data(samples=64, features=6, classes=3, seed=0):
