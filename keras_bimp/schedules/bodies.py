@@ -1,0 +1,98 @@
+"""The bodies of a schedule: a constant, a line, a recorded sequence."""
+
+import keras
+import numpy as np
+
+from keras_bimp.schedules.original import original_rates
+from keras_bimp.schedules.schedule import Schedule
+
+
+@keras.saving.register_keras_serializable(package="keras_bimp")
+class Constant(Schedule):
+    """The same rate in every iteration after the warm-up.
+
+    Args:
+        peak: Float >= 0, the rate.
+        steps: Integer >= 1, the number of iterations.
+        warmup: Float in [0, 1), the fraction of `steps` that warms up.
+
+    Example:
+
+    >>> Constant(0.1, steps=3).values()
+    array([0.1, 0.1, 0.1])
+    """
+
+    def _body(self, k, steps, xp):
+        return self._peak(xp)
+
+
+@keras.saving.register_keras_serializable(package="keras_bimp")
+class Linear(Schedule):
+    """A line from `peak` that would reach 0 one iteration after the last.
+
+    ```python
+    rate = peak * (1 - k / steps)
+    ```
+
+    Args:
+        peak: Float >= 0, the rate at the start of the line.
+        steps: Integer >= 1, the number of iterations.
+        warmup: Float in [0, 1), the fraction of `steps` that warms up.
+
+    Example:
+
+    >>> Linear(1.0, steps=4).values()
+    array([1.  , 0.75, 0.5 , 0.25])
+
+    Reference:
+
+    - Li, Yumer, Ramanan, "Budgeted Training", ICLR 2020.
+    """
+
+    def _body(self, k, steps, xp):
+        return self._peak(xp) * xp.true_divide(steps - k, steps)
+
+
+@keras.saving.register_keras_serializable(package="keras_bimp")
+class Stepped(Schedule):
+    """The original schedule's shape, rescaled to a new peak and length.
+
+    ```python
+    rate = original[int(k * len(original) / steps)] * peak / max(original)
+    ```
+
+    Args:
+        original: The original rates: an array with one rate per iteration, or
+            a pair `(schedule, steps)`.
+        peak: Float >= 0, the new largest rate.
+        steps: Integer >= 1, the new number of iterations.
+        warmup: Float in [0, 1), the fraction of `steps` that warms up.
+
+    Example:
+
+    >>> Stepped([0.1, 0.1, 0.01, 0.001], peak=1.0, steps=2).values()
+    array([1. , 0.1])
+
+    Reference:
+
+    - Li, Yumer, Ramanan, "Budgeted Training", ICLR 2020 (budget-aware
+      conversion).
+    """
+
+    def __init__(self, original, peak: float, steps: int, warmup: float = 0.0):
+        super().__init__(peak, steps, warmup)
+        self.original = original_rates(original)
+        if not self.original.max() > 0:
+            raise ValueError(
+                "`original` must hold a rate > 0. "
+                f"Received: original={self.original}"
+            )
+
+    def _body(self, k, steps, xp):
+        source = np.arange(steps) * len(self.original) // steps
+        shape = self.original[source] / self.original.max()
+        dtype = "float64" if xp is np else keras.config.floatx()
+        return self._peak(xp) * xp.take(xp.array(shape, dtype), k)
+
+    def get_config(self):
+        return {**super().get_config(), "original": self.original.tolist()}

@@ -1,0 +1,55 @@
+"""How much ALLR discounts the peak rate after a pruning."""
+
+import math
+
+import keras
+
+
+def discount_factor(
+    norm_drop: float,
+    pruned_fraction: float,
+    retrain_epochs: float,
+    original_epochs: float | None,
+) -> tuple[float, float, float]:
+    """ALLR's discount of the peak rate after a pruning.
+
+    ```python
+    d1 = norm_drop / sqrt(pruned_fraction)
+    d2 = min(retrain_epochs / original_epochs, 1)
+    d = min(1, max(d1, d2))
+    ```
+
+    Args:
+        norm_drop: Float in [0, 1]: the norm of the change of all prunable
+            weights over their norm just before the pruning.
+        pruned_fraction: Float in [0, 1]: the share of the weights remaining
+            before the pruning that it removed. At 0, `d1` is 0.
+        retrain_epochs: Length of this cycle's retraining, in epochs.
+        original_epochs: Length of the original training, in epochs; `None` if
+            it is not known, then `d2` is 0.
+
+    Returns:
+        The tuple `(d1, d2, d)`.
+
+    Example:
+
+    >>> discount_factor(0.3, 0.36, retrain_epochs=10, original_epochs=100)
+    (0.5, 0.1, 0.5)
+
+    Reference:
+
+    - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
+      Retraining", ICLR 2023, Section 2.1.
+    """
+    d1 = norm_drop / math.sqrt(pruned_fraction) if pruned_fraction else 0.0
+    d2 = 0.0
+    if original_epochs is not None:
+        d2 = min(retrain_epochs / original_epochs, 1.0)
+    return d1, d2, min(1.0, max(d1, d2))
+
+
+def discount_variable(value: float = 1.0) -> keras.Variable:
+    """A scalar variable that holds the discount of one retraining cycle."""
+    return keras.Variable(
+        value, dtype="float32", trainable=False, autocast=False
+    )

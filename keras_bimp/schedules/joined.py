@@ -1,0 +1,130 @@
+"""The one schedule that a run installs."""
+
+import keras
+from keras import ops
+
+from keras_bimp.schedules.discount import discount_variable
+
+_NOT_BEGUN = 2**31 - 1
+
+
+@keras.saving.register_keras_serializable(package="keras_bimp")
+class Joined(keras.optimizers.schedules.LearningRateSchedule):
+    """One schedule that follows several, each from a moment set at run time.
+
+    Every phase has two variables, `begins[i]` and `discounts[i]`. A phase
+    runs once `begins[i]` holds the iteration count at its start. The compiled
+    train step reads the variables, so starting a phase retraces nothing.
+
+    ```python
+    rate = schedules[i](step - begins[i])  # i: the last phase that has begun
+    ```
+
+    Args:
+        schedules: List of schedules, in the order in which they will begin.
+        begins: Iteration counts at which phases began; `None` for a phase that
+            has not. Defaults to the first phase at 0 and no other.
+        discounts: List of scalar variables or floats in [0, 1], which phases
+            that adapt read (see `ALLR`). Defaults to 1 for each phase.
+        replaced: What the optimizer's learning rate was before, to be put back
+            after the run: a float or a schedule.
+
+    Example:
+
+    >>> joined = Joined([Linear(0.1, steps=4), Constant(0.01, steps=2)])
+    >>> float(joined(2))
+    0.05...
+    >>> joined.begin(1, step=4)
+    >>> float(joined(4))
+    0.01...
+    """
+
+    def __init__(self, schedules, begins=None, discounts=None, replaced=None):
+        self.schedules = list(schedules)
+        if not self.schedules:
+            raise ValueError(
+                "`schedules` must hold at least one schedule. "
+                f"Received: schedules={schedules}"
+            )
+        count = len(self.schedules)
+        begins = [0] + [None] * (count - 1) if begins is None else begins
+        discounts = [1.0] * count if discounts is None else discounts
+        if len(begins) != count or len(discounts) != count:
+            raise ValueError(
+                "`begins` and `discounts` must have one entry per schedule. "
+                f"Received: schedules of length {count}, "
+                f"begins={begins}, discounts={discounts}"
+            )
+        self.replaced = replaced
+        self.begins = [
+            keras.Variable(
+                _NOT_BEGUN if b is None else b,
+                dtype="int",
+                trainable=False,
+                autocast=False,
+            )
+            for b in begins
+        ]
+        self.discounts = [
+            d if isinstance(d, keras.Variable) else discount_variable(d)
+            for d in discounts
+        ]
+
+    def __call__(self, step):
+        """Returns the rate at `step`, a scalar integer tensor."""
+        step = ops.convert_to_tensor(step)
+        rate = self.schedules[0](self._since(0, step))
+        for i in range(1, len(self.schedules)):
+            begun = step >= ops.cast(self.begins[i].value, step.dtype)
+            rate = ops.where(
+                begun, self.schedules[i](self._since(i, step)), rate
+            )
+        return rate
+
+    def _since(self, i, step):
+        begin = ops.cast(self.begins[i].value, step.dtype)
+        return ops.maximum(step - begin, 0)
+
+    def begin(self, i: int, step: int) -> None:
+        """Starts phase `i` at iteration count `step`."""
+        self.begins[i].assign(step)
+
+    def begun(self, i: int) -> bool:
+        """Whether phase `i` has begun."""
+        return int(self.begins[i]) != _NOT_BEGUN
+
+    def copy_state(self, other: "Joined") -> None:
+        """Takes over where `other`, a schedule of as many phases, stands."""
+        for mine, theirs in zip(
+            self.begins + self.discounts,
+            other.begins + other.discounts,
+            strict=True,
+        ):
+            mine.assign(theirs.value)
+
+    def get_config(self):
+        serialize = keras.optimizers.schedules.serialize
+        replaced = self.replaced
+        if isinstance(
+            replaced, keras.optimizers.schedules.LearningRateSchedule
+        ):
+            replaced = serialize(replaced)
+        begun = [self.begun(i) for i in range(len(self.schedules))]
+        return {
+            "schedules": [serialize(schedule) for schedule in self.schedules],
+            "begins": [
+                int(b) if on else None
+                for b, on in zip(self.begins, begun, strict=True)
+            ],
+            "discounts": [float(d) for d in self.discounts],
+            "replaced": replaced,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        deserialize = keras.optimizers.schedules.deserialize
+        config = {**config}
+        config["schedules"] = [deserialize(s) for s in config["schedules"]]
+        if isinstance(config["replaced"], dict):
+            config["replaced"] = deserialize(config["replaced"])
+        return cls(**config)

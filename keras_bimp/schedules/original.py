@@ -1,0 +1,62 @@
+"""The rates of an original training, or of any schedule, as an array."""
+
+import numpy as np
+from keras import ops
+
+from keras_bimp.checks import check_integer
+from keras_bimp.schedules.schedule import Schedule
+
+
+def original_rates(original) -> np.ndarray:
+    """The rates of an original training as a float64 array.
+
+    Args:
+        original: An array with one rate per iteration, or a pair
+            `(schedule, steps)`.
+
+    Returns:
+        A 1-dimensional float64 array of at least one rate.
+
+    Raises:
+        ValueError: If `original` is none of these, or a rate is negative or
+            not finite.
+    """
+    if (
+        isinstance(original, tuple)
+        and len(original) == 2
+        and callable(original[0])
+    ):
+        return schedule_values(original[0], original[1])
+    if original is None:
+        raise ValueError(
+            "`original`, the learning rates of the original training, is "
+            "needed by this schedule: an array with one rate per iteration, "
+            "or a pair (schedule, steps). Received: original=None"
+        )
+    rates = np.asarray(original, dtype="float64")
+    if rates.ndim != 1 or not len(rates):
+        raise ValueError(
+            "`original` must be an array of learning rates, one per "
+            "iteration, or a pair (schedule, steps). "
+            f"Received: original={original!r}"
+        )
+    if not (np.isfinite(rates).all() and (rates >= 0).all()):
+        raise ValueError(
+            "`original` must hold finite rates >= 0. "
+            f"Received: original={original!r}"
+        )
+    return rates
+
+
+def schedule_values(schedule, steps: int) -> np.ndarray:
+    """The rates of any Keras schedule over `steps` iterations, in float64."""
+    steps = check_integer("steps", steps, minimum=1)
+    if isinstance(schedule, Schedule):
+        values = schedule.values()[:steps]
+        return np.pad(values, (0, steps - len(values)), mode="edge")
+    iterations = ops.arange(steps)
+    try:
+        rates = ops.convert_to_numpy(ops.vectorized_map(schedule, iterations))
+    except Exception:  # Not every schedule can be vectorized.
+        rates = [float(schedule(i)) for i in iterations]
+    return np.asarray(rates, dtype="float64").reshape(steps)
