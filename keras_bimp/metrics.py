@@ -39,7 +39,7 @@ def sparsity(model: keras.Model, filters=None) -> Sparsity:
     Example:
 
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    >>> model.layers[0].kernel.assign([[0, 1], [2, 0], [3, 4]])
+    >>> model.set_weights([np.array([[0, 1], [2, 0], [3, 4]]), np.zeros(2)])
     >>> keras_bimp.metrics.sparsity(model)
     Sparsity(prunable=0.3333333333333333, total=0.25)
 

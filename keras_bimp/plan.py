@@ -148,7 +148,7 @@ class Plan:
 
         Example:
 
-        >>> plan = Plan.bimp(
+        >>> plan = keras_bimp.Plan.bimp(
         ...     0.95, epochs=60, steps_per_epoch=23, dense_epochs=30,
         ...     peak=0.1, cycles=3,
         ... )

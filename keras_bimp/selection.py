@@ -120,7 +120,7 @@ def select(
     Example:
 
     >>> kernels = [np.array([[0.1, -3.0], [0.2, 2.0]]), np.array([[1.0]])]
-    >>> [mask.tolist() for mask in select(kernels, 0.4)]
+    >>> [mask.tolist() for mask in keras_bimp.select(kernels, 0.4)]
     [[[False, True], [False, True]], [[True]]]
 
     Reference:

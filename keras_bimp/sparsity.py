@@ -20,8 +20,8 @@ def geometric(progress: float, target_sparsity: float) -> float:
 
     Example:
 
-    >>> [round(geometric(j / 3, 0.875), 3) for j in (1, 2, 3)]
-    [0.5, 0.75, 0.875]
+    >>> [keras_bimp.sparsity.geometric(j / 2, 0.75) for j in (0, 1, 2)]
+    [0.0, 0.5, 0.75]
 
     Reference:
 
@@ -50,7 +50,7 @@ def geometric_counts(
 
     Example:
 
-    >>> geometric_counts(1528, 0.9, 3)
+    >>> keras_bimp.sparsity.geometric_counts(1528, 0.9, 3)
     [819, 1199, 1375]
     """
     final = round(target_sparsity * total)

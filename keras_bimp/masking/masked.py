@@ -48,7 +48,7 @@ class Masked(keras.layers.Wrapper):
     ...     ]
     ... )
     >>> keras_bimp.prune(model, 0.5).counts
-    {'masked/dense/kernel': 16}
+    {'sequential/dense/kernel': 16}
     """
 
     def __init__(

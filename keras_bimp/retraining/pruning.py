@@ -38,15 +38,15 @@ class Pruning:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A kernel that pruning acts on, with its mask and its rule."""
+    """A kernel that pruning acts on, with its mask and its rule.
+
+    `path` is the kernel's, made unique where several have the same.
+    """
 
     kernel: Kernel
     mask: keras.Variable
     rule: Rule
-
-    @property
-    def path(self) -> str:
-        return self.kernel.path
+    path: str
 
 
 def targets(model: keras.Model) -> list[Target]:
@@ -63,15 +63,18 @@ def targets(model: keras.Model) -> list[Target]:
             f"Received: model={model!r}"
         )
     by_id = {
-        id(kernel.variable): Target(kernel, mask, rule)
+        id(kernel.variable): (kernel, mask, rule)
         for masked in found
         for kernel, mask, rule in zip(
             masked.kernels, masked.masks, masked.rules, strict=True
         )
     }
-    ordered = [
-        by_id[id(v)] for v in model.trainable_variables if id(v) in by_id
-    ]
+    ordered = []
+    for variable in model.trainable_variables:
+        if id(variable) in by_id:
+            same = sum(t.kernel.path == variable.path for t in ordered)
+            path = f"{variable.path} ({same + 1})" if same else variable.path
+            ordered.append(Target(*by_id[id(variable)], path))
     if not ordered:
         raise ValueError(
             "`model` must have a masked kernel that is built and trainable. "

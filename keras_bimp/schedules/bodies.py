@@ -18,7 +18,7 @@ class Constant(Schedule):
 
     Example:
 
-    >>> Constant(0.1, steps=3).values()
+    >>> keras_bimp.schedules.Constant(0.1, steps=3).values()
     array([0.1, 0.1, 0.1])
     """
 
@@ -41,7 +41,7 @@ class Linear(Schedule):
 
     Example:
 
-    >>> Linear(1.0, steps=4).values()
+    >>> keras_bimp.schedules.Linear(1.0, steps=4).values()
     array([1.  , 0.75, 0.5 , 0.25])
 
     Reference:
@@ -70,7 +70,8 @@ class Stepped(Schedule):
 
     Example:
 
-    >>> Stepped([0.1, 0.1, 0.01, 0.001], peak=1.0, steps=2).values()
+    >>> original = [0.1, 0.1, 0.01, 0.001]
+    >>> keras_bimp.schedules.Stepped(original, peak=1.0, steps=2).values()
     array([1. , 0.1])
 
     Reference:

@@ -33,7 +33,9 @@ def discount_factor(
 
     Example:
 
-    >>> discount_factor(0.3, 0.36, retrain_epochs=10, original_epochs=100)
+    >>> keras_bimp.schedules.discount_factor(
+    ...     0.3, 0.36, retrain_epochs=10, original_epochs=100
+    ... )
     (0.5, 0.1, 0.5)
 
     Reference:

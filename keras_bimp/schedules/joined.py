@@ -31,12 +31,17 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
 
     Example:
 
-    >>> joined = Joined([Linear(0.1, steps=4), Constant(0.01, steps=2)])
-    >>> float(joined(2))
-    0.05...
+    >>> joined = keras_bimp.schedules.Joined(
+    ...     [
+    ...         keras_bimp.schedules.Linear(0.1, steps=4),
+    ...         keras_bimp.schedules.Constant(0.01, steps=2),
+    ...     ]
+    ... )
+    >>> round(float(joined(2)), 6)
+    0.05
     >>> joined.begin(1, step=4)
-    >>> float(joined(4))
-    0.01...
+    >>> round(float(joined(4)), 6)
+    0.01
     """
 
     def __init__(self, schedules, begins=None, discounts=None, replaced=None):

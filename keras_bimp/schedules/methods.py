@@ -20,7 +20,7 @@ class FT(Constant):
 
     Example:
 
-    >>> FT([0.1, 0.01, 0.001], steps=2).values()
+    >>> keras_bimp.schedules.FT([0.1, 0.01, 0.001], steps=2).values()
     array([0.001, 0.001])
 
     Reference:
@@ -47,7 +47,7 @@ class LLR(Linear):
 
     Example:
 
-    >>> LLR(0.1, steps=10).values()[:3]
+    >>> keras_bimp.schedules.LLR(0.1, steps=10).values()[:3]
     array([0.        , 0.1       , 0.08888889])
 
     Reference:
@@ -77,7 +77,7 @@ class ALLR(LLR):
 
     Example:
 
-    >>> ALLR(0.1, steps=10, discount=0.5).values()[:3]
+    >>> keras_bimp.schedules.ALLR(0.1, steps=10, discount=0.5).values()[:3]
     array([0.        , 0.05      , 0.04444444])
 
     Reference:
