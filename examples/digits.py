@@ -1,7 +1,7 @@
 """Prunes a small convolutional network on handwritten digits.
 
 The 1,797 images of 8x8 pixels come with scikit-learn: nothing to download.
-Trains one network densely and one with budgeted iterative magnitude pruning,
+Trains one network with budgeted iterative magnitude pruning and one densely,
 for the same number of epochs, and compares them.
 """
 
@@ -185,9 +185,9 @@ def main(_):
     output_dir = pathlib.Path(FLAGS.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     train, test = load_data()
-    print(f"Training densely for {FLAGS.epochs} epochs")
-    dense = train_dense(train)
     sparse, history = train_sparse(train, test)
+    print(f"Training a dense network for the same {FLAGS.epochs} epochs")
+    dense = train_dense(train)
     print_comparison(dense, sparse, test)
 
     sparse.save(output_dir / "model.keras")

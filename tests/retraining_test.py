@@ -364,18 +364,26 @@ def test_target_zero_changes_no_weight():
 
 
 @pytest.mark.parametrize("saved_after", [1, 4, 6])
+@pytest.mark.parametrize("compile_first", [False, True])
 def test_a_model_saved_in_mid_run_goes_on_as_if_undisturbed(
-    tmp_path, saved_after
+    tmp_path, saved_after, compile_first
 ):
     def ours():
-        return keras_bimp.callbacks(0.8, dense_epochs=3, cycles=2, verbose=0)
+        # So long an original training that the discount is d1.
+        return keras_bimp.callbacks(
+            0.8, dense_epochs=3, cycles=2, original_epochs=100, verbose=0
+        )
 
     class Save(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             if epoch + 1 == saved_after:
                 self.model.save(tmp_path / "model.keras")
 
-    undisturbed = wrapped(RecordingSGD(0.1, momentum=0.9))
+    optimizer = RecordingSGD(0.1, momentum=0.9)
+    if compile_first:
+        undisturbed = keras_bimp.wrap(compile_model(dense_model(), optimizer))
+    else:
+        undisturbed = wrapped(optimizer)
     history = fit(undisturbed, 8, [*ours(), Save()]).history
 
     model = keras.models.load_model(tmp_path / "model.keras")
