@@ -46,6 +46,13 @@ def check_rate(name: str, value) -> float:
     return float(value)
 
 
+def check_positive(name: str, value) -> float:
+    """Returns `value` as a float, or raises if it is not finite and > 0."""
+    if not check_rate(name, value) > 0:
+        raise ValueError(f"`{name}` must be > 0. Received: {name}={value}")
+    return float(value)
+
+
 def check_choice(name: str, value, choices):
     """Returns `choices[value]`, or raises naming what there is."""
     if isinstance(value, str) and value in choices:

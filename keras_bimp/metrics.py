@@ -57,7 +57,17 @@ def sparsity(model: keras.Model, filters=None) -> Sparsity:
     }
     masks = {id(mask) for _, mask, _ in effective.values()}
     zeros = prunable = 0
-    for kernel in find_prunable(model, filters).kernels:
+    kernels = {
+        id(kernel.variable): kernel
+        for kernel in find_prunable(model, filters).kernels
+    }
+    if filters is None:
+        # What a filter of `wrap` asked for, an embedding say, counts too.
+        for masked in masked_layers(model):
+            kernels |= {
+                id(kernel.variable): kernel for kernel in masked.kernels
+            }
+    for kernel in kernels.values():
         value = kernel.variable.value
         if id(kernel.variable) in effective:
             _, mask, rule = effective[id(kernel.variable)]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import warnings
 from collections.abc import Callable
 
 import keras
@@ -13,7 +14,7 @@ import rich.table
 from keras_bimp import sparsity as sparsity_schedules
 from keras_bimp.checks import check_choice
 from keras_bimp.checks import check_integer
-from keras_bimp.checks import check_rate
+from keras_bimp.checks import check_positive
 from keras_bimp.checks import check_sparsity
 from keras_bimp.schedules import ALLR
 from keras_bimp.schedules import FT
@@ -24,9 +25,26 @@ from keras_bimp.schedules import discount_variable
 from keras_bimp.schedules import original_rates
 from keras_bimp.schedules import schedule_values
 
+_LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
+
+
+def _fine_tuning(*, original, peak, steps, discount):
+    schedule = FT(original, steps)
+    if schedule.peak < 0.01 * max(original):
+        warnings.warn(
+            f"Fine-tuning at {schedule.peak:.2g}, the last rate of the "
+            f"original training, which is less than 1 % of its largest "
+            f"({max(original):g}): the weights will hardly move. Pass the "
+            "rates of an `original` training that does not decay to 0, or "
+            "use `retraining='allr'`.",
+            stacklevel=2,
+        )
+    return schedule
+
+
 # Each builds the schedule of one retraining cycle.
 RETRAINING = {
-    "ft": lambda *, original, peak, steps, discount: FT(original, steps),
+    "ft": _fine_tuning,
     "llr": lambda *, original, peak, steps, discount: LLR(peak, steps),
     "allr": lambda *, original, peak, steps, discount: ALLR(
         peak, steps, discount
@@ -168,8 +186,7 @@ class Plan:
         )
         dense_epochs = check_integer("dense_epochs", dense_epochs, minimum=0)
         cycles = check_integer("cycles", cycles, minimum=1)
-        if not check_rate("peak", peak) > 0:
-            raise ValueError(f"`peak` must be > 0. Received: peak={peak}")
+        peak = check_positive("peak", peak)
         if dense_epochs >= epochs:
             raise ValueError(
                 "`dense_epochs` must be less than the total number of epochs, "
@@ -182,6 +199,15 @@ class Plan:
                 f"Received: cycles={cycles}, and epochs={epochs} minus "
                 f"dense_epochs={dense_epochs} leaves {epochs - dense_epochs}"
             )
+        if dense_schedule is not None and not isinstance(
+            dense_schedule, _LearningRateSchedule
+        ):
+            raise TypeError(
+                "`dense_schedule` must be a LearningRateSchedule. "
+                f"Received: dense_schedule={dense_schedule!r}"
+            )
+        if original_epochs is not None:
+            check_positive("original_epochs", original_epochs)
         phases = []
         if dense_epochs:
             steps = dense_epochs * steps_per_epoch
@@ -204,7 +230,7 @@ class Plan:
         return cls(
             phases=tuple(phases),
             steps_per_epoch=steps_per_epoch,
-            peak=float(peak),
+            peak=peak,
             original_epochs=original_epochs,
         )
 
@@ -226,11 +252,9 @@ class Plan:
 
     def counts(self, total: int) -> list[int]:
         """Pruned weights of `total` at the end of each phase, exactly."""
-        cycles = sum(phase.prunes for phase in self.phases)
-        counts = sparsity_schedules.geometric_counts(
-            total, self.target_sparsity, cycles
+        return sparsity_schedules.chained_counts(
+            total, [phase.sparsity for phase in self.phases]
         )
-        return [0] * (len(self.phases) - cycles) + counts
 
     def values(self) -> np.ndarray:
         """The learning rate of every iteration of the run, as float64 array.
@@ -317,6 +341,11 @@ def _cycles(target, start, shares, steps_per_epoch, peak, original, retrain):
             steps=epochs * steps_per_epoch,
             discount=discount,
         )
+        if not isinstance(schedule, _LearningRateSchedule):
+            raise TypeError(
+                "`retraining` must return a LearningRateSchedule. "
+                f"Received: {schedule!r}"
+            )
         yield Phase(
             name=f"cycle {j}",
             start_epoch=start,

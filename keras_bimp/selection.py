@@ -185,6 +185,7 @@ def select_count(
         for kernel, mask in zip(kernels, masks, strict=True)
     ]
     kept = allocation(scores, count / total if total else 0.0)
+    _check_kept(kept, masks)
     floors = [
         min(units, int(np.count_nonzero(mask)))
         for units, mask in zip(output_units, masks, strict=True)
@@ -209,6 +210,18 @@ def select_count(
         for score, left, kernel in zip(scores, kept, kernels, strict=True)
     ]
     return new_masks, collapsed
+
+
+def _check_kept(kept, masks):
+    alive = [int(np.count_nonzero(mask)) for mask in masks]
+    if len(kept) != len(alive) or not all(
+        0 <= left <= most for left, most in zip(kept, alive, strict=True)
+    ):
+        raise ValueError(
+            "`allocation` must return for each kernel a number of weights to "
+            "keep, and no more than are still there. "
+            f"Received: {list(kept)} where {alive} are there"
+        )
 
 
 def _scores(kernel, mask, criterion):

@@ -1,5 +1,7 @@
 """Sparsity schedules: progress in [0, 1] -> sparsity, as plain functions."""
 
+from collections.abc import Sequence
+
 
 def geometric(progress: float, target_sparsity: float) -> float:
     """Removes the same fraction of what remains in every equal step.
@@ -31,33 +33,30 @@ def geometric(progress: float, target_sparsity: float) -> float:
     return 1.0 - (1.0 - target_sparsity) ** progress
 
 
-def geometric_counts(
-    total: int, target_sparsity: float, cycles: int
-) -> list[int]:
-    """The exact number of pruned weights after each of `cycles` prunings.
+def chained_counts(total: int, sparsities: Sequence[float]) -> list[int]:
+    """The exact number of pruned weights after each of several prunings.
 
     Every pruning but the last removes `round(q * remaining)` weights, with
-    `q` the constant fraction that `geometric` implies; the last one ends at
-    `round(target_sparsity * total)`. Python's `round`: half to even.
+    `q` the fraction of what remains that its sparsity implies; the last one
+    ends at `round(sparsity * total)`. Python's `round`: half to even.
 
     Args:
         total: Integer, the number of prunable weights.
-        target_sparsity: Float in [0, 1).
-        cycles: Integer >= 1.
+        sparsities: Floats in [0, 1), the sparsity after each pruning.
 
     Returns:
-        A list of `cycles` integers, none smaller than the one before it.
+        A list of as many integers, none smaller than the one before it.
 
     Example:
 
-    >>> keras_bimp.sparsity.geometric_counts(1528, 0.9, 3)
-    [819, 1199, 1375]
+    >>> keras_bimp.sparsity.chained_counts(1000, [0.5, 0.75, 0.9])
+    [500, 750, 900]
     """
-    final = round(target_sparsity * total)
-    fraction = geometric(1 / cycles, target_sparsity)
-    counts = []
-    pruned = 0
-    for _ in range(cycles - 1):
+    final = round(sparsities[-1] * total)
+    counts, pruned, before = [], 0, 0.0
+    for sparsity in sparsities[:-1]:
+        fraction = max(0.0, 1 - (1 - sparsity) / (1 - before))
         pruned = min(pruned + round(fraction * (total - pruned)), final)
         counts.append(pruned)
+        before = max(before, sparsity)
     return [*counts, final]

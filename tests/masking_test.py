@@ -328,6 +328,16 @@ def test_a_layer_declares_what_is_prunable():
     assert [k.variable.name for k in layer.kernels] == ["table"]
 
 
+@pytest.mark.parametrize(
+    "filters", ["^chosen$", lambda x: isinstance(x, layers.LSTM)]
+)
+def test_a_filter_that_matches_a_layer_brings_those_inside_it(filters):
+    model = keras.Sequential(
+        [keras.Input((5, 4)), layers.LSTM(3, name="chosen"), layers.Dense(2)]
+    )
+    assert len(masked(keras_bimp.wrap(model, filters=filters)).kernels) == 2
+
+
 def test_frozen_layers_stay_and_are_listed():
     model = dense_model()
     model.layers[0].trainable = False
@@ -349,6 +359,108 @@ def test_output_units():
     assert units["DepthwiseConv2D"] == [4]
     assert units["SeparableConv2D"] == [4, 3]
     assert units["LSTM"] == [12, 12]
+    assert units["EinsumDense"] == [6]
+    assert units["MultiHeadAttention"] == [6, 6, 6, 4]
+
+
+def test_pruned_entries_leak_no_nan():
+    rule = keras_bimp.masking.Hard()
+    mask = ops.convert_to_tensor([True, False, False])
+    kernel = ops.convert_to_tensor([2.0, float("nan"), float("inf")])
+    effective = rule.effective_kernel(kernel, mask)
+    np.testing.assert_array_equal(effective, [2.0, 0.0, 0.0])
+
+
+def test_a_stateful_layer_keeps_its_state():
+    def model():
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((5, 4), batch_size=2)
+        return keras.Model(inputs, layers.LSTM(3, stateful=True)(inputs))
+
+    x = np.random.default_rng(0).standard_normal((2, 5, 4)).astype("float32")
+    plain, ours = model(), keras_bimp.wrap(model())
+    for _ in range(3):
+        expected = plain.predict(x, verbose=0)
+        np.testing.assert_array_equal(ours.predict(x, verbose=0), expected)
+    assert np.abs(plain.predict(x, verbose=0) - expected).max() > 0
+
+
+def test_a_model_called_with_two_tensors():
+    class Two(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(2)
+
+        def call(self, x, y, training=None):
+            return self.dense(x) + y
+
+    model = Two()
+    x, y = np.ones((3, 4), "float32"), np.ones((3, 2), "float32")
+    expected = model(x, y).numpy()
+    np.testing.assert_array_equal(keras_bimp.wrap(model)(x, y), expected)
+
+
+def test_strip_reaches_into_nested_models():
+    inner = keras.Sequential(
+        [keras.Input((4,)), keras_bimp.Masked(layers.Dense(3))]
+    )
+    base = keras_bimp.wrap(
+        keras.Sequential([keras.Input((3,)), layers.Dense(3)])
+    )
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(2)(base(inner(inputs))))
+    keras_bimp.prune(model, 0.5)
+    x = np.random.default_rng(0).standard_normal((8, 4)).astype("float32")
+    expected = model.predict(x, verbose=0)
+    stripped = keras_bimp.strip(model)
+    assert not keras_bimp.masking.masked_layers(stripped)
+    np.testing.assert_array_equal(stripped.predict(x, verbose=0), expected)
+
+
+def test_strip_refuses_what_it_cannot_rebuild():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras_bimp.Masked(layers.Dense(3))
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Own()
+    model(np.ones((2, 4), "float32"))
+    keras_bimp.prune(model, 0.5)
+    with pytest.raises(ValueError, match="replace each `Masked`"):
+        keras_bimp.strip(model)
+
+
+def test_a_kernel_under_two_masks_is_refused():
+    shared = layers.Dense(4)
+    inputs = keras.Input((4,))
+    for outputs in (
+        keras_bimp.Masked(shared)(keras_bimp.Masked(shared)(inputs)),
+        shared(keras_bimp.Masked(shared)(inputs)),
+    ):
+        model = keras.Model(inputs, outputs)
+        with pytest.raises(ValueError, match="one `Masked` layer"):
+            keras_bimp.prune(model, 0.5)
+
+
+def test_a_wrapped_model_cannot_be_quantized():
+    with pytest.raises(ValueError, match="Strip it first"):
+        keras_bimp.wrap(dense_model()).quantize("int8")
+
+
+def test_a_stripped_mixed_float16_model_loads_without_a_warning(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = compile_model(keras_bimp.wrap(dense_model()))
+        fit(model, 1)
+        keras_bimp.strip(model).save(tmp_path / "model.keras")
+        again = keras.models.load_model(tmp_path / "model.keras")
+        x, y = data()
+        assert again.evaluate(x, y, verbose=0)
+    finally:
+        keras.config.set_dtype_policy("float32")
 
 
 def test_mixed_precision_keeps_each_layers_own_dtype():
@@ -385,8 +497,13 @@ def test_a_rule_with_trainable_variables(tmp_path, capsys):
     assert all(float(rule.threshold) != 0.1 for rule in layer.rules)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
-    x, _ = data()
+    x, y = data()
     expected = model.predict(x, verbose=0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    penalty = sum(0.01 * float(rule.threshold) ** 2 for rule in layer.rules)
+    assert model.evaluate(x, y, verbose=0)[0] == pytest.approx(
+        float(loss(y, expected)) + penalty, rel=1e-6
+    )
     np.testing.assert_array_equal(again.predict(x, verbose=0), expected)
     stripped = keras_bimp.strip(model)
     np.testing.assert_array_equal(stripped.predict(x, verbose=0), expected)

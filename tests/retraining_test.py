@@ -85,7 +85,7 @@ def test_bimp_prunes_exactly_and_logs_what_it_did():
     assert expected[-1] == round(0.8 * TOTAL) == zeros(model)
     np.testing.assert_allclose(history["sparsity"], np.array(expected) / TOTAL)
     assert history["cycle"] == [0] * 4 + [1, 1, 2, 2, 3, 3]
-    assert "discount" not in watch.logs[3]
+    assert (watch.logs[3]["norm_drop"], watch.logs[3]["discount"]) == (0, 1)
     assert watch.logs[4]["norm_drop"] == callback.prunings[0].norm_drop
     np.testing.assert_allclose(
         history["learning_rate"],
@@ -95,25 +95,31 @@ def test_bimp_prunes_exactly_and_logs_what_it_did():
 
 
 def test_the_discount_is_that_of_the_paper():
-    model = wrapped()
-    (callback,) = keras_bimp.callbacks(0.7, dense_epochs=1, verbose=0)
+    model = wrapped(RecordingSGD(0.1, momentum=0.9))
+    (callback,) = keras_bimp.callbacks(
+        0.7, dense_epochs=7, original_epochs=1000, verbose=0
+    )
     before = {}
 
     class Before(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            if epoch == 0:
+            if epoch == 6:
                 kernels = [k for k, _ in kernels_and_masks(self.model)]
                 before["w"] = np.concatenate([k.ravel() for k in kernels])
 
-    history = fit(model, 3, [callback, Before()]).history
+    history = fit(model, 10, [callback, Before()]).history
     w = before["w"].astype("float64")
     pruned = np.sort(np.abs(w))[: round(0.7 * TOTAL)]
     drop = np.sqrt((pruned**2).sum() / (w**2).sum())
     assert callback.prunings[0].norm_drop == pytest.approx(drop, rel=1e-6)
     fraction = round(0.7 * TOTAL) / TOTAL
     assert callback.prunings[0].pruned_fraction == fraction
-    # T_rt = 2 is more than T = 1: d2 = 1.
-    assert history["discount"] == [1.0, 1.0]
+    discount = max(drop / np.sqrt(fraction), 3 / 1000)
+    assert 0.1 < discount < 0.9
+    np.testing.assert_allclose(history["discount"][7:], discount, rtol=1e-6)
+    rates = recorded(model.optimizer)
+    assert rates.max() == pytest.approx(0.1)
+    assert rates[7 * STEPS :].max() == pytest.approx(0.1 * discount, rel=1e-6)
 
 
 VARIANTS = {
@@ -401,9 +407,47 @@ def test_a_model_saved_in_mid_run_goes_on_as_if_undisturbed(
     ):
         np.testing.assert_array_equal(theirs.numpy(), mine.numpy())
     assert rest["loss"] == history["loss"][saved_after:]
-    assert rest["discount"] == pytest.approx(
-        history["discount"][-len(rest["discount"]) :]
+    assert rest["discount"] == pytest.approx(history["discount"][saved_after:])
+
+
+def test_resuming_a_model_compiled_with_a_schedule(tmp_path):
+    class Save(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 3:
+                self.model.save(tmp_path / "model.keras")
+
+    def ours():
+        return keras_bimp.callbacks(0.8, dense_epochs=2, verbose=0)
+
+    cosine = keras.optimizers.schedules.CosineDecay(0.1, 6 * STEPS)
+    undisturbed = wrapped(keras.optimizers.SGD(cosine, momentum=0.9))
+    fit(undisturbed, 6, [*ours(), Save()])
+    model = keras.models.load_model(tmp_path / "model.keras")
+    fit(model, 6, ours(), initial_epoch=4)
+    for old, new in zip(
+        undisturbed.get_weights(), model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(old, new)
+    assert isinstance(model.optimizer._learning_rate, type(cosine))
+
+
+def test_a_pruning_that_removes_nothing_still_trains():
+    model = dense_model()
+    kernel = model.layers[0].kernel
+    kernel.assign(np.where(np.arange(48).reshape(6, 8) < 36, 0, kernel))
+    model = compile_model(keras_bimp.wrap(model, masks="nonzero"))
+    ours = keras_bimp.callbacks(0.5, dense_epochs=0, verbose=0)
+    history = fit(model, 2, ours).history
+    assert history["discount"] == [1.0, 1.0]
+    assert min(history["learning_rate"]) > 0
+
+
+def test_fine_tuning_at_a_rate_of_nothing_warns():
+    plan = keras_bimp.callbacks(
+        0.5, dense_epochs=30, retraining="ft", verbose=0
     )
+    with pytest.warns(UserWarning, match="retraining='allr'"):
+        fit(wrapped(), 31, plan)
 
 
 def test_a_loaded_model_goes_on_without_callbacks_to_the_end_of_its_cycle(
@@ -451,10 +495,12 @@ def test_the_optimizer_gets_its_learning_rate_back():
     assert names[:2] == ["iteration", "learning_rate"]
     model.optimizer.learning_rate = 0.0
     before = kernels_and_masks(model)[0][0]
-    model.optimizer.momentum = 0.0
-    model.make_train_function(force=True)
+    for _, slot in optimizers._slots_at(
+        model.optimizer, 0, masked(model).kernels[0].variable
+    ):
+        slot.assign(ops.zeros_like(slot))
     fit(model, 1)
-    assert np.abs(kernels_and_masks(model)[0][0] - before).max() < 1e-1
+    np.testing.assert_array_equal(kernels_and_masks(model)[0][0], before)
 
 
 def test_a_schedule_of_the_users_comes_back_too():
@@ -521,6 +567,8 @@ def test_a_plan_in_place_of_a_target():
     )
     with pytest.raises(ValueError, match="epochs=5 in `fit`, 4 in the plan"):
         fit(model, 5, keras_bimp.callbacks(plan, verbose=0))
+    with pytest.raises(ValueError, match="together with a `Plan`"):
+        keras_bimp.callbacks(plan, dense_epochs=2)
 
 
 def test_printed_plan_and_prunings(capsys):
@@ -568,8 +616,10 @@ def test_collapse_can_be_ignored_or_raise():
     assert next(m.sum() for _, m in kernels_and_masks(model)) == 5
     assert zeros(model) == round(0.6 * TOTAL)
     model, ours = collapsing("raise")
+    rate = model.optimizer._learning_rate
     with pytest.raises(ValueError, match="output units"):
         fit(model, 1, ours)
+    assert model.optimizer._learning_rate is rate
 
 
 def test_data_of_unknown_length():
@@ -600,6 +650,12 @@ def test_data_of_unknown_length():
         callbacks=ours,
     )
     assert zeros(model) == 36
+
+
+def test_steps_per_epoch_must_be_those_of_fit():
+    ours = keras_bimp.callbacks(0.5, dense_epochs=1, steps_per_epoch=400)
+    with pytest.raises(ValueError, match="`fit` runs 4"):
+        fit(wrapped(), 2, ours)
 
 
 def nan_weight():
@@ -677,6 +733,31 @@ def test_callbacks_bad_arguments(arguments, error, text):
         keras_bimp.callbacks(
             **{"target_sparsity": 0.5, "dense_epochs": 1, **arguments}
         )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"allocation": "globl"},
+        {"criterion": "size"},
+        {"granularity": "filter"},
+        {"on_collapse": "protct"},
+    ],
+)
+def test_prune_bad_names(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        keras_bimp.prune(wrapped(), 0.5, **arguments)
+
+
+def test_prune_refuses_an_optimizer_of_another_model():
+    other = wrapped()
+    fit(other, 1)
+    model = wrapped()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="the one that trains the model"):
+        keras_bimp.prune(model, 0.5, optimizer=other.optimizer)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 @pytest.mark.parametrize("target", [1.0, -0.1, float("nan"), "0.5", True])

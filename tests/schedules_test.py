@@ -154,7 +154,7 @@ def test_discount_factors_match_the_reference():
 
 def test_discount_of_a_pruning_that_removes_nothing():
     assert schedules.discount_factor(0.0, 0.0, 10, 40) == (0.0, 0.25, 0.25)
-    assert schedules.discount_factor(0.0, 0.0, 10, None) == (0.0, 0.0, 0.0)
+    assert schedules.discount_factor(0.0, 0.0, 10, None) == (0.0, 0.0, 1.0)
 
 
 def test_joined_follows_the_last_phase_that_has_begun():

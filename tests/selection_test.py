@@ -164,6 +164,9 @@ def test_a_callable_criterion_and_allocation():
         ({"on_collapse": "no"}, ValueError, "'protect'"),
         ({"masks": [np.ones((4, 1), bool)]}, ValueError, "`masks`"),
         ({"criterion": lambda k: k[0]}, ValueError, "`criterion`"),
+        ({"allocation": lambda s, f: [5]}, ValueError, "`allocation`"),
+        ({"allocation": lambda s, f: [-1]}, ValueError, "`allocation`"),
+        ({"allocation": lambda s, f: []}, ValueError, "`allocation`"),
         ({"kernels": [np.array([[1.0, np.nan]])]}, ValueError, r"\(0, 1\)"),
         ({"kernels": [np.array([[np.inf, 1.0]])]}, ValueError, r"\(0, 0\)"),
         (

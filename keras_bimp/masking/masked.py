@@ -1,7 +1,5 @@
 """The mask-wrapping layer."""
 
-import inspect
-
 import keras
 from keras import ops
 from keras import tree
@@ -76,8 +74,7 @@ class Masked(keras.layers.Wrapper):
         self.indices = indices
         self.supports_masking = True
         self.supports_jit = layer.supports_jit
-        # Keras binds the arguments of a call to this signature.
-        self._call_signature = inspect.signature(layer.call)
+        adopt_signature(self, layer)
         self.masks = []
         self._inside = None
         if layer.built:
@@ -141,7 +138,7 @@ class Masked(keras.layers.Wrapper):
                 self.kernels, self.masks, self.rules, strict=True
             )
         }
-        variables = self.layer.variables + self.metrics_variables
+        variables = self._state()
         scope = keras.StatelessScope(
             [(v, values.get(id(v), v.value)) for v in variables],
             collect_losses=True,
@@ -159,6 +156,15 @@ class Masked(keras.layers.Wrapper):
             # A new tensor: Keras would count the inner one twice.
             self.add_loss(sum(losses))
         return outputs
+
+    def _state(self):
+        """All variables inside, also those that Keras does not list."""
+        variables = self.layer.variables + self.metrics_variables
+        for inner in self.layer._flatten_layers():
+            # A stateful RNN keeps its state from batch to batch here.
+            states = tree.flatten(getattr(inner, "states", None))
+            variables += [v for v in states if isinstance(v, keras.Variable)]
+        return list({id(v): v for v in variables}.values())
 
     def compute_output_spec(self, *args, **kwargs):
         return self.layer.compute_output_spec(*args, **kwargs)
@@ -211,6 +217,22 @@ def _at_indices(layer, indices):
     # An inner layer comes after those around it: the last owner is the inmost.
     owners = {id(v): x for x in layer._flatten_layers() for v in x.weights}
     return tuple(Kernel(weights[i], owners[id(weights[i])]) for i in indices)
+
+
+def adopt_signature(outer: keras.Layer, inner: keras.Layer) -> None:
+    """Makes Keras bind the arguments of `outer` as it does those of `inner`.
+
+    Keras reads the signature of `call` once, in `Layer.__init__`.
+    """
+    for name in (
+        "_call_signature",
+        "call_signature_parameters",
+        "_call_has_training_arg",
+        "_call_has_mask_arg",
+        "_call_has_context_arg",
+    ):
+        if hasattr(inner, name):
+            setattr(outer, name, getattr(inner, name))
 
 
 def _as_keras_tensor(x):

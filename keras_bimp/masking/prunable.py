@@ -31,9 +31,17 @@ class Kernel:
     @property
     def output_units(self) -> int:
         """How many outputs the kernel feeds: channels, units or filters."""
-        shape = self.variable.shape
-        if isinstance(self.layer, _DEPTHWISE) and "point" not in self.path:
+        shape, name = self.variable.shape, self.variable.name
+        if isinstance(self.layer, _DEPTHWISE) and name != "pointwise_kernel":
             return math.prod(shape[-2:])
+        if isinstance(self.layer, keras.layers.EinsumDense):
+            inputs, outputs = self.layer.equation.split("->")
+            axes = inputs.split(",")[1]
+            return math.prod(
+                n
+                for axis, n in zip(axes, shape, strict=True)
+                if axis in outputs
+            )
         if isinstance(self.layer, _TRANSPOSED):
             return shape[-2]
         return shape[-1]
@@ -81,8 +89,8 @@ def find_prunable(
     Args:
         layer: A built layer or model.
         filters: Which layers to prune: a regex or list of regexes searched in
-            the layer's name and path, or a callable layer -> bool. Defaults to
-            all.
+            the layer's name and path, or a callable layer -> bool. A layer
+            that matches brings those inside it along. Defaults to all.
 
     Returns:
         A `Prunables`.
@@ -93,13 +101,18 @@ def find_prunable(
     """
     matches = as_filter(filters)
     owners, skipped = {}, {}
-    for owner in layer._flatten_layers():
+    for owner, around in _walk(layer):
+        matched = matches(owner) or any(map(matches, around))
         for variable in _candidates(owner, filters is not None):
             if id(variable) in owners:
                 continue
-            reason = _why_not(variable, owner, matches)
-            if reason:
-                skipped[id(variable)] = (variable.path, reason)
+            if not matched:
+                skipped[id(variable)] = (
+                    variable.path,
+                    "not matched by `filters`",
+                )
+            elif not variable.trainable or not owner.trainable:
+                skipped[id(variable)] = variable.path, "frozen"
             else:
                 skipped.pop(id(variable), None)
                 owners[id(variable)] = Kernel(variable, owner)
@@ -107,6 +120,15 @@ def find_prunable(
         owners[id(v)] for v in layer.trainable_variables if id(v) in owners
     ]
     return Prunables(tuple(ordered), tuple(skipped.values()))
+
+
+def _walk(layer, around=()):
+    """Yields each layer with those around it, but for the outermost."""
+    yield layer, around[1:]
+    for inner in layer._layers:
+        # Sequential holds a Functional model of its own name: itself again.
+        again = inner.name == layer.name
+        yield from _walk(inner, around if again else (*around, layer))
 
 
 def _candidates(layer, embeddings):
@@ -130,14 +152,6 @@ def _candidates(layer, embeddings):
             or (embeddings and v.name.endswith("embeddings"))
         )
     ]
-
-
-def _why_not(variable, layer, matches):
-    if not matches(layer):
-        return "not matched by `filters`"
-    if not variable.trainable or not layer.trainable:
-        return "frozen"
-    return None
 
 
 def as_filter(filters) -> Callable[[keras.Layer], bool]:

@@ -3,6 +3,7 @@
 import keras
 
 from keras_bimp.masking.masked import Masked
+from keras_bimp.masking.masked import adopt_signature
 from keras_bimp.masking.masked import masked_layers
 from keras_bimp.masking.prunable import as_filter
 from keras_bimp.masking.rules import Rule
@@ -40,10 +41,11 @@ class MaskedModel(keras.Model):
         # may share, must come before this one.
         self.wrapper = masked
         self.supports_jit = model.supports_jit
+        adopt_signature(self, model)
         self.built = True
 
-    def call(self, inputs, training=None, **kwargs):
-        return self.wrapper(inputs, training=training, **kwargs)
+    def call(self, *args, **kwargs):
+        return self.wrapper(*args, **kwargs)
 
     def compute_output_spec(self, *args, **kwargs):
         return self.wrapper.compute_output_spec(*args, **kwargs)
@@ -64,6 +66,13 @@ class MaskedModel(keras.Model):
         if name in ("input_names", "output_names", "inputs", "outputs"):
             return getattr(self.wrapper.layer, name)
         return super().__getattribute__(name)
+
+    def quantize(self, *args, **kwargs):
+        """Refused: a model is pruned, stripped, and then quantized."""
+        raise ValueError(
+            "A wrapped model cannot be quantized. Strip it first: "
+            f"`keras_bimp.strip(model).quantize(...)`. Received: {self!r}"
+        )
 
     def summary(self, *args, **kwargs):
         """Prints the summary of the model inside, and how sparse it is."""
@@ -232,33 +241,40 @@ def strip(model: keras.Model) -> keras.Model:
             variable.assign(rule.final_kernel(variable.value, mask.value))
     if model.compiled:
         # SGD without momentum has no slots: nothing dense in a saved file.
-        _compile_like(plain, model, keras.optimizers.SGD())
+        _compile_like(plain, model, keras.optimizers.SGD(), scale=True)
+        plain.optimizer.build(plain.trainable_variables)
     return plain
 
 
 def _without_masked(model):
-    if not isinstance(model, (keras.Sequential, _functional_class())):
-        raise ValueError(
-            "`model` must be Sequential or Functional, or made by `wrap`. "
-            f"Received: model={model!r}. In a class of your own, replace each "
-            "`Masked` layer by its `.layer`"
+    plain = None
+    if _is_kerass_own(type(model).call):
+        plain = keras.models.clone_model(
+            model, clone_function=_unmasked, recursive=True
         )
-    return keras.models.clone_model(
-        model,
-        clone_function=lambda x: x.layer if isinstance(x, Masked) else x,
-    )
+    if plain is None or masked_layers(plain):
+        raise ValueError(
+            "`model` must be made by `wrap`, or be Sequential or Functional "
+            f"all the way to its `Masked` layers. Received: model={model!r}. "
+            "In a class of your own, replace each `Masked` layer by its "
+            "`.layer`"
+        )
+    return plain
 
 
-def _functional_class():
-    x = keras.Input((1,))
-    return type(keras.Model(x, x))
+def _unmasked(layer):
+    if isinstance(layer, MaskedModel):
+        return layer.wrapper.layer
+    return layer.layer if isinstance(layer, Masked) else layer
+
+
+def _is_kerass_own(method):
+    return method.__module__.partition(".")[0] == "keras"
 
 
 def _check_trainer(model):
-    plain = (keras.Model, keras.Sequential, _functional_class())
     for name in _TRAINER_METHODS:
-        method = getattr(type(model), name)
-        if all(method is not getattr(cls, name) for cls in plain):
+        if not _is_kerass_own(getattr(type(model), name)):
             raise ValueError(
                 f"`model` must not have its own `{name}()`: a model around it "
                 f"would lose it. Received: model of class "
@@ -269,9 +285,9 @@ def _check_trainer(model):
             )
 
 
-def _compile_like(target, source, optimizer):
+def _compile_like(target, source, optimizer, scale=False):
     """Compiles `target` with the very loss and metrics of `source`."""
     config = dict(source._compile_config.config)
     config["optimizer"] = optimizer
     config["jit_compile"] = source.jit_compile
-    target.compile(**config, auto_scale_loss=False)
+    target.compile(**config, auto_scale_loss=scale)

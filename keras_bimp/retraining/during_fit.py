@@ -8,7 +8,7 @@ import keras
 
 from keras_bimp import selection
 from keras_bimp.checks import check_integer
-from keras_bimp.checks import check_rate
+from keras_bimp.checks import check_positive
 from keras_bimp.checks import check_sparsity
 from keras_bimp.masking import find_prunable
 from keras_bimp.masking import masked_layers
@@ -44,9 +44,11 @@ def callbacks(
     a learning rate that falls linearly to 0, then `cycles` times a global
     magnitude pruning and a retraining. The largest rate is the one that the
     model is compiled with; after the run the optimizer has it back. The
-    callbacks add `sparsity`, `learning_rate`, `cycle`, and from the first
-    pruning `norm_drop` and `discount` to the logs: list them before callbacks
-    that write logs.
+    callbacks add `sparsity`, `learning_rate`, `cycle`, `norm_drop` and
+    `discount` to the logs: list them before callbacks that write logs.
+
+    A `fit` that ends with an exception leaves the schedule of the run in the
+    optimizer; the next `fit` with these callbacks puts things right.
 
     Args:
         target_sparsity: Float in [0, 1), of all prunable weights, reached
@@ -110,6 +112,18 @@ def callbacks(
     if steps_per_epoch is not None:
         check_integer("steps_per_epoch", steps_per_epoch, minimum=1)
     if isinstance(target_sparsity, Plan):
+        given = {
+            "dense_epochs": dense_epochs,
+            "original": original,
+            "original_epochs": original_epochs,
+            "dense_schedule": dense_schedule,
+        }
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(
+                    f"`{name}` must not be given together with a `Plan`, "
+                    f"which says it. Received: {name}={value!r}"
+                )
         planner = _GivenPlan(target_sparsity)
     else:
         if dense_epochs is None:
@@ -118,13 +132,8 @@ def callbacks(
                 "train before the first pruning, or 0 for a pretrained model. "
                 "Received: dense_epochs=None"
             )
-        if original_epochs is not None and not (
-            check_rate("original_epochs", original_epochs) > 0
-        ):
-            raise ValueError(
-                "`original_epochs` must be > 0. "
-                f"Received: original_epochs={original_epochs}"
-            )
+        if original_epochs is not None:
+            check_positive("original_epochs", original_epochs)
         planner = _BimpPlan(
             target_sparsity=check_sparsity("target_sparsity", target_sparsity),
             dense_epochs=check_integer("dense_epochs", dense_epochs, 0),
@@ -203,7 +212,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self.prunings = []
-        self._logs = {}
+        self._logs = {"norm_drop": 0.0, "discount": 1.0}
         self._phase = None
         self._targets = targets(self.model)
         self.plan = self._make_plan()
@@ -263,7 +272,13 @@ class PruneAndRetrain(keras.callbacks.Callback):
                 "`model` must be compiled with an optimizer. "
                 f"Received: model={self.model!r}"
             )
-        steps = self._steps_per_epoch or self.params.get("steps")
+        known = self.params.get("steps")
+        steps = self._steps_per_epoch or known
+        if known not in (None, steps):
+            raise ValueError(
+                "`steps_per_epoch` must be that of `fit`, or not be given. "
+                f"Received: steps_per_epoch={steps}, but `fit` runs {known}"
+            )
         if steps is None:
             raise ValueError(
                 "`steps_per_epoch` must be given to `keras_bimp.callbacks`, "
@@ -296,16 +311,18 @@ class PruneAndRetrain(keras.callbacks.Callback):
                 {len(t.kernel.variable.shape) for t in self._targets},
             )
         kernels, masks = read(self._targets)
-        how = dict(self._how)
-        if how["on_collapse"] == "raise":
-            how["on_collapse"] = "ignore"
-        selection.select_count(
-            kernels,
-            self._counts[-1],
-            masks=masks,
-            output_units=[t.kernel.output_units for t in self._targets],
-            **how,
-        )
+        # What a later pruning would raise for depends on the training.
+        first, last = dict(self._how), dict(self._how)
+        if last["on_collapse"] == "raise":
+            last["on_collapse"] = "ignore"
+        for count, how in ((self._counts[0], first), (self._counts[-1], last)):
+            selection.select_count(
+                kernels,
+                count,
+                masks=masks,
+                output_units=[t.kernel.output_units for t in self._targets],
+                **how,
+            )
 
     def _catch_up(self, current, epoch):
         """Takes up a run in its midst, where `fit` has an `initial_epoch`."""
@@ -313,8 +330,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
         if _same_phases(before, self._schedule) and before.begun(current):
             # A model saved in mid-run: its schedule knows where it stood.
             self._schedule.copy_state(before)
-            if self.plan.phases[current].prunes:
-                self._logs = {"discount": float(before.discounts[current])}
+            self._logs["discount"] = float(before.discounts[current])
             return
         missed = sum(phase.prunes for phase in self.plan.phases[:current])
         if missed:

@@ -7,6 +7,9 @@ from keras import ops
 from keras_bimp.schedules import Joined
 from keras_bimp.schedules import schedule_values
 
+# Keras 3.13 does not have it yet.
+_MULTI = getattr(keras.optimizers, "MultiOptimizer", ())
+
 
 def innermost(optimizer) -> keras.optimizers.Optimizer:
     """The optimizer whose learning rate counts, below loss scaling."""
@@ -18,7 +21,7 @@ def innermost(optimizer) -> keras.optimizers.Optimizer:
 def leaves(optimizer) -> list[keras.optimizers.Optimizer]:
     """The optimizers that hold the slots, of one that may hold several."""
     optimizer = innermost(optimizer)
-    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+    if isinstance(optimizer, _MULTI):
         return list(optimizer.optimizers)
     return [optimizer]
 
@@ -43,19 +46,22 @@ def peak_rate(optimizer, steps: int) -> tuple[float, str]:
         ValueError: If there is no finite rate > 0.
     """
     optimizer = innermost(optimizer)
-    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+    if isinstance(optimizer, _MULTI):
         raise ValueError(
             "The model must be compiled with one learning rate. Received: "
             "MultiOptimizer, each of whose optimizers has its own. Use one "
             "optimizer, or prune in a loop of your own with `prune()`"
         )
     rate = optimizer._learning_rate
+    start = step_count(optimizer)
     if isinstance(rate, Joined):
+        # A run that was left in its midst: look from where it began.
+        if rate.begun(0):
+            start = int(rate.begins[0])
         rate = rate.replaced
     source = f"learning rate of {type(optimizer).__name__}"
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         source = f"largest of {type(rate).__name__} over the run"
-        start = step_count(optimizer)
         peak = schedule_values(rate, start + steps)[start:].max()
     else:
         peak = float(rate() if callable(rate) else rate)
@@ -118,6 +124,7 @@ def slots(optimizer, kernels: list[keras.Variable]) -> list[list[tuple]]:
         starts from where the kernel is 0).
     """
     found = [[] for _ in kernels]
+    known = not any(leaf.built for leaf in leaves(optimizer))
     for leaf in leaves(optimizer):
         if not leaf.built:
             continue
@@ -125,10 +132,16 @@ def slots(optimizer, kernels: list[keras.Variable]) -> list[list[tuple]]:
         for kernel, pairs in zip(kernels, found, strict=True):
             index = leaf._trainable_variables_indices.get(leaf._var_key(kernel))
             if index is not None:
+                known = True
                 pairs += [
                     (slot, starts.get(name, 0.0))
                     for name, slot in _slots_at(leaf, index, kernel)
                 ]
+    if not known:
+        raise ValueError(
+            "`optimizer` must be the one that trains the model. "
+            f"Received: optimizer={optimizer}, built for other variables"
+        )
     return found
 
 
@@ -158,13 +171,19 @@ def _starting_values(optimizer):
 def _fresh(optimizer):
     try:
         config = optimizer.get_config()
-    except NotImplementedError as error:
+    except (NotImplementedError, TypeError) as error:
         raise ValueError(
             "The optimizer and its learning-rate schedule must implement "
             f"`get_config()`. Received: optimizer={optimizer}: {error}"
         ) from error
     config["learning_rate"] = 0.1
-    return type(optimizer).from_config(config)
+    try:
+        return type(optimizer).from_config(config)
+    except TypeError as error:
+        raise ValueError(
+            "The optimizer's `get_config()` must return the arguments of its "
+            f"`__init__()`. Received: optimizer={optimizer}: {error}"
+        ) from error
 
 
 def check_keeps_zeros(optimizer, ranks: set[int]) -> None:

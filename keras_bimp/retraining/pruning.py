@@ -11,6 +11,7 @@ from keras import ops
 from keras_bimp import selection
 from keras_bimp.checks import check_sparsity
 from keras_bimp.masking import Kernel
+from keras_bimp.masking import Masked
 from keras_bimp.masking import Rule
 from keras_bimp.masking import masked_layers
 from keras_bimp.retraining.optimizers import check_keeps_zeros
@@ -53,7 +54,8 @@ def targets(model: keras.Model) -> list[Target]:
     """What pruning acts on, by first appearance in `trainable_variables`.
 
     Raises:
-        ValueError: If `model` has no mask.
+        ValueError: If `model` has no mask, or a kernel has two, or is used
+            outside its `Masked` layer too.
     """
     found = masked_layers(model) if isinstance(model, keras.Layer) else []
     if not found:
@@ -62,13 +64,21 @@ def targets(model: keras.Model) -> list[Target]:
             "first, or put `keras_bimp.Masked` around layers inside it. "
             f"Received: model={model!r}"
         )
-    by_id = {
-        id(kernel.variable): (kernel, mask, rule)
-        for masked in found
+    by_id = {}
+    unmasked = _variables_outside_masks(model)
+    for masked in found:
         for kernel, mask, rule in zip(
             masked.kernels, masked.masks, masked.rules, strict=True
-        )
-    }
+        ):
+            key = id(kernel.variable)
+            if key in by_id or key in unmasked:
+                raise ValueError(
+                    "A kernel must belong to one `Masked` layer and be used "
+                    "nowhere else, or it would grow back. Received: "
+                    f"'{kernel.path}', which several layers hold. Call one "
+                    "`Masked` layer several times instead"
+                )
+            by_id[key] = kernel, mask, rule
     ordered = []
     for variable in model.trainable_variables:
         if id(variable) in by_id:
@@ -81,6 +91,16 @@ def targets(model: keras.Model) -> list[Target]:
             f"Received: model={model!r}"
         )
     return ordered
+
+
+def _variables_outside_masks(layer):
+    if isinstance(layer, Masked):
+        return set()
+    # What is masked may be listed around the mask too: ask layers without
+    # layers inside only.
+    if not layer._layers:
+        return {id(v) for v in layer.weights}
+    return set().union(*map(_variables_outside_masks, layer._layers))
 
 
 def prune(
@@ -135,6 +155,7 @@ def prune(
     ```
     """
     target_sparsity = check_sparsity("target_sparsity", target_sparsity)
+    selection.check_rules(allocation, criterion, granularity, on_collapse)
     found = targets(model)
     total = sum(target.kernel.size for target in found)
     if optimizer is None and getattr(model, "compiled", False):
@@ -220,13 +241,14 @@ def read(found: list[Target]) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def _set_masks(found, masks, optimizer):
-    for target, mask in zip(found, masks, strict=True):
-        target.mask.assign(mask)
+    everything = list(zip(found, masks, strict=True))
     found = [target for target in found if target.rule.hard]
     kernels = [target.kernel.variable for target in found]
     remembered = [[] for _ in found]
-    if optimizer is not None:
+    if optimizer is not None and found:
         remembered = slots(optimizer, kernels)
+    for target, mask in everything:
+        target.mask.assign(mask)
     for target, kernel, pairs in zip(found, kernels, remembered, strict=True):
         for variable, value in [(kernel, 0.0), *pairs]:
             value = ops.cast(value, variable.dtype)

@@ -14,6 +14,8 @@ def discount_factor(
     """ALLR's discount of the peak rate after a pruning.
 
     ```python
+    if not pruned_fraction and original_epochs is None:
+        return 0.0, 0.0, 1.0  # There is nothing to adapt to.
     d1 = norm_drop / sqrt(pruned_fraction)
     d2 = min(retrain_epochs / original_epochs, 1)
     d = min(1, max(d1, d2))
@@ -23,7 +25,8 @@ def discount_factor(
         norm_drop: Float in [0, 1]: the norm of the change of all prunable
             weights over their norm just before the pruning.
         pruned_fraction: Float in [0, 1]: the share of the weights remaining
-            before the pruning that it removed. At 0, `d1` is 0.
+            before the pruning that it removed. At 0, `d1` is 0; if then `d2`
+            is not known either, `d` is 1.
         retrain_epochs: Length of this cycle's retraining, in epochs.
         original_epochs: Length of the original training, in epochs; `None` if
             it is not known, then `d2` is 0.
@@ -43,6 +46,8 @@ def discount_factor(
     - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
       Retraining", ICLR 2023, Section 2.1.
     """
+    if not pruned_fraction and original_epochs is None:
+        return 0.0, 0.0, 1.0  # There is nothing to adapt to.
     d1 = norm_drop / math.sqrt(pruned_fraction) if pruned_fraction else 0.0
     d2 = 0.0
     if original_epochs is not None:

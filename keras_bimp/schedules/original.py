@@ -33,7 +33,10 @@ def original_rates(original) -> np.ndarray:
             "needed by this schedule: an array with one rate per iteration, "
             "or a pair (schedule, steps). Received: original=None"
         )
-    rates = np.asarray(original, dtype="float64")
+    try:
+        rates = np.asarray(original, dtype="float64")
+    except (TypeError, ValueError):
+        rates = np.empty(0)
     if rates.ndim != 1 or not len(rates):
         raise ValueError(
             "`original` must be an array of learning rates, one per "
