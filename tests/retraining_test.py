@@ -498,7 +498,7 @@ def test_the_optimizer_gets_its_learning_rate_back():
     for _, slot in optimizers._slots_at(
         model.optimizer, 0, masked(model).kernels[0].variable
     ):
-        slot.assign(ops.zeros_like(slot))
+        slot.assign(ops.zeros_like(slot.value))
     fit(model, 1)
     np.testing.assert_array_equal(kernels_and_masks(model)[0][0], before)
 

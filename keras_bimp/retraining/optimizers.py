@@ -29,7 +29,7 @@ def leaves(optimizer) -> list[keras.optimizers.Optimizer]:
 def step_count(optimizer) -> int:
     """The count that the optimizer calls its schedule with next."""
     # Not `iterations`: gradient accumulation divides that.
-    return int(innermost(optimizer)._iterations)
+    return int(_array(innermost(optimizer)._iterations))
 
 
 def peak_rate(optimizer, steps: int) -> tuple[float, str]:
@@ -64,6 +64,8 @@ def peak_rate(optimizer, steps: int) -> tuple[float, str]:
         source = f"largest of {type(rate).__name__} over the run"
         peak = schedule_values(rate, start + steps)[start:].max()
     else:
+        if isinstance(rate, keras.Variable):
+            rate = _array(rate)
         peak = float(rate() if callable(rate) else rate)
         # The shortest decimal that float32 rounds to: 0.1, not 0.100000001.
         peak = float(str(np.float32(peak)))
@@ -86,7 +88,7 @@ def install(optimizer, joined: Joined):
     if isinstance(present, Joined):
         joined.replaced = present.replaced
     elif isinstance(present, keras.Variable):
-        joined.replaced = float(present)
+        joined.replaced = float(_array(present))
     else:
         joined.replaced = present
     optimizer.learning_rate = joined
@@ -233,5 +235,5 @@ def _pruned_after_two_steps(optimizer, rank):
 
 
 def _array(variable):
-    # A copy: some backends hand out a view.
-    return np.array(ops.convert_to_numpy(variable.value))
+    value = ops.convert_to_tensor(variable.value)  # Of one replica of several.
+    return np.array(ops.convert_to_numpy(value))
