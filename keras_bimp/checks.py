@@ -54,9 +54,9 @@ def check_positive(name: str, value) -> float:
 
 
 def check_choice(name: str, value, choices):
-    """Returns `choices[value]`, or raises naming what there is."""
+    """Raises unless the string `value` is one of `choices`, naming them."""
     if isinstance(value, str) and value in choices:
-        return choices[value]
+        return
     known = ", ".join(repr(choice) for choice in choices)
     raise ValueError(
         f"`{name}` must be one of {known}. Received: {name}={value!r}"

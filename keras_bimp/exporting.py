@@ -39,7 +39,7 @@ def export(
     keras_bimp.export(keras_bimp.strip(model), "saved_model/1")
     ```
     """
-    write = check_choice("format", format, {"tf_saved_model": _saved_model})
+    check_choice("format", format, _FORMATS)
     if not isinstance(model, keras.Model) or not model.built:
         raise ValueError(
             f"`model` must be a built keras.Model. Received: model={model!r}"
@@ -55,7 +55,7 @@ def export(
         raise ValueError(
             f"`filepath` must not exist. Received: filepath={str(filepath)!r}"
         )
-    write(model, filepath)
+    _FORMATS[format](model, filepath)
     return filepath
 
 
@@ -76,3 +76,6 @@ def _saved_model(model, filepath):
     archive = keras.export.ExportArchive()
     archive.add_endpoint("serve", model.__call__, get_input_signature(model))
     archive.write_out(filepath, verbose=False)
+
+
+_FORMATS = {"tf_saved_model": _saved_model}

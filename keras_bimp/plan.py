@@ -324,7 +324,8 @@ def as_retraining(retraining) -> Callable:
     """Looks up a retraining method by name; a callable stays as it is."""
     if callable(retraining):
         return retraining
-    return check_choice("retraining", retraining, RETRAINING)
+    check_choice("retraining", retraining, RETRAINING)
+    return RETRAINING[retraining]
 
 
 def _shares(epochs, cycles):

@@ -63,8 +63,8 @@ def global_allocation(
 
 CRITERIA = {"magnitude": magnitude}
 ALLOCATIONS = {"global": global_allocation}
-GRANULARITIES = {"weight": None}
-ON_COLLAPSE = {"protect": "protect", "raise": "raise", "ignore": "ignore"}
+GRANULARITIES = ("weight",)
+ON_COLLAPSE = ("protect", "raise", "ignore")
 
 
 def check_rules(allocation, criterion, granularity, on_collapse) -> None:

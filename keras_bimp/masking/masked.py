@@ -10,7 +10,7 @@ from keras_bimp.masking.prunable import find_prunable
 from keras_bimp.masking.rules import Hard
 from keras_bimp.masking.rules import Rule
 
-MASKS = {"ones": ops.ones_like, "nonzero": lambda kernel: kernel != 0}
+MASKS = ("ones", "nonzero")
 
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
@@ -95,7 +95,7 @@ class Masked(keras.layers.Wrapper):
                 name=kernel.path.replace("/", "_") + "_mask",
             )
             if self.initial_masks == "nonzero":
-                mask.assign(ops.not_equal(kernel.variable, 0))
+                mask.assign(ops.not_equal(kernel.variable.value, 0))
             self.masks.append(mask)
             rule.build(self, kernel.variable)
 
