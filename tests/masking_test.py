@@ -271,6 +271,7 @@ def test_wrap_keeps_the_optimizer_object_and_its_slots():
 
 def test_masks_of_todays_zeros_survive_training():
     model = compile_model(dense_model())
+    fit(model, 1)  # The momentum is not 0.
     kernel = model.layers[0].kernel
     kernel.assign(ops.where(ops.abs(kernel) < 0.3, 0.0, kernel))
     zeros = kernel.numpy() == 0

@@ -15,7 +15,7 @@ from keras import ops
 
 import keras_bimp
 from keras_bimp import schedules
-from keras_bimp.retraining import optimizers
+from keras_bimp import slots
 
 TOTAL = 72  # Prunable weights of `dense_model`.
 STEPS = 4  # Steps per epoch of `fit`.
@@ -33,14 +33,14 @@ class Watch(keras.callbacks.Callback):
     def check(self):
         layer = masked(self.model)
         kernels = [kernel.variable for kernel in layer.kernels]
-        for (kernel, mask), slots in zip(
+        for (kernel, mask), pairs in zip(
             kernels_and_masks(self.model),
-            optimizers.slots(self.model.optimizer, kernels),
+            slots.slots(self.model.optimizer, kernels),
             strict=True,
         ):
             assert np.isfinite(kernel).all()
             assert (kernel[~mask] == 0).all()
-            for slot, start in slots:
+            for slot, start in pairs:
                 value = ops.convert_to_numpy(slot.value)
                 expected = next(
                     (s for n, s in self.starts.items() if n in slot.name), 0
@@ -51,7 +51,7 @@ class Watch(keras.callbacks.Callback):
                 np.testing.assert_array_equal(
                     value[~mask], np.float32(expected), err_msg=slot.name
                 )
-        self.slots = len(slots)
+        self.slots = len(pairs)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.check()
@@ -65,7 +65,7 @@ class Watch(keras.callbacks.Callback):
 
 
 def recorded(optimizer):
-    optimizer = optimizers.innermost(optimizer)
+    optimizer = slots.innermost(optimizer)
     return ops.convert_to_numpy(optimizer.rates.value)
 
 
@@ -495,7 +495,7 @@ def test_the_optimizer_gets_its_learning_rate_back():
     assert names[:2] == ["iteration", "learning_rate"]
     model.optimizer.learning_rate = 0.0
     before = kernels_and_masks(model)[0][0]
-    for _, slot in optimizers._slots_at(
+    for _, slot in slots._slots_at(
         model.optimizer, 0, masked(model).kernels[0].variable
     ):
         slot.assign(ops.zeros_like(slot.value))

@@ -7,6 +7,7 @@ from keras_bimp.masking.masked import adopt_signature
 from keras_bimp.masking.masked import masked_layers
 from keras_bimp.masking.prunable import as_filter
 from keras_bimp.masking.rules import Rule
+from keras_bimp.slots import zero_pruned
 
 # What a subclass of `keras.Model` may override and a model around it loses.
 _TRAINER_METHODS = (
@@ -178,6 +179,10 @@ def wrap(
             f"Left out: {reasons or 'nothing'}"
         )
     wrapped = MaskedModel(masked)
+    if masks == "nonzero" and masked.rule.hard and model.compiled:
+        # Momentum would move them: forget it.
+        kernels = [kernel.variable for kernel in masked.kernels]
+        zero_pruned(kernels, masked.masks, model.optimizer)
     if model.compiled:
         own = [v for v in masked.trainable_variables if _is_own(v, model)]
         _compile_like(wrapped, model, _optimizer_for(model, fresh=bool(own)))

@@ -20,6 +20,7 @@ from keras_bimp.retraining.pruning import read
 from keras_bimp.retraining.pruning import targets
 from keras_bimp.schedules import Joined
 from keras_bimp.schedules import discount_factor
+from keras_bimp.slots import check_keeps_zeros
 
 
 def callbacks(
@@ -306,7 +307,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
     def _check(self):
         """Tries all that a pruning could stumble over hours later."""
         if any(target.rule.hard for target in self._targets):
-            optimizers.check_keeps_zeros(
+            check_keeps_zeros(
                 self.model.optimizer,
                 {len(t.kernel.variable.shape) for t in self._targets},
             )

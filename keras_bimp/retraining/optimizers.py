@@ -1,35 +1,19 @@
-"""What pruning needs to know of an optimizer: its rate, count and slots."""
+"""What a run needs of an optimizer: its learning rate and its count."""
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_bimp.schedules import Joined
 from keras_bimp.schedules import schedule_values
-
-# Keras 3.13 does not have it yet.
-_MULTI = getattr(keras.optimizers, "MultiOptimizer", ())
-
-
-def innermost(optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer whose learning rate counts, below loss scaling."""
-    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
-    return optimizer
-
-
-def leaves(optimizer) -> list[keras.optimizers.Optimizer]:
-    """The optimizers that hold the slots, of one that may hold several."""
-    optimizer = innermost(optimizer)
-    if isinstance(optimizer, _MULTI):
-        return list(optimizer.optimizers)
-    return [optimizer]
+from keras_bimp.slots import MULTI_OPTIMIZER
+from keras_bimp.slots import as_array
+from keras_bimp.slots import innermost
 
 
 def step_count(optimizer) -> int:
     """The count that the optimizer calls its schedule with next."""
     # Not `iterations`: gradient accumulation divides that.
-    return int(_array(innermost(optimizer)._iterations))
+    return int(as_array(innermost(optimizer)._iterations))
 
 
 def peak_rate(optimizer, steps: int) -> tuple[float, str]:
@@ -46,7 +30,7 @@ def peak_rate(optimizer, steps: int) -> tuple[float, str]:
         ValueError: If there is no finite rate > 0.
     """
     optimizer = innermost(optimizer)
-    if isinstance(optimizer, _MULTI):
+    if isinstance(optimizer, MULTI_OPTIMIZER):
         raise ValueError(
             "The model must be compiled with one learning rate. Received: "
             "MultiOptimizer, each of whose optimizers has its own. Use one "
@@ -65,7 +49,7 @@ def peak_rate(optimizer, steps: int) -> tuple[float, str]:
         peak = schedule_values(rate, start + steps)[start:].max()
     else:
         if isinstance(rate, keras.Variable):
-            rate = _array(rate)
+            rate = as_array(rate)
         peak = float(rate() if callable(rate) else rate)
         # The shortest decimal that float32 rounds to: 0.1, not 0.100000001.
         peak = float(str(np.float32(peak)))
@@ -88,7 +72,7 @@ def install(optimizer, joined: Joined):
     if isinstance(present, Joined):
         joined.replaced = present.replaced
     elif isinstance(present, keras.Variable):
-        joined.replaced = float(_array(present))
+        joined.replaced = float(as_array(present))
     else:
         joined.replaced = present
     optimizer.learning_rate = joined
@@ -116,124 +100,3 @@ def uninstall(optimizer) -> None:
     variables = optimizer._variables
     position = next(i for i, v in enumerate(variables) if v is rate)
     variables.insert(1, variables.pop(position))
-
-
-def slots(optimizer, kernels: list[keras.Variable]) -> list[list[tuple]]:
-    """The optimizer's variables that hold one entry per entry of a kernel.
-
-    Returns:
-        For each kernel a list of pairs (slot variable, value that the slot
-        starts from where the kernel is 0).
-    """
-    found = [[] for _ in kernels]
-    known = not any(leaf.built for leaf in leaves(optimizer))
-    for leaf in leaves(optimizer):
-        if not leaf.built:
-            continue
-        starts = _starting_values(leaf)
-        for kernel, pairs in zip(kernels, found, strict=True):
-            index = leaf._trainable_variables_indices.get(leaf._var_key(kernel))
-            if index is not None:
-                known = True
-                pairs += [
-                    (slot, starts.get(name, 0.0))
-                    for name, slot in _slots_at(leaf, index, kernel)
-                ]
-    if not known:
-        raise ValueError(
-            "`optimizer` must be the one that trains the model. "
-            f"Received: optimizer={optimizer}, built for other variables"
-        )
-    return found
-
-
-def _slots_at(optimizer, index, variable):
-    """Yields (attribute, slot): Keras keeps slots in lists by variable."""
-    for name, value in vars(optimizer).items():
-        if name == "_trainable_variables" or not isinstance(value, list):
-            continue
-        if len(value) != len(optimizer._trainable_variables):
-            continue
-        slot = value[index]
-        if isinstance(slot, keras.Variable) and slot.shape == variable.shape:
-            yield name, slot
-
-
-def _starting_values(optimizer):
-    """What each kind of slot is initialised to for a kernel of zeros."""
-    probe = keras.Variable(np.zeros((2, 2)), dtype="float32")
-    fresh = _fresh(optimizer)
-    fresh.build([probe])
-    return {
-        name: float(_array(slot).flat[0])
-        for name, slot in _slots_at(fresh, 0, probe)
-    }
-
-
-def _fresh(optimizer):
-    try:
-        config = optimizer.get_config()
-    except (NotImplementedError, TypeError) as error:
-        raise ValueError(
-            "The optimizer and its learning-rate schedule must implement "
-            f"`get_config()`. Received: optimizer={optimizer}: {error}"
-        ) from error
-    config["learning_rate"] = 0.1
-    try:
-        return type(optimizer).from_config(config)
-    except TypeError as error:
-        raise ValueError(
-            "The optimizer's `get_config()` must return the arguments of its "
-            f"`__init__()`. Received: optimizer={optimizer}: {error}"
-        ) from error
-
-
-def check_keeps_zeros(optimizer, ranks: set[int]) -> None:
-    """Raises ValueError if an optimizer spoils weights that get no gradient.
-
-    Momentum, adaptive and sign methods work entry by entry. One that mixes
-    the entries of a kernel, as Muon does, would bring pruned weights back.
-    Adafactor divides 0 by 0 where a row and a column of the gradient are 0,
-    unless its `epsilon_1` is large enough to be squared. Each optimizer is
-    tried out on a small kernel of each rank.
-    """
-    for leaf in leaves(optimizer):
-        for rank in ranks:
-            pruned = _pruned_after_two_steps(leaf, rank)
-            if not pruned.any():
-                continue
-            name = type(leaf).__name__
-            reason = f"{name}, which would bring pruned weights back"
-            remedy = (
-                "Use SGD, Adam or another optimizer that works entry by entry"
-            )
-            if np.isnan(pruned).any():
-                reason = f"{name}, which makes them NaN"
-            if isinstance(leaf, keras.optimizers.Adafactor):
-                remedy = "Pass it epsilon_1=1e-15"
-            raise ValueError(
-                "The optimizer must leave a weight at 0 that is 0 and gets no "
-                f"gradient. Received: {reason}. {remedy}"
-            )
-
-
-def _pruned_after_two_steps(optimizer, rank):
-    rng = np.random.default_rng(0)
-    shape = (4,) * rank
-    # An irregular mask: what mixes rows or columns may keep a regular one.
-    # One row and one column are empty.
-    mask = rng.random(shape) < 0.5
-    mask[1] = mask[..., 0] = False
-    kernel = keras.Variable(mask * rng.random(shape), dtype="float32")
-    gradient = ops.convert_to_tensor(mask * rng.random(shape), "float32")
-    fresh = _fresh(optimizer)
-    fresh.gradient_accumulation_steps = None
-    fresh.build([kernel])
-    for _ in range(2):
-        fresh.apply([gradient])
-    return _array(kernel)[~mask]
-
-
-def _array(variable):
-    value = ops.convert_to_tensor(variable.value)  # Of one replica of several.
-    return np.array(ops.convert_to_numpy(value))

@@ -14,8 +14,9 @@ from keras_bimp.masking import Kernel
 from keras_bimp.masking import Masked
 from keras_bimp.masking import Rule
 from keras_bimp.masking import masked_layers
-from keras_bimp.retraining.optimizers import check_keeps_zeros
-from keras_bimp.retraining.optimizers import slots
+from keras_bimp.slots import check_keeps_zeros
+from keras_bimp.slots import slots
+from keras_bimp.slots import zero_pruned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,15 +242,10 @@ def read(found: list[Target]) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def _set_masks(found, masks, optimizer):
-    everything = list(zip(found, masks, strict=True))
-    found = [target for target in found if target.rule.hard]
-    kernels = [target.kernel.variable for target in found]
-    remembered = [[] for _ in found]
-    if optimizer is not None and found:
-        remembered = slots(optimizer, kernels)
-    for target, mask in everything:
+    hard = [target for target in found if target.rule.hard]
+    kernels = [target.kernel.variable for target in hard]
+    if optimizer is not None and hard:
+        slots(optimizer, kernels)  # Raises before anything has changed.
+    for target, mask in zip(found, masks, strict=True):
         target.mask.assign(mask)
-    for target, kernel, pairs in zip(found, kernels, remembered, strict=True):
-        for variable, value in [(kernel, 0.0), *pairs]:
-            value = ops.cast(value, variable.dtype)
-            variable.assign(ops.where(target.mask.value, variable.value, value))
+    zero_pruned(kernels, [target.mask for target in hard], optimizer)

@@ -1,0 +1,164 @@
+"""What an optimizer remembers of pruned weights, and forgetting it."""
+
+import keras
+import numpy as np
+from keras import ops
+
+# Keras 3.13 does not have it yet.
+MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())
+
+
+def innermost(optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer whose learning rate counts, below loss scaling."""
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
+def leaves(optimizer) -> list[keras.optimizers.Optimizer]:
+    """The optimizers that hold the slots, of one that may hold several."""
+    optimizer = innermost(optimizer)
+    if isinstance(optimizer, MULTI_OPTIMIZER):
+        return list(optimizer.optimizers)
+    return [optimizer]
+
+
+def zero_pruned(kernels, masks, optimizer) -> None:
+    """Sets pruned weights, and what the optimizer remembers of them, to 0.
+
+    A slot that does not start at 0 gets its starting value back.
+
+    Args:
+        kernels: List of kernels, `keras.Variable`s.
+        masks: List of their masks, boolean `keras.Variable`s, True = kept.
+        optimizer: The optimizer that trains them, or `None`.
+    """
+    remembered = [[] for _ in kernels]
+    if optimizer is not None and kernels:
+        remembered = slots(optimizer, kernels)
+    for kernel, mask, pairs in zip(kernels, masks, remembered, strict=True):
+        for variable, value in [(kernel, 0.0), *pairs]:
+            value = ops.cast(value, variable.dtype)
+            variable.assign(ops.where(mask.value, variable.value, value))
+
+
+def slots(optimizer, kernels: list[keras.Variable]) -> list[list[tuple]]:
+    """The optimizer's variables that hold one entry per entry of a kernel.
+
+    Returns:
+        For each kernel a list of pairs (slot variable, value that the slot
+        starts from where the kernel is 0).
+    """
+    found = [[] for _ in kernels]
+    known = not any(leaf.built for leaf in leaves(optimizer))
+    for leaf in leaves(optimizer):
+        if not leaf.built:
+            continue
+        starts = _starting_values(leaf)
+        for kernel, pairs in zip(kernels, found, strict=True):
+            index = leaf._trainable_variables_indices.get(leaf._var_key(kernel))
+            if index is not None:
+                known = True
+                pairs += [
+                    (slot, starts.get(name, 0.0))
+                    for name, slot in _slots_at(leaf, index, kernel)
+                ]
+    if not known:
+        raise ValueError(
+            "`optimizer` must be the one that trains the model. "
+            f"Received: optimizer={optimizer}, built for other variables"
+        )
+    return found
+
+
+def _slots_at(optimizer, index, variable):
+    """Yields (attribute, slot): Keras keeps slots in lists by variable."""
+    for name, value in vars(optimizer).items():
+        if name == "_trainable_variables" or not isinstance(value, list):
+            continue
+        if len(value) != len(optimizer._trainable_variables):
+            continue
+        slot = value[index]
+        if isinstance(slot, keras.Variable) and slot.shape == variable.shape:
+            yield name, slot
+
+
+def _starting_values(optimizer):
+    """What each kind of slot is initialised to for a kernel of zeros."""
+    probe = keras.Variable(np.zeros((2, 2)), dtype="float32")
+    fresh = _fresh(optimizer)
+    fresh.build([probe])
+    return {
+        name: float(as_array(slot).flat[0])
+        for name, slot in _slots_at(fresh, 0, probe)
+    }
+
+
+def _fresh(optimizer):
+    try:
+        config = optimizer.get_config()
+    except (NotImplementedError, TypeError) as error:
+        raise ValueError(
+            "The optimizer and its learning-rate schedule must implement "
+            f"`get_config()`. Received: optimizer={optimizer}: {error}"
+        ) from error
+    config["learning_rate"] = 0.1
+    try:
+        return type(optimizer).from_config(config)
+    except TypeError as error:
+        raise ValueError(
+            "The optimizer's `get_config()` must return the arguments of its "
+            f"`__init__()`. Received: optimizer={optimizer}: {error}"
+        ) from error
+
+
+def check_keeps_zeros(optimizer, ranks: set[int]) -> None:
+    """Raises ValueError if an optimizer spoils weights that get no gradient.
+
+    Momentum, adaptive and sign methods work entry by entry. One that mixes
+    the entries of a kernel, as Muon does, would bring pruned weights back.
+    Adafactor divides 0 by 0 where a row and a column of the gradient are 0,
+    unless its `epsilon_1` is large enough to be squared. Each optimizer is
+    tried out on a small kernel of each rank.
+    """
+    for leaf in leaves(optimizer):
+        for rank in ranks:
+            pruned = _pruned_after_two_steps(leaf, rank)
+            if not pruned.any():
+                continue
+            name = type(leaf).__name__
+            reason = f"{name}, which would bring pruned weights back"
+            remedy = (
+                "Use SGD, Adam or another optimizer that works entry by entry"
+            )
+            if np.isnan(pruned).any():
+                reason = f"{name}, which makes them NaN"
+            if isinstance(leaf, keras.optimizers.Adafactor):
+                remedy = "Pass it epsilon_1=1e-15"
+            raise ValueError(
+                "The optimizer must leave a weight at 0 that is 0 and gets no "
+                f"gradient. Received: {reason}. {remedy}"
+            )
+
+
+def _pruned_after_two_steps(optimizer, rank):
+    rng = np.random.default_rng(0)
+    shape = (4,) * rank
+    # An irregular mask: what mixes rows or columns may keep a regular one.
+    # One row and one column are empty.
+    mask = rng.random(shape) < 0.5
+    mask[1] = mask[..., 0] = False
+    kernel = keras.Variable(mask * rng.random(shape), dtype="float32")
+    gradient = ops.convert_to_tensor(mask * rng.random(shape), "float32")
+    fresh = _fresh(optimizer)
+    fresh.gradient_accumulation_steps = None
+    fresh.build([kernel])
+    for _ in range(2):
+        fresh.apply([gradient])
+    return as_array(kernel)[~mask]
+
+
+def as_array(variable: keras.Variable) -> np.ndarray:
+    """A copy of a variable's value."""
+    value = ops.convert_to_tensor(variable.value)  # Of one replica of several.
+    return np.array(ops.convert_to_numpy(value))
