@@ -11,64 +11,94 @@ GOLDEN_RATES = np.load(GOLDEN / "lr_schedules.npz")
 GOLDEN_INFO = json.loads((GOLDEN / "lr_schedules.json").read_text())
 
 
-def golden_rows(*names):
-    """Yields (key, name, original rates, info) of the rows of these names."""
+METHODS = ("FT", "LRW", "SLR", "CLR", "LLR", "ALLR")
+
+
+def golden_rows():
+    """Yields (key, schedule of ours that must give these rates)."""
     for key in GOLDEN_RATES.files:
-        parts = key.split("/")
-        if len(parts) < 5 or parts[2] not in names:
+        setting, *rest = key.split("/")
+        if rest == ["orig"]:
             continue
-        cycle = int(parts[5].removeprefix("cycle")) if len(parts) > 5 else 1
-        info = GOLDEN_INFO["info"]["/".join(parts[:5])][cycle - 1]
-        yield (
-            key,
-            parts[2],
-            GOLDEN_RATES[f"{parts[0]}/orig"],
-            {
-                **info,
-                **GOLDEN_INFO["settings"][parts[0]],
-            },
-        )
+        original = GOLDEN_RATES[f"{setting}/orig"]
+        per_epoch = GOLDEN_INFO["settings"][setting]["n"]
+        if rest[0] == "tuned":
+            _, name, epochs, peak, warmup = rest
+            arguments = {
+                "peak": float(peak.removeprefix("init")),
+                "steps": int(epochs.removeprefix("T")) * per_epoch,
+                "warmup": float(warmup.removeprefix("w")),
+            }
+            if name == "stepped":
+                arguments["original"] = original
+            yield key, getattr(schedules, name.capitalize())(**arguments)
+            continue
+        _, name, *_ = rest
+        cycle = int(rest[4].removeprefix("cycle")) if len(rest) > 4 else 1
+        info = GOLDEN_INFO["info"]["/".join(key.split("/")[:5])][cycle - 1]
+        arguments = {"steps": info["epochs"] * per_epoch}
+        if name in ("FT", "LRW", "SLR", "CLR"):
+            arguments["original"] = original
+        else:
+            arguments["peak"] = original.max()
+        if name == "ALLR":
+            *_, arguments["discount"] = schedules.discount_factor(
+                info["relative_norm_drop"],
+                info["prune_fraction"],
+                info["epochs"],
+                GOLDEN_INFO["settings"][setting]["T"],
+            )
+        yield key, getattr(schedules, name)(**arguments)
 
 
-def from_golden(name, original, info):
-    steps = info["epochs"] * info["n"]
-    if name == "FT":
-        return schedules.FT(original, steps)
-    if name == "LLR":
-        return schedules.LLR(original.max(), steps)
-    *_, discount = schedules.discount_factor(
-        info["relative_norm_drop"],
-        info["prune_fraction"],
-        info["epochs"],
-        info["T"],
+def assert_matches_the_reference(rates, warm, key):
+    """The reference uses the peak twice after a warm-up: shifted by one."""
+    golden = GOLDEN_RATES[key]
+    assert len(rates) == len(golden)
+    shift = 1 if warm else 0
+    expected = np.concatenate([golden[:warm], golden[warm + shift :]])
+    np.testing.assert_allclose(
+        rates[: len(expected)], expected, rtol=0, atol=1e-12, err_msg=key
     )
-    return schedules.ALLR(original.max(), steps, discount)
 
 
-def test_rates_match_the_reference():
-    rows = list(golden_rows("FT", "LLR", "ALLR"))
-    assert len(rows) > 50
-    for key, name, original, info in rows:
-        golden = GOLDEN_RATES[key]
-        ours = from_golden(name, original, info).values()
-        assert len(ours) == len(golden)
-        # The reference uses the peak twice: shifted by one after the warm-up.
-        warm = 0 if name == "FT" else int(0.1 * len(golden))
-        np.testing.assert_allclose(ours[:warm], golden[:warm], atol=1e-12)
-        shift = 1 if warm else 0
-        np.testing.assert_allclose(
-            ours[warm : len(golden) - shift],
-            golden[warm + shift :],
-            atol=1e-12,
-            err_msg=key,
-        )
+# Its original falls to 0.17 % of its peak, so that fine-tuning there warns.
+@pytest.mark.filterwarnings("ignore:Fine-tuning at 0.00017")
+def test_all_rates_match_the_reference():
+    rows = list(golden_rows())
+    assert len(rows) == len(GOLDEN_RATES.files) - 2 == 118
+    for key, schedule in rows:
+        warm = int(schedule.warmup * schedule.steps)
+        assert_matches_the_reference(schedule.values(), warm, key)
+
+
+@pytest.mark.filterwarnings("ignore:Fine-tuning at 0.00017")
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_rates_off_by_one_iteration_would_not_match(shift):
+    matched = set()
+    for key, schedule in golden_rows():
+        rates = np.roll(schedule.values(), shift)
+        warm = int(schedule.warmup * schedule.steps)
+        try:
+            assert_matches_the_reference(rates, warm, key)
+        except AssertionError:
+            continue
+        matched.add(key)
+    # Only a constant looks the same: and the tail of a stepped original is.
+    constant = {key for key, s in golden_rows() if np.ptp(s.values()) == 0}
+    assert matched == constant
 
 
 ALL = {
     "constant": schedules.Constant(0.3, 37, warmup=0.2),
     "linear": schedules.Linear(0.3, 37),
     "stepped": schedules.Stepped([0.2, 0.2, 0.1, 0.01], 0.3, 37, warmup=0.1),
+    "cosine": schedules.Cosine(0.3, 37, warmup=0.1, floor=0.02),
+    "recorded": schedules.Recorded(np.linspace(0.3, 0.1, 37)),
     "ft": schedules.FT([0.1, 0.01], 37),
+    "lrw": schedules.LRW(np.linspace(0.3, 0.1, 50), 37),
+    "slr": schedules.SLR([0.05, 0.2, 0.2, 0.1, 0.01], 37),
+    "clr": schedules.CLR([0.3, 0.1, 0.01], 37),
     "llr": schedules.LLR(0.3, 37),
     "allr": schedules.ALLR(0.3, 37, discount=0.25),
 }

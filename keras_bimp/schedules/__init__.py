@@ -2,36 +2,48 @@
 
 Every schedule is an optional warm-up followed by one of four bodies: a
 constant, a recorded sequence, a cosine or a line. The named methods of the
-literature (`FT`, `LLR`, `ALLR`) only choose among these.
+literature (`FT`, `LRW`, `SLR`, `CLR`, `LLR`, `ALLR`) only choose among these.
 
 A formula is written once. It is evaluated by `keras.ops` inside the compiled
 train step, in float32, and by NumPy in `values()`, in float64.
 """
 
 from keras_bimp.schedules.bodies import Constant
+from keras_bimp.schedules.bodies import Cosine
 from keras_bimp.schedules.bodies import Linear
+from keras_bimp.schedules.bodies import Recorded
 from keras_bimp.schedules.bodies import Stepped
 from keras_bimp.schedules.discount import discount_factor
 from keras_bimp.schedules.discount import discount_variable
 from keras_bimp.schedules.joined import Joined
 from keras_bimp.schedules.methods import ALLR
+from keras_bimp.schedules.methods import CLR
 from keras_bimp.schedules.methods import FT
 from keras_bimp.schedules.methods import LLR
+from keras_bimp.schedules.methods import LRW
+from keras_bimp.schedules.methods import SLR
 from keras_bimp.schedules.original import original_rates
 from keras_bimp.schedules.original import schedule_values
+from keras_bimp.schedules.plotting import plot
 from keras_bimp.schedules.schedule import Schedule
 
 __all__ = [
     "ALLR",
+    "CLR",
     "FT",
     "LLR",
+    "LRW",
+    "SLR",
     "Constant",
+    "Cosine",
     "Joined",
     "Linear",
+    "Recorded",
     "Schedule",
     "Stepped",
     "discount_factor",
     "discount_variable",
     "original_rates",
+    "plot",
     "schedule_values",
 ]

@@ -7,12 +7,14 @@ from keras_bimp.checks import check_integer
 from keras_bimp.schedules.schedule import Schedule
 
 
-def original_rates(original) -> np.ndarray:
+def original_rates(original, name: str = "original") -> np.ndarray:
     """The rates of an original training as a float64 array.
 
     Args:
-        original: An array with one rate per iteration, or a pair
-            `(schedule, steps)`.
+        original: An array with one rate per iteration; an object whose method
+            `values()` returns one, as `Recorded` and `RecordLearningRate`; or
+            a pair `(schedule, steps)`.
+        name: What messages call it.
 
     Returns:
         A 1-dimensional float64 array of at least one rate.
@@ -29,26 +31,34 @@ def original_rates(original) -> np.ndarray:
         return schedule_values(original[0], original[1])
     if original is None:
         raise ValueError(
-            "`original`, the learning rates of the original training, is "
+            f"`{name}`, the learning rates of the original training, is "
             "needed by this schedule: an array with one rate per iteration, "
-            "or a pair (schedule, steps). Received: original=None"
+            "a `RecordLearningRate`, or a pair (schedule, steps). "
+            f"Received: {name}=None"
         )
+    rates = original.values() if _has_values(original) else original
     try:
-        rates = np.asarray(original, dtype="float64")
+        rates = np.array(rates, dtype="float64")
     except (TypeError, ValueError):
         rates = np.empty(0)
     if rates.ndim != 1 or not len(rates):
         raise ValueError(
-            "`original` must be an array of learning rates, one per "
-            "iteration, or a pair (schedule, steps). "
-            f"Received: original={original!r}"
+            f"`{name}` must be an array of learning rates, one per "
+            "iteration, a `RecordLearningRate` that has recorded some, or a "
+            f"pair (schedule, steps). Received: {name}={original!r}"
         )
     if not (np.isfinite(rates).all() and (rates >= 0).all()):
         raise ValueError(
-            "`original` must hold finite rates >= 0. "
-            f"Received: original={original!r}"
+            f"`{name}` must hold finite rates >= 0. "
+            f"Received: {name}={original!r}"
         )
     return rates
+
+
+def _has_values(original):
+    return not isinstance(original, dict) and callable(
+        getattr(original, "values", None)
+    )
 
 
 def schedule_values(schedule, steps: int) -> np.ndarray:

@@ -42,11 +42,30 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         rates = self._rate(np.arange(self.steps), np)
         return np.broadcast_to(rates, (self.steps,)).astype("float64")
 
+    def plot(self, ax=None, **kwargs):
+        """Draws the rate of every iteration. Needs matplotlib.
+
+        Args:
+            ax: Matplotlib axes to draw into. Defaults to those of a new
+                figure.
+            **kwargs: For `ax.plot`; `label` defaults to the class's name.
+
+        Returns:
+            The axes.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            _, ax = plt.subplots()
+            ax.set(xlabel="iteration", ylabel="learning rate")
+        ax.plot(self.values(), **{"label": type(self).__name__, **kwargs})
+        return ax
+
     def _rate(self, step, xp):
         warm = int(self.warmup * self.steps)
         rate = self._body(xp.maximum(step - warm, 0), self.steps - warm, xp)
         if warm:
-            ramp = self._peak(xp) * _half_sine(step, warm, xp)
+            ramp = self._peak(xp) * half_sine(step, warm, xp)
             rate = xp.where(step < warm, ramp, rate)
         return rate
 
@@ -61,7 +80,14 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup}
 
 
-def _half_sine(k, steps, xp):
+def half_sine(k, steps, xp):
+    """Rises from 0 to 1 along half a cosine while `k` goes from 0 to `steps`.
+
+    Args:
+        k: Integer tensor.
+        steps: Integer >= 1.
+        xp: `keras.ops` or `numpy`.
+    """
     # sin^2 of the half angle, and integers divided only here: in float32,
     # (1 - cos x) / 2 loses all digits where x is small.
     return xp.sin(xp.true_divide(k, steps) * (math.pi / 2)) ** 2
