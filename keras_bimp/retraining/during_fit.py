@@ -1,7 +1,6 @@
-"""The callbacks that carry a plan out during `model.fit`."""
+"""`callbacks`: pruning and retraining during `model.fit`."""
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 
 import keras
@@ -10,17 +9,11 @@ from keras_bimp import selection
 from keras_bimp.checks import check_integer
 from keras_bimp.checks import check_positive
 from keras_bimp.checks import check_sparsity
-from keras_bimp.masking import find_prunable
-from keras_bimp.masking import masked_layers
 from keras_bimp.plan import Plan
 from keras_bimp.plan import as_retraining
+from keras_bimp.plan import check_cycles
 from keras_bimp.retraining import optimizers
-from keras_bimp.retraining.pruning import prune_to
-from keras_bimp.retraining.pruning import read
-from keras_bimp.retraining.pruning import targets
-from keras_bimp.schedules import Joined
-from keras_bimp.schedules import discount_factor
-from keras_bimp.slots import check_keeps_zeros
+from keras_bimp.retraining.prune_and_retrain import PruneAndRetrain
 
 
 def callbacks(
@@ -138,7 +131,7 @@ def callbacks(
         planner = _BimpPlan(
             target_sparsity=check_sparsity("target_sparsity", target_sparsity),
             dense_epochs=check_integer("dense_epochs", dense_epochs, 0),
-            cycles=check_integer("cycles", cycles, 1),
+            cycles=check_cycles(cycles),
             retraining=as_retraining(retraining),
             original=original,
             original_epochs=original_epochs,
@@ -190,211 +183,3 @@ class _GivenPlan:
                     f"{getattr(self.plan, name)} in the plan"
                 )
         return self.plan
-
-
-class PruneAndRetrain(keras.callbacks.Callback):
-    """Carries out a plan: installs the schedule, prunes, starts the phases.
-
-    Made by `keras_bimp.callbacks`.
-
-    Attributes:
-        plan: The `Plan`, from the beginning of `fit` on.
-        prunings: The `Pruning` of each cycle so far.
-    """
-
-    def __init__(self, planner, *, steps_per_epoch, verbose, **how):
-        super().__init__()
-        self._planner = planner
-        self._steps_per_epoch = steps_per_epoch
-        self._verbose = verbose
-        self._how = how
-        self.plan = None
-        self.prunings = []
-
-    def on_train_begin(self, logs=None):
-        self.prunings = []
-        self._logs = {"norm_drop": 0.0, "discount": 1.0}
-        self._phase = None
-        self._targets = targets(self.model)
-        self.plan = self._make_plan()
-        self._counts = self.plan.counts(self._size())
-        self._check()
-        self._schedule = Joined(
-            [phase.schedule for phase in self.plan.phases],
-            begins=[None] * len(self.plan.phases),
-            discounts=[
-                phase.discount if phase.prunes else 1.0
-                for phase in self.plan.phases
-            ],
-        )
-        for discount in self._schedule.discounts:
-            discount.assign(1.0)
-        self._print(str(self.plan))
-        self._replaced = optimizers.install(
-            self.model.optimizer, self._schedule
-        )
-        # Steps compiled by an earlier `fit` hold the earlier rate.
-        self.model.make_train_function(force=True)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        model = self.model
-        current = self.plan.phase_at(epoch)
-        if self._phase is None and epoch > 0:
-            self._catch_up(current, epoch)
-        self._phase = current
-        if self._schedule.begun(current):
-            return
-        phase = self.plan.phases[current]
-        if phase.prunes:
-            self._prune(phase, self._counts[current])
-        into_phase = (epoch - phase.start_epoch) * self.plan.steps_per_epoch
-        count = optimizers.step_count(model.optimizer)
-        self._schedule.begin(current, count - into_phase)
-        if keras.backend.backend() == "jax":
-            # JAX compiles the values of the schedule's variables in.
-            model.make_train_function(force=True)
-
-    def on_epoch_end(self, epoch, logs=None):
-        logs = {} if logs is None else logs
-        cycle = sum(p.prunes for p in self.plan.phases[: self._phase + 1])
-        logs["cycle"] = cycle
-        logs["sparsity"] = self._pruned() / self._size()
-        step = optimizers.step_count(self.model.optimizer)
-        logs["learning_rate"] = float(self._schedule(max(step - 1, 0)))
-        logs.update(self._logs)
-
-    def on_train_end(self, logs=None):
-        optimizers.uninstall(self.model.optimizer)
-        self.model.make_train_function(force=True)
-
-    def _make_plan(self):
-        if not self.model.compiled or self.model.optimizer is None:
-            raise ValueError(
-                "`model` must be compiled with an optimizer. "
-                f"Received: model={self.model!r}"
-            )
-        known = self.params.get("steps")
-        steps = self._steps_per_epoch or known
-        if known not in (None, steps):
-            raise ValueError(
-                "`steps_per_epoch` must be that of `fit`, or not be given. "
-                f"Received: steps_per_epoch={steps}, but `fit` runs {known}"
-            )
-        if steps is None:
-            raise ValueError(
-                "`steps_per_epoch` must be given to `keras_bimp.callbacks`, "
-                "because the data has no known length. "
-                "Received: steps_per_epoch=None"
-            )
-        plan = self._planner(self.params["epochs"], steps, self.model.optimizer)
-        inside = {target.path for target in self._targets}
-        return dataclasses.replace(
-            plan,
-            prunable=tuple((t.path, t.kernel.size) for t in self._targets),
-            skipped=_skipped(self.model, inside),
-        )
-
-    def _size(self):
-        return sum(target.kernel.size for target in self._targets)
-
-    def _pruned(self):
-        left = sum(
-            int(keras.ops.count_nonzero(target.mask.value))
-            for target in self._targets
-        )
-        return self._size() - left
-
-    def _check(self):
-        """Tries all that a pruning could stumble over hours later."""
-        if any(target.rule.hard for target in self._targets):
-            check_keeps_zeros(
-                self.model.optimizer,
-                {len(t.kernel.variable.shape) for t in self._targets},
-            )
-        kernels, masks = read(self._targets)
-        # What a later pruning would raise for depends on the training.
-        first, last = dict(self._how), dict(self._how)
-        if last["on_collapse"] == "raise":
-            last["on_collapse"] = "ignore"
-        for count, how in ((self._counts[0], first), (self._counts[-1], last)):
-            selection.select_count(
-                kernels,
-                count,
-                masks=masks,
-                output_units=[t.kernel.output_units for t in self._targets],
-                **how,
-            )
-
-    def _catch_up(self, current, epoch):
-        """Takes up a run in its midst, where `fit` has an `initial_epoch`."""
-        before = self._replaced
-        if _same_phases(before, self._schedule) and before.begun(current):
-            # A model saved in mid-run: its schedule knows where it stood.
-            self._schedule.copy_state(before)
-            self._logs["discount"] = float(before.discounts[current])
-            return
-        missed = sum(phase.prunes for phase in self.plan.phases[:current])
-        if missed:
-            warnings.warn(
-                f"`fit` begins at epoch {epoch}, in "
-                f"{self.plan.phases[current].name} of the plan: the prunings "
-                f"of {missed} earlier cycles are made up for now, at once.",
-                stacklevel=2,
-            )
-
-    def _prune(self, phase, count):
-        pruning = prune_to(
-            self._targets, count, self.model.optimizer, **self._how
-        )
-        self.prunings.append(pruning)
-        _, _, discount = discount_factor(
-            pruning.norm_drop,
-            pruning.pruned_fraction,
-            phase.epochs,
-            self.plan.original_epochs,
-        )
-        phase.discount.assign(discount)
-        self._logs = {"norm_drop": pruning.norm_drop, "discount": discount}
-        self._report(phase, pruning, discount)
-
-    def _report(self, phase, pruning, discount):
-        left = sum(pruning.counts.values())
-        self._print(
-            f"{phase.name}: pruned to {1 - left / self._size():.2%}, "
-            f"{left:,} of {self._size():,} weights left, "
-            f"norm drop {pruning.norm_drop:.3f}, discount {discount:.3f}"
-        )
-        if pruning.protected:
-            names = ", ".join(
-                f"{path} ({pruning.counts[path]} left)"
-                for path in pruning.protected
-            )
-            self._print(f"{phase.name}: protected from collapse: {names}")
-
-    def _print(self, text):
-        if self._verbose:
-            print(text)
-
-
-def _skipped(model, inside):
-    """Pairs (path, reason) of all kernels that are not pruned."""
-    reasons = {}
-    for kernel in find_prunable(model, lambda layer: True).kernels:
-        reasons[kernel.path] = "not masked"
-    reasons.update(find_prunable(model).skipped)
-    for masked in masked_layers(model):
-        reasons.update(masked.skipped)
-    return tuple((p, why) for p, why in reasons.items() if p not in inside)
-
-
-def _same_phases(one, other):
-    if not isinstance(one, Joined):
-        return False
-    one, other = (
-        [
-            (type(s), getattr(s, "steps", None), getattr(s, "peak", None))
-            for s in joined.schedules
-        ]
-        for joined in (one, other)
-    )
-    return one == other

@@ -1,59 +1,26 @@
 """The plan: a budget of epochs laid out as phases, before training starts."""
 
 import dataclasses
-import io
-import warnings
+import math
 from collections.abc import Callable
 
 import keras
 import numpy as np
-import rich.box
-import rich.console
-import rich.table
 
 from keras_bimp import sparsity as sparsity_schedules
-from keras_bimp.checks import check_choice
 from keras_bimp.checks import check_integer
 from keras_bimp.checks import check_positive
 from keras_bimp.checks import check_sparsity
-from keras_bimp.schedules import ALLR
-from keras_bimp.schedules import FT
-from keras_bimp.schedules import LLR
+from keras_bimp.plan.methods import RETRAINING
+from keras_bimp.plan.methods import Retraining
+from keras_bimp.plan.methods import as_retraining
+from keras_bimp.plan.table import as_table
 from keras_bimp.schedules import Linear
-from keras_bimp.schedules import Stepped
 from keras_bimp.schedules import discount_variable
 from keras_bimp.schedules import original_rates
 from keras_bimp.schedules import schedule_values
 
 _LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
-
-
-def _fine_tuning(*, original, peak, steps, discount):
-    schedule = FT(original, steps)
-    if schedule.peak < 0.01 * max(original):
-        warnings.warn(
-            f"Fine-tuning at {schedule.peak:.2g}, the last rate of the "
-            f"original training, which is less than 1 % of its largest "
-            f"({max(original):g}): the weights will hardly move. Pass the "
-            "rates of an `original` training that does not decay to 0, or "
-            "use `retraining='allr'`.",
-            stacklevel=2,
-        )
-    return schedule
-
-
-# Each builds the schedule of one retraining cycle.
-RETRAINING = {
-    "ft": _fine_tuning,
-    "llr": lambda *, original, peak, steps, discount: LLR(peak, steps),
-    "allr": lambda *, original, peak, steps, discount: ALLR(
-        peak, steps, discount
-    ),
-    "linear": lambda *, original, peak, steps, discount: Linear(peak, steps),
-    "stepped": lambda *, original, peak, steps, discount: Stepped(
-        original, peak, steps
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +68,7 @@ class Plan:
         peak_source: Where `peak` comes from, for the table.
         original_epochs: Length of the original training in epochs, the `T` of
             ALLR's `d2`; `None` if it is not known.
+        retraining: How its cycles retrain.
         prunable: Pairs (path, size) of the weights to prune; empty if the plan
             was made without a model.
         skipped: Pairs (path, reason) of kernels that stay as they are.
@@ -111,6 +79,7 @@ class Plan:
     peak: float
     peak_source: str = "given"
     original_epochs: float | None = None
+    retraining: Retraining = RETRAINING["allr"]
     prunable: tuple[tuple[str, int], ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
 
@@ -123,7 +92,7 @@ class Plan:
         *,
         dense_epochs: int,
         peak: float,
-        cycles: int = 1,
+        cycles: int | str = 1,
         retraining: str | Callable = "allr",
         original=None,
         original_epochs: float | None = None,
@@ -136,23 +105,44 @@ class Plan:
         budget, the remainder goes to the last one. The sparsity follows
         `keras_bimp.sparsity.geometric`.
 
+        With `cycles="renda"` each cycle prunes 20 % of what remains and
+        retrains as long as the original training was, until the target is
+        reached.
+
         Args:
             target_sparsity: Float in [0, 1), of all prunable weights.
             epochs: Integer >= 1, the total budget.
             steps_per_epoch: Integer >= 1.
             dense_epochs: Integer in [0, `epochs`); 0 for a pretrained model.
             peak: Float > 0, the largest learning rate.
-            cycles: Integer >= 1, the number of prunings.
-            retraining: How to retrain: `"ft"`, `"llr"`, `"allr"`, `"linear"`,
-                `"stepped"`, or a callable `f(*, original, peak, steps,
-                discount)` that returns a `LearningRateSchedule`; it is called
-                once per cycle. There, `original` is the array of the rates of
-                the original training, or `None`, and `discount` a scalar
-                `keras.Variable`, 1 until the cycle's pruning sets it: use
-                `discount.value` inside `__call__`.
+            cycles: Integer >= 1, the number of prunings; or `"renda"`, then
+                `epochs` must be what that takes (the error says it).
+            retraining: How to retrain. One of
+
+                - `"ft"`: fine-tuning, constant at the last original rate
+                - `"lrw"`: learning-rate rewinding, the last rates again
+                - `"slr"`: the original rates, compressed
+                - `"clr"`: a cosine from the largest to the last rate
+                - `"llr"`: a line from the largest rate to 0
+                - `"allr"`: as `"llr"`, from a rate adapted to the pruning
+                - `"accallr"`: the same, judged by the accuracy lost
+                - `"allr_d1"`, `"allr_d2"`: adapted to the change of the
+                  weights alone, to the length of the cycle alone
+                - `"constant"`, `"stepped"`, `"cosine"`, `"linear"`: without a
+                  warm-up
+                - `"wr"`: weight rewinding, `"lrw"` from the weights of then
+
+                or a `LearningRateSchedule`, or a callable that returns one,
+                called once per cycle: a class as `schedules.SLR`, or your own
+                `f(*, original, peak, steps, discount)`, which may leave out
+                what it does not need. There, `original` is the array of the
+                rates of the original training, or `None`, and `discount` a
+                scalar `keras.Variable`, 1 until the cycle's pruning sets it:
+                use `discount.value` inside `__call__`.
             original: The learning rates of the original training, if it was
                 not this plan's dense phase: an array with one rate per
-                iteration, or a pair `(schedule, steps)`.
+                iteration, a `RecordLearningRate`, or a pair `(schedule,
+                steps)`.
             original_epochs: Length of the original training, if it was not
                 this plan's dense phase.
             dense_schedule: `LearningRateSchedule` of the dense phase. Defaults
@@ -178,6 +168,8 @@ class Plan:
 
         - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
           Retraining", ICLR 2023, Section 3.3 (BIMP).
+        - Renda, Frankle, Carbin, "Comparing Rewinding and Fine-tuning in
+          Neural Network Pruning", ICLR 2020 (`cycles="renda"`).
         """
         target_sparsity = check_sparsity("target_sparsity", target_sparsity)
         epochs = check_integer("epochs", epochs, minimum=1)
@@ -185,19 +177,14 @@ class Plan:
             "steps_per_epoch", steps_per_epoch, minimum=1
         )
         dense_epochs = check_integer("dense_epochs", dense_epochs, minimum=0)
-        cycles = check_integer("cycles", cycles, minimum=1)
+        cycles = check_cycles(cycles)
         peak = check_positive("peak", peak)
+        retraining = as_retraining(retraining)
         if dense_epochs >= epochs:
             raise ValueError(
                 "`dense_epochs` must be less than the total number of epochs, "
                 "so that epochs are left to retrain. Received: "
                 f"dense_epochs={dense_epochs}, epochs={epochs}"
-            )
-        if epochs - dense_epochs < cycles:
-            raise ValueError(
-                "`cycles` must not exceed the number of retraining epochs. "
-                f"Received: cycles={cycles}, and epochs={epochs} minus "
-                f"dense_epochs={dense_epochs} leaves {epochs - dense_epochs}"
             )
         if dense_schedule is not None and not isinstance(
             dense_schedule, _LearningRateSchedule
@@ -218,20 +205,40 @@ class Plan:
                 original = schedule_values(dense_schedule, steps)
         if original_epochs is None and dense_epochs:
             original_epochs = dense_epochs
+        if original_epochs is None and retraining.needs_length:
+            raise ValueError(
+                "`original_epochs` must be given: the length of the original "
+                "training in epochs, from which this retraining computes "
+                f"{retraining.formula}. Received: original_epochs=None"
+            )
+        budget = epochs - dense_epochs
+        if cycles == "renda":
+            sparsities = _twenty_percent_each(target_sparsity)
+            shares = _as_long_each(len(sparsities), budget, original_epochs)
+        else:
+            sparsities = _geometric(target_sparsity, cycles)
+            shares = _shares(budget, cycles)
+        if retraining.rewinds and dense_epochs and max(shares) > dense_epochs:
+            raise ValueError(
+                "A cycle must not be longer than the dense training whose "
+                "weights it rewinds to. Received: a cycle of "
+                f"{max(shares)} epochs, dense_epochs={dense_epochs}"
+            )
         phases += _cycles(
-            target_sparsity,
+            sparsities,
+            shares,
             dense_epochs,
-            _shares(epochs - dense_epochs, cycles),
-            steps_per_epoch,
-            peak,
-            None if original is None else original_rates(original),
-            as_retraining(retraining),
+            retraining,
+            steps_per_epoch=steps_per_epoch,
+            original=None if original is None else original_rates(original),
+            peak=peak,
         )
         return cls(
             phases=tuple(phases),
             steps_per_epoch=steps_per_epoch,
             peak=peak,
             original_epochs=original_epochs,
+            retraining=retraining,
         )
 
     @property
@@ -249,6 +256,16 @@ class Plan:
 
     def steps(self, phase: Phase) -> int:
         return phase.epochs * self.steps_per_epoch
+
+    def rewind_epoch(self, phase: Phase) -> int | None:
+        """How many epochs of the dense phase `phase` rewinds to the end of.
+
+        `None` if it does not rewind, or if the plan has no dense phase.
+        """
+        dense = self.phases[0]
+        if not self.retraining.rewinds or not phase.prunes or dense.prunes:
+            return None
+        return dense.epochs - phase.epochs
 
     def counts(self, total: int) -> list[int]:
         """Pruned weights of `total` at the end of each phase, exactly."""
@@ -269,91 +286,80 @@ class Plan:
         )
 
     def __str__(self):
-        console = rich.console.Console(
-            file=io.StringIO(), width=79, color_system=None, highlight=False
-        )
-        for line in self._facts():
-            console.print(line, soft_wrap=True)
-        console.print(self._table())
-        return console.file.getvalue().rstrip("\n")
+        return as_table(self)
 
-    def _facts(self):
-        if self.prunable:
-            total = sum(size for _, size in self.prunable)
-            yield f"{len(self.prunable)} prunable kernels, {total:,} weights"
-        for path, reason in self.skipped:
-            yield f"not pruned: {path} ({reason})"
-        yield f"peak learning rate {self.peak:g} ({self.peak_source})"
-        if self.original_epochs is None:
-            yield "T of d2 unknown (pass original_epochs): d = min(1, d1)"
-        else:
-            yield f"T of d2: {self.original_epochs:g} epochs"
 
-    def _table(self):
-        table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-        for title in ("phase", "epochs", "steps", "sparsity", "weights left"):
-            table.add_column(
-                title, justify="left" if title == "phase" else "right"
+def check_cycles(cycles) -> int | str:
+    """Returns `cycles`, or raises if it is no number of cycles."""
+    if isinstance(cycles, str):
+        if cycles != "renda":
+            raise ValueError(
+                "`cycles` must be an integer or 'renda'. "
+                f"Received: cycles={cycles!r}"
             )
-        table.add_column("learning rate")
-        total = sum(size for _, size in self.prunable)
-        before = 0.0
-        for phase, pruned in zip(self.phases, self.counts(total), strict=True):
-            table.add_row(
-                phase.name,
-                f"{phase.start_epoch + 1}-{phase.end_epoch}",
-                f"{self.steps(phase):,}",
-                f"{before:.2%} -> {phase.sparsity:.2%}"
-                if phase.prunes
-                else f"{phase.sparsity:.2%}",
-                f"{total - pruned:,}" if total else "?",
-                self._rates(phase),
-            )
-            before = phase.sparsity
-        return table
-
-    def _rates(self, phase):
-        if isinstance(phase.schedule, ALLR):
-            return f"adaptive, <= {phase.schedule.peak:g}"
-        values = schedule_values(phase.schedule, self.steps(phase))
-        start = values.max() if phase.prunes else values[0]
-        return f"{start:g} -> {values[-1]:.2g}"
+        return cycles
+    return check_integer("cycles", cycles, minimum=1)
 
 
-def as_retraining(retraining) -> Callable:
-    """Looks up a retraining method by name; a callable stays as it is."""
-    if callable(retraining):
-        return retraining
-    check_choice("retraining", retraining, RETRAINING)
-    return RETRAINING[retraining]
+def _geometric(target, cycles):
+    progress = (j / cycles for j in range(1, cycles))
+    return [
+        *(sparsity_schedules.geometric(p, target) for p in progress),
+        target,
+    ]
 
 
 def _shares(epochs, cycles):
+    if epochs < cycles:
+        raise ValueError(
+            "`cycles` must not exceed the number of retraining epochs. "
+            f"Received: cycles={cycles}, and `epochs` minus `dense_epochs` "
+            f"leaves {epochs}"
+        )
     share = epochs // cycles
     return [share] * (cycles - 1) + [epochs - share * (cycles - 1)]
 
 
-def _cycles(target, start, shares, steps_per_epoch, peak, original, retrain):
+def _twenty_percent_each(target):
+    # A target of exactly 36 % is two cycles, whatever the last digit says.
+    cycles = max(1, math.ceil(math.log(1 - target) / math.log(0.8) - 1e-9))
+    return [*(1 - 0.8**j for j in range(1, cycles)), target]
+
+
+def _as_long_each(cycles, epochs, original_epochs):
+    if original_epochs is None or original_epochs != int(original_epochs):
+        raise ValueError(
+            "`original_epochs`, an integer, must be given for cycles='renda' "
+            "and a pretrained model: each cycle retrains as long. "
+            f"Received: original_epochs={original_epochs}"
+        )
+    length = int(original_epochs)
+    if epochs != cycles * length:
+        raise ValueError(
+            "`epochs` must be `dense_epochs` plus what cycles='renda' takes "
+            f"to reach the target: {cycles} cycles of {length} epochs, "
+            f"{cycles * length} epochs. Received: {epochs} after the dense "
+            "epochs"
+        )
+    return [length] * cycles
+
+
+def _cycles(
+    sparsities, shares, start, retraining, *, steps_per_epoch, original, peak
+):
     for j, epochs in enumerate(shares, start=1):
         discount = discount_variable()
-        schedule = retrain(
+        schedule = retraining.make_schedule(
             original=original,
             peak=peak,
             steps=epochs * steps_per_epoch,
             discount=discount,
         )
-        if not isinstance(schedule, _LearningRateSchedule):
-            raise TypeError(
-                "`retraining` must return a LearningRateSchedule. "
-                f"Received: {schedule!r}"
-            )
         yield Phase(
             name=f"cycle {j}",
             start_epoch=start,
             epochs=epochs,
-            sparsity=target
-            if j == len(shares)
-            else sparsity_schedules.geometric(j / len(shares), target),
+            sparsity=sparsities[j - 1],
             schedule=schedule,
             discount=discount,
         )
