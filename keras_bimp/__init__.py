@@ -11,8 +11,10 @@ from keras_bimp.masking import wrap
 from keras_bimp.plan import Phase
 from keras_bimp.plan import Plan
 from keras_bimp.retraining import Pruning
+from keras_bimp.retraining import RecordLearningRate
 from keras_bimp.retraining import callbacks
 from keras_bimp.retraining import prune
+from keras_bimp.retraining import recalibrate_batch_norm
 from keras_bimp.selection import select
 
 __version__ = "0.1.0"
@@ -22,11 +24,13 @@ __all__ = [
     "Phase",
     "Plan",
     "Pruning",
+    "RecordLearningRate",
     "callbacks",
     "export",
     "masking",
     "metrics",
     "prune",
+    "recalibrate_batch_norm",
     "schedules",
     "select",
     "sparsity",

@@ -1,8 +1,17 @@
 """Pruning and retraining: `prune`, and the callbacks that carry a plan out."""
 
+from keras_bimp.retraining.batch_norm import recalibrate_batch_norm
 from keras_bimp.retraining.during_fit import callbacks
 from keras_bimp.retraining.prune_and_retrain import PruneAndRetrain
 from keras_bimp.retraining.pruning import Pruning
 from keras_bimp.retraining.pruning import prune
+from keras_bimp.retraining.recording import RecordLearningRate
 
-__all__ = ["PruneAndRetrain", "Pruning", "callbacks", "prune"]
+__all__ = [
+    "PruneAndRetrain",
+    "Pruning",
+    "RecordLearningRate",
+    "callbacks",
+    "prune",
+    "recalibrate_batch_norm",
+]

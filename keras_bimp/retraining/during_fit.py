@@ -1,6 +1,7 @@
 """`callbacks`: pruning and retraining during `model.fit`."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 
 import keras
@@ -13,14 +14,16 @@ from keras_bimp.plan import Plan
 from keras_bimp.plan import as_retraining
 from keras_bimp.plan import check_cycles
 from keras_bimp.retraining import optimizers
+from keras_bimp.retraining.accuracy import Accuracy
 from keras_bimp.retraining.prune_and_retrain import PruneAndRetrain
+from keras_bimp.retraining.rewinding import is_file_name
 
 
 def callbacks(
     target_sparsity: float | Plan,
     *,
     dense_epochs: int | None = None,
-    cycles: int = 1,
+    cycles: int | str = 1,
     retraining: str | Callable = "allr",
     allocation: str | Callable = "global",
     criterion: str | Callable = "magnitude",
@@ -29,6 +32,9 @@ def callbacks(
     original_epochs: float | None = None,
     dense_schedule=None,
     steps_per_epoch: int | None = None,
+    data=None,
+    data_fraction: float = 1.0,
+    rewind_to: str | os.PathLike | None = None,
     on_collapse: str = "protect",
     verbose: int = 1,
 ) -> list[keras.callbacks.Callback]:
@@ -50,22 +56,41 @@ def callbacks(
             `dense_epochs` to `dense_schedule` say, but for the selection.
         dense_epochs: Integer >= 0 and less than `fit`'s epochs. Required: 0
             says that the model is pretrained.
-        cycles: Integer >= 1, how often to prune and retrain.
-        retraining: The schedule of each retraining: `"allr"` (adaptive
-            linear), `"llr"` (linear), `"ft"` (constant, the last rate),
-            `"linear"`, `"stepped"`, or a callable; see `Plan.bimp`.
+        cycles: Integer >= 1, how often to prune and retrain; or `"renda"`:
+            prune 20 % of what remains and retrain as long as the original
+            training was, until the target is reached.
+        retraining: How to retrain: `"allr"` (adaptive linear), `"llr"`
+            (linear), `"ft"` (constant, the last rate), `"lrw"` (the last
+            rates again), `"wr"` (the same, weights rewound too), `"slr"` (all
+            rates, compressed), `"clr"` (cosine), `"accallr"` (adaptive, by
+            accuracy; needs `data`), `"allr_d1"`, `"allr_d2"`, `"constant"`,
+            `"stepped"`, `"cosine"`, `"linear"`; or a schedule, its class, or a
+            callable that makes one; see `Plan.bimp`.
         allocation: See `keras_bimp.select`.
         criterion: See `keras_bimp.select`.
         granularity: See `keras_bimp.select`.
         original: Learning rates of the original training of a pretrained
-            model: an array with one rate per iteration, or a pair `(schedule,
-            steps)`. `"ft"` and `"stepped"` need it then.
+            model: an array with one rate per iteration, a
+            `RecordLearningRate`, or a pair `(schedule, steps)`. `"ft"`,
+            `"lrw"`, `"wr"`, `"slr"`, `"clr"` and `"stepped"` need it then.
         original_epochs: Length of the original training of a pretrained model,
             for ALLR. Unknown by default; ALLR then uses `min(1, d1)`.
         dense_schedule: `LearningRateSchedule` of the dense phase. Defaults to
             a line from the peak rate to 0.
         steps_per_epoch: Integer >= 1. Needed only where the data has no known
             length.
+        data: Training data for `"accallr"`, which goes through it once before
+            the first pruning and once after each: a tuple of arrays `(x, y)`,
+            or batches, as for `model.evaluate`.
+        data_fraction: Float in (0, 1], how much of `data` to use: its first
+            batches.
+        rewind_to: For `"wr"`. With a pretrained model the file, `.keras` or
+            `.weights.h5`, of its weights when the original training had as
+            many epochs to go as a cycle has; a `.keras` file also holds what
+            the optimizer remembered, which else starts anew. With a dense
+            phase a directory in which to keep these weights; defaults to
+            memory, one copy of the weights and the optimizer's slots (two if
+            the last cycle is longer than the others).
         on_collapse: What to do when a pruning would leave a kernel fewer
             weights than it has output units: `"protect"`, `"raise"` or
             `"ignore"`; see `keras_bimp.select`.
@@ -119,6 +144,8 @@ def callbacks(
                     f"which says it. Received: {name}={value!r}"
                 )
         planner = _GivenPlan(target_sparsity)
+        retraining = target_sparsity.retraining
+        pretrained = target_sparsity.phases[0].prunes
     else:
         if dense_epochs is None:
             raise ValueError(
@@ -128,19 +155,29 @@ def callbacks(
             )
         if original_epochs is not None:
             check_positive("original_epochs", original_epochs)
+        retraining = as_retraining(retraining)
+        pretrained = dense_epochs == 0
         planner = _BimpPlan(
             target_sparsity=check_sparsity("target_sparsity", target_sparsity),
             dense_epochs=check_integer("dense_epochs", dense_epochs, 0),
             cycles=check_cycles(cycles),
-            retraining=as_retraining(retraining),
+            retraining=retraining,
             original=original,
             original_epochs=original_epochs,
             dense_schedule=dense_schedule,
         )
+    if retraining.by_accuracy and data is None:
+        raise ValueError(
+            "`data` must be given for retraining='accallr': the training "
+            "data, on which the accuracy lost is measured. Received: data=None"
+        )
+    _check_rewind_to(rewind_to, retraining, pretrained)
     return [
         PruneAndRetrain(
             planner,
             steps_per_epoch=steps_per_epoch,
+            accuracy=None if data is None else Accuracy(data, data_fraction),
+            rewind_to=rewind_to,
             verbose=verbose,
             allocation=allocation,
             criterion=criterion,
@@ -148,6 +185,25 @@ def callbacks(
             on_collapse=on_collapse,
         )
     ]
+
+
+def _check_rewind_to(rewind_to, retraining, pretrained):
+    if rewind_to is not None and not retraining.rewinds:
+        raise ValueError(
+            "`rewind_to` is for retraining='wr' only. "
+            f"Received: rewind_to={rewind_to!r}"
+        )
+    if retraining.rewinds and pretrained and not is_file_name(rewind_to):
+        raise ValueError(
+            "`rewind_to` must be a .keras or .weights.h5 file for "
+            "retraining='wr' of a pretrained model. "
+            f"Received: rewind_to={rewind_to!r}"
+        )
+    if is_file_name(rewind_to) and not os.path.exists(rewind_to):
+        raise ValueError(
+            "`rewind_to` must be a file that exists. "
+            f"Received: rewind_to={rewind_to!r}"
+        )
 
 
 class _BimpPlan:

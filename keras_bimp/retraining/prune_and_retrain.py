@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+import weakref
 
 import keras
 
@@ -12,8 +13,12 @@ from keras_bimp.retraining import optimizers
 from keras_bimp.retraining.pruning import prune_to
 from keras_bimp.retraining.pruning import read
 from keras_bimp.retraining.pruning import targets
+from keras_bimp.retraining.rewinding import Rewinding
 from keras_bimp.schedules import Joined
 from keras_bimp.slots import check_keeps_zeros
+
+# The models that are pruned and retrained now -> what identifies their `fit`.
+_RUNNING = weakref.WeakKeyDictionary()
 
 
 class PruneAndRetrain(keras.callbacks.Callback):
@@ -21,27 +26,42 @@ class PruneAndRetrain(keras.callbacks.Callback):
 
     Made by `keras_bimp.callbacks`.
 
+    Args:
+        planner: Callable (epochs, steps_per_epoch, optimizer) -> `Plan`.
+        steps_per_epoch: Integer, or `None` to ask `fit`.
+        accuracy: `Accuracy`, or `None` where nothing needs it.
+        rewind_to: File of the weights to rewind to, or directory to keep them
+            in, or `None`.
+        verbose: 0 or 1.
+        **how: What `prune` takes.
+
     Attributes:
         plan: The `Plan`, from the beginning of `fit` on.
         prunings: The `Pruning` of each cycle so far.
     """
 
-    def __init__(self, planner, *, steps_per_epoch, verbose, **how):
+    def __init__(
+        self, planner, *, steps_per_epoch, accuracy, rewind_to, verbose, **how
+    ):
         super().__init__()
         self._planner = planner
         self._steps_per_epoch = steps_per_epoch
+        self._accuracy = accuracy
+        self._rewind_to = rewind_to
         self._verbose = verbose
         self._how = how
         self.plan = None
         self.prunings = []
 
     def on_train_begin(self, logs=None):
+        self._check_alone()
         self.prunings = []
         self._logs = {"norm_drop": 0.0, "discount": 1.0}
         self._phase = None
         self._targets = targets(self.model)
         self.plan = self._make_plan()
         self._counts = self.plan.counts(self._size())
+        self._rewinding = Rewinding(self.plan, self._rewind_to)
         self._check()
         self._schedule = Joined(
             [phase.schedule for phase in self.plan.phases],
@@ -59,12 +79,14 @@ class PruneAndRetrain(keras.callbacks.Callback):
         )
         # Steps compiled by an earlier `fit` hold the earlier rate.
         self.model.make_train_function(force=True)
+        _RUNNING[self.model] = self.params
 
     def on_epoch_begin(self, epoch, logs=None):
         model = self.model
         current = self.plan.phase_at(epoch)
-        if self._phase is None and epoch > 0:
-            self._catch_up(current, epoch)
+        if self._phase is None:
+            self._begin_at(epoch, current)
+        self._rewinding.keep(epoch, model)
         self._phase = current
         if self._schedule.begun(current):
             return
@@ -88,8 +110,22 @@ class PruneAndRetrain(keras.callbacks.Callback):
         logs.update(self._logs)
 
     def on_train_end(self, logs=None):
+        _RUNNING.pop(self.model, None)
         optimizers.uninstall(self.model.optimizer)
         self.model.make_train_function(force=True)
+
+    def _check_alone(self):
+        """Raises ValueError if this `fit` prunes and retrains already."""
+        # All callbacks of one `fit` get the same dict; the one of a `fit` that
+        # died may still be there.
+        if _RUNNING.get(self.model) is self.params:
+            optimizers.uninstall(self.model.optimizer)
+            del _RUNNING[self.model]
+            raise ValueError(
+                "`callbacks` of one `fit` must hold what "
+                "`keras_bimp.callbacks` returns only once: two would prune "
+                "and set the learning rate against each other"
+            )
 
     def _make_plan(self):
         if not self.model.compiled or self.model.optimizer is None:
@@ -135,6 +171,8 @@ class PruneAndRetrain(keras.callbacks.Callback):
                 self.model.optimizer,
                 {len(t.kernel.variable.shape) for t in self._targets},
             )
+        if self.plan.retraining.by_accuracy:
+            self._accuracy.check(self.model)
         kernels, masks = read(self._targets)
         # What a later pruning would raise for depends on the training.
         first, last = dict(self._how), dict(self._how)
@@ -149,8 +187,15 @@ class PruneAndRetrain(keras.callbacks.Callback):
                 **how,
             )
 
-    def _catch_up(self, current, epoch):
+    def _begin_at(self, epoch, current):
         """Takes up a run in its midst, where `fit` has an `initial_epoch`."""
+        try:
+            self._rewinding.check(epoch, self.model)
+        except ValueError:
+            optimizers.uninstall(self.model.optimizer)
+            raise
+        if epoch == 0:
+            return
         before = self._replaced
         if _same_phases(before, self._schedule) and before.begun(current):
             # A model saved in mid-run: its schedule knows where it stood.
@@ -167,19 +212,30 @@ class PruneAndRetrain(keras.callbacks.Callback):
             )
 
     def _prune(self, phase, count):
+        retraining = self.plan.retraining
+        notes = self._schedule.notes
+        if retraining.by_accuracy and "dense_accuracy" not in notes:
+            notes["dense_accuracy"] = self._accuracy(self.model)
         pruning = prune_to(
             self._targets, count, self.model.optimizer, **self._how
         )
         self.prunings.append(pruning)
-        _, _, discount = self.plan.retraining.discount(
-            pruning.norm_drop,
-            pruning.pruned_fraction,
-            phase.epochs,
-            self.plan.original_epochs,
+        change, fraction = pruning.norm_drop, pruning.pruned_fraction
+        if retraining.by_accuracy:
+            change, fraction = self._accuracy_lost(), 1.0
+        _, _, discount = retraining.discount(
+            change, fraction, phase.epochs, self.plan.original_epochs
         )
+        self._rewinding.rewind(phase, self.model, self._targets)
         phase.discount.assign(discount)
         self._logs = {"norm_drop": pruning.norm_drop, "discount": discount}
         self._report(phase, pruning, discount)
+
+    def _accuracy_lost(self):
+        """The share of the dense model's accuracy that is gone, in [0, 1]."""
+        dense = self._schedule.notes["dense_accuracy"]
+        accuracy = self._accuracy(self.model)
+        return min(max((dense - accuracy) / dense, 0.0), 1.0) if dense else 0.0
 
     def _report(self, phase, pruning, discount):
         left = sum(pruning.counts.values())

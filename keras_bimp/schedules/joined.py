@@ -28,6 +28,7 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
             that adapt read (see `ALLR`). Defaults to 1 for each phase.
         replaced: What the optimizer's learning rate was before, to be put back
             after the run: a float or a schedule.
+        notes: Dict of strings and numbers that the run needs to go on.
 
     Example:
 
@@ -44,7 +45,14 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
     0.01
     """
 
-    def __init__(self, schedules, begins=None, discounts=None, replaced=None):
+    def __init__(
+        self,
+        schedules,
+        begins=None,
+        discounts=None,
+        replaced=None,
+        notes=None,
+    ):
         self.schedules = list(schedules)
         if not self.schedules:
             raise ValueError(
@@ -61,6 +69,7 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
                 f"begins={begins}, discounts={discounts}"
             )
         self.replaced = replaced
+        self.notes = dict(notes or {})
         self.begins = [
             keras.Variable(
                 _NOT_BEGUN if b is None else b,
@@ -106,6 +115,7 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
             strict=True,
         ):
             mine.assign(theirs.value)
+        self.notes.update(other.notes)
 
     def get_config(self):
         serialize = keras.optimizers.schedules.serialize
@@ -123,6 +133,7 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
             ],
             "discounts": [float(d) for d in self.discounts],
             "replaced": replaced,
+            "notes": self.notes,
         }
 
     @classmethod

@@ -1,5 +1,7 @@
 """The rates of an original training, or of any schedule, as an array."""
 
+import logging
+
 import numpy as np
 from keras import ops
 
@@ -68,8 +70,14 @@ def schedule_values(schedule, steps: int) -> np.ndarray:
         values = schedule.values()[:steps]
         return np.pad(values, (0, steps - len(values)), mode="edge")
     iterations = ops.arange(steps)
+    # TensorFlow would warn of tracing what it traces once for each schedule.
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         rates = ops.convert_to_numpy(ops.vectorized_map(schedule, iterations))
     except Exception:  # Not every schedule can be vectorized.
         rates = [float(schedule(i)) for i in iterations]
+    finally:
+        logger.setLevel(level)
     return np.asarray(rates, dtype="float64").reshape(steps)

@@ -1,0 +1,137 @@
+"""A record of the learning rates of a training."""
+
+import os
+import warnings
+import zipfile
+
+import keras
+import numpy as np
+
+from keras_bimp.retraining.optimizers import step_count
+from keras_bimp.schedules import schedule_values
+from keras_bimp.slots import MULTI_OPTIMIZER
+from keras_bimp.slots import as_array
+from keras_bimp.slots import innermost
+
+
+class RecordLearningRate(keras.callbacks.Callback):
+    """Records the learning rate of every iteration of a training.
+
+    Most retraining schedules are made of the rates of the original training.
+    This callback records them, whatever sets them: a number, a
+    `LearningRateSchedule`, or callbacks as `ReduceLROnPlateau`. Pass it, or
+    another one made of the same file, as `original` later on. List it before
+    callbacks that change the learning rate in between batches.
+
+    A new `fit` starts a new record; one with an `initial_epoch`, or one that
+    `BackupAndRestore` takes up, keeps the epochs before.
+
+    With a learning rate that is a number, which callbacks may change, it is
+    read after every execution of the train step, for which a GPU must wait:
+    `steps_per_execution` makes these fewer. A schedule costs nothing.
+
+    Args:
+        filepath: Where to keep the record, written after every epoch and read
+            if it exists. Defaults to in memory only.
+
+    Example:
+
+    >>> record = keras_bimp.RecordLearningRate()
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> model.compile(keras.optimizers.SGD(0.5), "mse")
+    >>> history = model.fit(
+    ...     np.ones((4, 2)), np.ones(4), batch_size=2, epochs=2, verbose=0,
+    ...     callbacks=[record],
+    ... )
+    >>> record.values()
+    array([0.5, 0.5, 0.5, 0.5])
+    >>> keras_bimp.schedules.FT(record, steps=2).values()
+    array([0.5, 0.5])
+    """
+
+    def __init__(self, filepath: str | os.PathLike | None = None):
+        super().__init__()
+        self.filepath = None if filepath is None else os.fspath(filepath)
+        self._epochs = []
+        if self.filepath is not None and os.path.exists(self.filepath):
+            self._epochs = self._load()
+
+    def values(self) -> np.ndarray:
+        """Returns the rates, one per iteration, as a float64 array."""
+        return np.concatenate([np.empty(0), *self._epochs])
+
+    def on_train_begin(self, logs=None):
+        if isinstance(self._optimizer(), MULTI_OPTIMIZER):
+            raise ValueError(
+                "The model must be compiled with one learning rate. Received: "
+                "MultiOptimizer, each of whose optimizers has its own"
+            )
+        self._first = True
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._first and epoch > len(self._epochs):
+            warnings.warn(
+                f"`fit` begins at epoch {epoch}, but the rates of only "
+                f"{len(self._epochs)} epochs before are recorded: what is "
+                "recorded now is not the whole training.",
+                stacklevel=2,
+            )
+        if self._first:
+            self._epochs = self._epochs[:epoch]
+        self._first = False
+        self._begin = self._read = step_count(self._optimizer())
+        self._rates = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        optimizer = self._optimizer()
+        rate = optimizer._learning_rate
+        if _is_schedule(rate):
+            return
+        count = step_count(optimizer)
+        rate = as_array(rate) if isinstance(rate, keras.Variable) else rate()
+        self._rates += [float(rate)] * (count - self._read)
+        self._read = count
+
+    def on_epoch_end(self, epoch, logs=None):
+        optimizer = self._optimizer()
+        schedule = optimizer._learning_rate
+        if _is_schedule(schedule):
+            end = step_count(optimizer)
+            if end > self._begin:
+                self._rates = schedule_values(schedule, end)[self._begin :]
+        self._epochs.append(np.asarray(self._rates, dtype="float64"))
+        if self.filepath is not None:
+            self._save()
+
+    def _optimizer(self):
+        # On JAX, reading `self.model` brings its variables up to date.
+        return innermost(self.model.optimizer)
+
+    def _save(self):
+        folder = os.path.dirname(self.filepath)
+        if folder:
+            os.makedirs(folder, exist_ok=True)
+        # Replaced at once: whoever kills the run leaves the old or the new.
+        unfinished = f"{self.filepath}.unfinished"
+        with open(unfinished, "wb") as file:
+            np.savez_compressed(
+                file,
+                rates=self.values(),
+                iterations=[len(rates) for rates in self._epochs],
+            )
+        os.replace(unfinished, self.filepath)
+
+    def _load(self):
+        try:
+            with np.load(self.filepath) as file:
+                rates, iterations = file["rates"], file["iterations"]
+            return np.split(rates, np.cumsum(iterations)[:-1])
+        except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                "`filepath` must be a file that `RecordLearningRate` wrote, "
+                f"or not exist yet. Received: filepath={self.filepath}"
+            ) from error
+
+
+def _is_schedule(rate):
+    return isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)

@@ -1,0 +1,239 @@
+"""Weight rewinding: what a model was at the end of earlier epochs."""
+
+import os
+import pathlib
+
+import keras
+import numpy as np
+
+from keras_bimp.masking import MaskedModel
+from keras_bimp.masking import masked_layers
+from keras_bimp.slots import as_array
+from keras_bimp.slots import innermost
+from keras_bimp.slots import slots
+from keras_bimp.slots import zero_pruned
+
+
+class Rewinding:
+    """Weight rewinding, as a plan says.
+
+    Keeps the model at the moments of the dense phase that cycles rewind to,
+    and sets the weights that a pruning left back to what they were.
+
+    Args:
+        plan: A `Plan`. If it does not rewind, neither does this.
+        rewind_to: File of the weights to rewind to, or directory to keep them
+            in, or `None` for memory.
+    """
+
+    def __init__(self, plan, rewind_to: str | os.PathLike | None):
+        self._phases = [
+            phase
+            for phase in plan.phases
+            if plan.retraining.rewinds and phase.prunes
+        ]
+        self._file = rewind_to if is_file_name(rewind_to) else None
+        self._snapshots = Snapshots(None if self._file else rewind_to)
+        # Cycles of the same length share what they rewind to.
+        self._moments = {
+            phase.name: "file" if self._file else plan.rewind_epoch(phase)
+            for phase in self._phases
+        }
+
+    def check(self, epoch: int, model: keras.Model) -> None:
+        """Raises ValueError if a `fit` from `epoch` on could not rewind."""
+        if self._file and self._phases:
+            self._snapshots.keep_file("file", self._file, model)
+            return
+        for phase in self._phases:
+            moment = self._moments[phase.name]
+            if phase.start_epoch < epoch or moment >= epoch:
+                continue
+            if moment not in self._snapshots:
+                raise ValueError(
+                    f"{phase.name} rewinds to the weights after {moment} "
+                    f"epochs, but `fit` begins at epoch {epoch}. Pass "
+                    "`rewind_to=` the directory in which the run before kept "
+                    "them, or a file of them. Received: rewind_to="
+                    f"{self._snapshots.directory}"
+                )
+            self._snapshots.check(moment, model)
+
+    def keep(self, epoch: int, model: keras.Model) -> None:
+        """Keeps what `model` is before `epoch`, if a cycle rewinds to it."""
+        if epoch in self._moments.values():
+            self._snapshots.keep(epoch, model)
+
+    def rewind(self, phase, model: keras.Model, targets) -> None:
+        """Sets `model`, just pruned for `phase`, back, but for its zeros."""
+        if phase.name not in self._moments:
+            return
+        moment = self._moments.pop(phase.name)
+        self._snapshots.restore(moment, model)
+        hard = [target for target in targets if target.rule.hard]
+        zero_pruned(
+            [target.kernel.variable for target in hard],
+            [target.mask for target in hard],
+            model.optimizer,
+        )
+        if moment not in self._moments.values():
+            self._snapshots.drop(moment)
+
+
+def is_file_name(path) -> bool:
+    """Whether a `rewind_to` names a file of weights, not a directory."""
+    return path is not None and os.fspath(path).endswith(
+        (".keras", ".weights.h5")
+    )
+
+
+class Snapshots:
+    """Keeps the variables of a model at some moments, and brings them back.
+
+    These are its weights, except for masks, and what the optimizer remembers
+    of them. The optimizer's iteration count and learning rate go on.
+
+    Args:
+        directory: Where to keep them, one file each. Defaults to memory.
+    """
+
+    def __init__(self, directory: str | os.PathLike | None = None):
+        self.directory = None if directory is None else pathlib.Path(directory)
+        self._in_memory = {}
+
+    def __contains__(self, key):
+        return key in self._in_memory or (
+            self.directory is not None and self._path(key).exists()
+        )
+
+    def keep(self, key, model: keras.Model) -> None:
+        """Keeps what `model` is now, as `key`."""
+        arrays = [as_array(v) for v in _variables(model)]
+        if self.directory is None:
+            self._in_memory[key] = arrays
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self._path(key)
+        unfinished = path.with_suffix(".unfinished")
+        with open(unfinished, "wb") as file:
+            np.savez(file, *arrays)
+        os.replace(unfinished, path)
+
+    def keep_file(self, key, path: str | os.PathLike, model) -> None:
+        """Keeps what a file of `model` holds, as `key`.
+
+        Raises:
+            ValueError: If the file is none of this model.
+        """
+        weights, remembered = _read_file(path, model)
+        if remembered is None:
+            remembered = _nothing_remembered(model)
+        self._in_memory[key] = [*weights, *remembered]
+
+    def restore(self, key, model: keras.Model) -> None:
+        """Brings back to `model` what was kept as `key`."""
+        variables = _variables(model)
+        for variable, array in zip(variables, self._arrays(key), strict=True):
+            if array.dtype.kind == "V":  # NumPy's files do not know bfloat16.
+                array = array.view(as_array(variable).dtype)
+            variable.assign(array)
+
+    def check(self, key, model: keras.Model) -> None:
+        """Raises ValueError if what is kept as `key` is not of this model."""
+        kept = [array.shape for array in self._arrays(key)]
+        shapes = [tuple(variable.shape) for variable in _variables(model)]
+        if kept != shapes:
+            raise ValueError(
+                "`rewind_to` must hold weights of this model, trained with "
+                f"this optimizer. Received: {self._path(key)}, whose "
+                "variables have other shapes"
+            )
+
+    def drop(self, key) -> None:
+        """Forgets what is kept in memory as `key`."""
+        self._in_memory.pop(key, None)
+
+    def _arrays(self, key):
+        if key in self._in_memory:
+            yield from self._in_memory[key]
+            return
+        with np.load(self._path(key)) as file:
+            for name in file.files:
+                yield file[name]
+
+    def _path(self, key):
+        return self.directory / f"epoch_{key}.npz"
+
+
+def _variables(model):
+    return [*_weights(model), *_remembered(model.optimizer)]
+
+
+def _weights(model):
+    masks = {id(m) for layer in masked_layers(model) for m in layer.masks}
+    return [weight for weight in model.weights if id(weight) not in masks]
+
+
+def _remembered(optimizer):
+    if optimizer is None:
+        return []
+    # Scalars are counts and rates, which go on.
+    return [v for v in innermost(optimizer).variables if len(v.shape) > 0]
+
+
+def _nothing_remembered(model):
+    """What an optimizer that is new remembers of the weights."""
+    starts = {
+        id(slot): start
+        for pairs in slots(model.optimizer, model.trainable_variables)
+        for slot, start in pairs
+    }
+    return [
+        np.full_like(as_array(v), starts.get(id(v), 0.0))
+        for v in _remembered(model.optimizer)
+    ]
+
+
+def _read_file(path, model):
+    """Returns the weights and the optimizer's, `None` if it has none."""
+    path = os.fspath(path)
+    try:
+        if path.endswith(".keras"):
+            loaded = keras.models.load_model(path)
+            weights = [as_array(weight) for weight in _weights(loaded)]
+            remembered = _remembered_alike(loaded, model)
+        else:
+            weights, remembered = _read_weights(path, model), None
+    except Exception as error:
+        raise ValueError(
+            "`rewind_to` must be a file of this model, saved before it was "
+            f"pruned. Received: rewind_to={path}: {error}"
+        ) from error
+    if [w.shape for w in weights] != [tuple(w.shape) for w in _weights(model)]:
+        raise ValueError(
+            "`rewind_to` must be a file of this model. "
+            f"Received: rewind_to={path}, whose weights have other shapes"
+        )
+    return weights, remembered
+
+
+def _remembered_alike(loaded, model):
+    """What a loaded optimizer remembers, `None` if it is of another kind."""
+    arrays = [as_array(v) for v in _remembered(loaded.optimizer)]
+    shapes = [tuple(v.shape) for v in _remembered(model.optimizer)]
+    kinds = {type(innermost(m.optimizer)) for m in (loaded, model)}
+    if len(kinds) > 1 or [array.shape for array in arrays] != shapes:
+        return None
+    return arrays
+
+
+def _read_weights(path, model):
+    # Only Keras knows how to read it: into the model, whose own come back.
+    plain = model.wrapper.layer if isinstance(model, MaskedModel) else model
+    present = [as_array(weight) for weight in plain.weights]
+    try:
+        plain.load_weights(path)
+        return [as_array(weight) for weight in _weights(plain)]
+    finally:
+        for weight, array in zip(plain.weights, present, strict=True):
+            weight.assign(array)
