@@ -24,10 +24,11 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Fewer start-up messages.
 
 import keras
-import tensorflow_datasets as tfds
 from absl import app
 from absl import flags
 from absl import logging
+from common import build_residual_network
+from common import load_fashion_mnist
 
 import keras_bimp
 
@@ -43,55 +44,6 @@ flags.DEFINE_integer("cycles", 3, "Prunings of bimp.")
 flags.DEFINE_float("learning_rate", 0.1, "Largest learning rate.")
 flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps data.")
 flags.DEFINE_string("output_dir", "output/fashion_mnist", "Where to write.")
-
-
-def load_data(data_dir):
-    """Returns the training and the test set, images scaled to mean 0, sd 1."""
-    parts = []
-    for split in ("train", "test"):
-        images, labels = tfds.as_numpy(
-            tfds.load(
-                "fashion_mnist",
-                split=split,
-                data_dir=data_dir,
-                as_supervised=True,
-                batch_size=-1,
-            )
-        )
-        parts.append(((images.astype("float32") / 255 - 0.286) / 0.353, labels))
-    return parts
-
-
-def convolution(x, filters, size=3, strides=1):
-    x = keras.layers.Conv2D(
-        filters,
-        size,
-        strides,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-        kernel_regularizer=keras.regularizers.L2(1e-4),
-    )(x)
-    return keras.layers.BatchNormalization()(x)
-
-
-def residual_block(x, filters, strides):
-    shortcut = x
-    if strides > 1:
-        shortcut = convolution(x, filters, size=1, strides=strides)
-    x = keras.layers.ReLU()(convolution(x, filters, strides=strides))
-    x = convolution(x, filters)
-    return keras.layers.ReLU()(keras.layers.Add()([x, shortcut]))
-
-
-def build_model():
-    """A residual network of 73,000 weights."""
-    inputs = keras.Input((28, 28, 1))
-    x = keras.layers.ReLU()(convolution(inputs, 16, strides=2))
-    for filters, strides in ((32, 2), (64, 2)):
-        x = residual_block(x, filters, strides)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, keras.layers.Dense(10)(x))
 
 
 def compile_model(model, learning_rate):
@@ -122,7 +74,7 @@ def train_dense(data, seed):
     keras.utils.set_random_seed(seed)
     steps = FLAGS.epochs * -(-len(data[0][0]) // 128)
     schedule = keras_bimp.schedules.Linear(FLAGS.learning_rate, steps)
-    model = compile_model(build_model(), schedule)
+    model = compile_model(build_residual_network(), schedule)
     fit(model, data, FLAGS.epochs)
     return model
 
@@ -138,7 +90,7 @@ def train_one_shot(data, seed, target_sparsity, retraining):
     checkpoint = pathlib.Path(FLAGS.output_dir, name)
     if not checkpoint.exists():
         keras.utils.set_random_seed(seed)
-        model = compile_model(build_model(), stepped)
+        model = compile_model(build_residual_network(), stepped)
         fit(model, data, dense_epochs)
         model.save(checkpoint)
     keras.utils.set_random_seed(seed)
@@ -161,7 +113,9 @@ def train_one_shot(data, seed, target_sparsity, retraining):
 
 def train_bimp(data, seed, target_sparsity):
     keras.utils.set_random_seed(seed)
-    model = keras_bimp.wrap(compile_model(build_model(), FLAGS.learning_rate))
+    model = keras_bimp.wrap(
+        compile_model(build_residual_network(), FLAGS.learning_rate)
+    )
     fit(
         model,
         data,
@@ -225,7 +179,7 @@ def main(_):
     asked = list(runs())
     output_dir = pathlib.Path(FLAGS.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    data = load_data(FLAGS.data_dir)
+    data = load_fashion_mnist(FLAGS.data_dir)
     rows = []
     for name, target_sparsity, train in asked:
         for seed in map(int, FLAGS.seed):

@@ -71,14 +71,30 @@ def slots(optimizer, kernels: list[keras.Variable]) -> list[list[tuple]]:
     return found
 
 
-def _slots_at(optimizer, index, variable):
-    """Yields (attribute, slot): Keras keeps slots in lists by variable."""
+def all_slots(optimizer) -> list[keras.Variable]:
+    """All that an optimizer remembers of the variables it trains."""
+    return [
+        slot
+        for leaf in leaves(optimizer)
+        if leaf.built
+        for _, per_variable in _lists_of_slots(leaf)
+        for slot in per_variable
+        if isinstance(slot, keras.Variable)
+    ]
+
+
+def _lists_of_slots(optimizer):
+    """Yields (attribute, list): Keras keeps slots in lists by variable."""
     for name, value in vars(optimizer).items():
         if name == "_trainable_variables" or not isinstance(value, list):
             continue
-        if len(value) != len(optimizer._trainable_variables):
-            continue
-        slot = value[index]
+        if len(value) == len(optimizer._trainable_variables):
+            yield name, value
+
+
+def _slots_at(optimizer, index, variable):
+    for name, per_variable in _lists_of_slots(optimizer):
+        slot = per_variable[index]
         if isinstance(slot, keras.Variable) and slot.shape == variable.shape:
             yield name, slot
 

@@ -45,7 +45,8 @@ def imports(source):
     known |= {
         module.removesuffix(".__init__"): path for module, path in known.items()
     }
-    known |= {module.removeprefix("tests."): p for module, p in known.items()}
+    for folder in ("tests.", "examples."):
+        known |= {m.removeprefix(folder): p for m, p in known.items()}
     found = set()
     for node in ast.walk(ast.parse((ROOT / source).read_text())):
         if isinstance(node, ast.Import):

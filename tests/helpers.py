@@ -8,7 +8,10 @@ from keras import layers
 from keras import ops
 
 import keras_bimp
+from keras_bimp import slots
 
+TOTAL = 72  # Prunable weights of `dense_model`.
+STEPS = 4  # Steps per epoch of `fit`.
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
@@ -112,3 +115,21 @@ class RecordingSGD(keras.optimizers.SGD):
 
     def get_config(self):
         return {**super().get_config(), "length": self.length}
+
+
+def recorded(optimizer):
+    """The rates that a `RecordingSGD`, or one inside, has written down."""
+    return ops.convert_to_numpy(slots.innermost(optimizer).rates.value)
+
+
+class SaveAfter(keras.callbacks.Callback):
+    """Saves the model at the end of one epoch."""
+
+    def __init__(self, epochs, path):
+        super().__init__()
+        self.epochs = epochs
+        self.path = path
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 == self.epochs:
+            self.model.save(self.path)

@@ -1,6 +1,8 @@
 import keras
 import numpy as np
 import pytest
+from helpers import STEPS
+from helpers import TOTAL
 from helpers import RecordingSGD
 from helpers import compile_model
 from helpers import data
@@ -8,6 +10,7 @@ from helpers import dense_model
 from helpers import fit
 from helpers import kernels_and_masks
 from helpers import masked
+from helpers import recorded
 from helpers import wrapped
 from helpers import zeros
 from keras import layers
@@ -16,9 +19,6 @@ from keras import ops
 import keras_bimp
 from keras_bimp import schedules
 from keras_bimp import slots
-
-TOTAL = 72  # Prunable weights of `dense_model`.
-STEPS = 4  # Steps per epoch of `fit`.
 
 
 class Watch(keras.callbacks.Callback):
@@ -62,11 +62,6 @@ class Watch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.check()
         self.logs.append(dict(logs))
-
-
-def recorded(optimizer):
-    optimizer = slots.innermost(optimizer)
-    return ops.convert_to_numpy(optimizer.rates.value)
 
 
 def test_bimp_prunes_exactly_and_logs_what_it_did():
@@ -120,43 +115,6 @@ def test_the_discount_is_that_of_the_paper():
     rates = recorded(model.optimizer)
     assert rates.max() == pytest.approx(0.1)
     assert rates[7 * STEPS :].max() == pytest.approx(0.1 * discount, rel=1e-6)
-
-
-VARIANTS = {
-    "plain": ({}, {}),
-    "steps_per_execution": ({}, {"steps_per_execution": 8}),
-    "gradient_accumulation": ({"gradient_accumulation_steps": 4}, {}),
-    "loss_scale": ({}, {}),
-    "jit_compile": ({}, {"jit_compile": True}),
-}
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(
-    "retraining", ["ft", "llr", "allr", "linear", "stepped"]
-)
-def test_rates_inside_the_compiled_step_are_the_plans(variant, retraining):
-    optimizer_arguments, compile_arguments = VARIANTS[variant]
-    optimizer = RecordingSGD(0.1, momentum=0.9, **optimizer_arguments)
-    if variant == "loss_scale":
-        optimizer = keras.optimizers.LossScaleOptimizer(
-            optimizer, initial_scale=2.0
-        )
-    model = wrapped(optimizer, **compile_arguments)
-    (callback,) = keras_bimp.callbacks(
-        0.8, dense_epochs=2, cycles=3, retraining=retraining, verbose=0
-    )
-    fit(model, 11, [callback], batch_size=8)
-    rates = recorded(optimizer)[: 11 * 8]
-    expected = callback.plan.values()
-    assert len(expected) == len(rates)
-    updates = np.arange(len(rates))
-    if variant == "gradient_accumulation":
-        updates = updates[3::4]
-    np.testing.assert_allclose(
-        rates[updates], expected[updates], rtol=1e-6, atol=1e-9
-    )
-    assert (rates > -1).sum() == len(updates)
 
 
 def test_phases_begin_on_time_when_steps_are_skipped():

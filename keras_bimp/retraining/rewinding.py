@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_bimp.masking import MaskedModel
 from keras_bimp.masking import masked_layers
+from keras_bimp.slots import all_slots
 from keras_bimp.slots import as_array
 from keras_bimp.slots import innermost
 from keras_bimp.slots import slots
@@ -108,7 +109,9 @@ class Snapshots:
 
     def keep(self, key, model: keras.Model) -> None:
         """Keeps what `model` is now, as `key`."""
-        arrays = [as_array(v) for v in _variables(model)]
+        # An optimizer that is not built yet remembers nothing.
+        variables = [*_weights(model), *all_slots(model.optimizer)]
+        arrays = [as_array(v) for v in variables]
         if self.directory is None:
             self._in_memory[key] = arrays
             return
@@ -126,13 +129,18 @@ class Snapshots:
             ValueError: If the file is none of this model.
         """
         weights, remembered = _read_file(path, model)
-        if remembered is None:
-            remembered = _nothing_remembered(model)
         self._in_memory[key] = [*weights, *remembered]
 
     def restore(self, key, model: keras.Model) -> None:
         """Brings back to `model` what was kept as `key`."""
-        variables = _variables(model)
+        remembered = all_slots(model.optimizer)
+        if not self._has_remembered(key, model):
+            for variable, array in zip(
+                remembered, _nothing_remembered(model), strict=True
+            ):
+                variable.assign(array)
+            remembered = []
+        variables = [*_weights(model), *remembered]
         for variable, array in zip(variables, self._arrays(key), strict=True):
             if array.dtype.kind == "V":  # NumPy's files do not know bfloat16.
                 array = array.view(as_array(variable).dtype)
@@ -140,9 +148,11 @@ class Snapshots:
 
     def check(self, key, model: keras.Model) -> None:
         """Raises ValueError if what is kept as `key` is not of this model."""
+        variables = _weights(model)
+        if self._has_remembered(key, model):
+            variables += all_slots(model.optimizer)
         kept = [array.shape for array in self._arrays(key)]
-        shapes = [tuple(variable.shape) for variable in _variables(model)]
-        if kept != shapes:
+        if kept != [tuple(variable.shape) for variable in variables]:
             raise ValueError(
                 "`rewind_to` must hold weights of this model, trained with "
                 f"this optimizer. Received: {self._path(key)}, whose "
@@ -152,6 +162,9 @@ class Snapshots:
     def drop(self, key) -> None:
         """Forgets what is kept in memory as `key`."""
         self._in_memory.pop(key, None)
+
+    def _has_remembered(self, key, model):
+        return sum(1 for _ in self._arrays(key)) > len(_weights(model))
 
     def _arrays(self, key):
         if key in self._in_memory:
@@ -165,20 +178,9 @@ class Snapshots:
         return self.directory / f"epoch_{key}.npz"
 
 
-def _variables(model):
-    return [*_weights(model), *_remembered(model.optimizer)]
-
-
 def _weights(model):
     masks = {id(m) for layer in masked_layers(model) for m in layer.masks}
     return [weight for weight in model.weights if id(weight) not in masks]
-
-
-def _remembered(optimizer):
-    if optimizer is None:
-        return []
-    # Scalars are counts and rates, which go on.
-    return [v for v in innermost(optimizer).variables if len(v.shape) > 0]
 
 
 def _nothing_remembered(model):
@@ -190,12 +192,12 @@ def _nothing_remembered(model):
     }
     return [
         np.full_like(as_array(v), starts.get(id(v), 0.0))
-        for v in _remembered(model.optimizer)
+        for v in all_slots(model.optimizer)
     ]
 
 
 def _read_file(path, model):
-    """Returns the weights and the optimizer's, `None` if it has none."""
+    """Returns the weights, and what the optimizer remembers or nothing."""
     path = os.fspath(path)
     try:
         if path.endswith(".keras"):
@@ -203,7 +205,7 @@ def _read_file(path, model):
             weights = [as_array(weight) for weight in _weights(loaded)]
             remembered = _remembered_alike(loaded, model)
         else:
-            weights, remembered = _read_weights(path, model), None
+            weights, remembered = _read_weights(path, model), []
     except Exception as error:
         raise ValueError(
             "`rewind_to` must be a file of this model, saved before it was "
@@ -218,12 +220,12 @@ def _read_file(path, model):
 
 
 def _remembered_alike(loaded, model):
-    """What a loaded optimizer remembers, `None` if it is of another kind."""
-    arrays = [as_array(v) for v in _remembered(loaded.optimizer)]
-    shapes = [tuple(v.shape) for v in _remembered(model.optimizer)]
+    """What a loaded optimizer remembers, nothing if it is of another kind."""
+    arrays = [as_array(v) for v in all_slots(loaded.optimizer)]
+    shapes = [tuple(v.shape) for v in all_slots(model.optimizer)]
     kinds = {type(innermost(m.optimizer)) for m in (loaded, model)}
     if len(kinds) > 1 or [array.shape for array in arrays] != shapes:
-        return None
+        return []
     return arrays
 
 

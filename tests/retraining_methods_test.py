@@ -1,0 +1,355 @@
+"""Every way to retrain, through a real `fit`."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import STEPS
+from helpers import TOTAL
+from helpers import RecordingSGD
+from helpers import SaveAfter
+from helpers import data
+from helpers import dense_model
+from helpers import fit
+from helpers import kernels_and_masks
+from helpers import recorded
+from helpers import wrapped
+from helpers import zeros
+
+import keras_bimp
+from keras_bimp import schedules
+from keras_bimp.plan import RETRAINING
+
+COSINE = keras.optimizers.schedules.CosineDecay(0.1, 100, alpha=0.1)
+VARIANTS = {
+    "plain": ({}, {}),
+    "steps_per_execution": ({}, {"steps_per_execution": 8}),
+    "gradient_accumulation": ({"gradient_accumulation_steps": 4}, {}),
+    "loss_scale": ({}, {}),
+    "jit_compile": ({}, {"jit_compile": True}),
+}
+
+
+def callbacks(retraining, **kwargs):
+    arguments = {"target_sparsity": 0.8, "verbose": 0, "data": data()}
+    return keras_bimp.callbacks(
+        **{**arguments, "retraining": retraining, **kwargs}
+    )
+
+
+def test_all_names_of_the_contract_are_known():
+    assert set(RETRAINING) == {
+        "ft", "lrw", "slr", "clr", "llr", "allr", "accallr", "allr_d1",
+        "allr_d2", "constant", "stepped", "cosine", "linear", "wr",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("variant", "retraining"),
+    [("steps_per_execution", name) for name in RETRAINING]
+    + [
+        (variant, name)
+        for variant in VARIANTS
+        for name in ("allr", "slr", "clr")
+        if variant != "steps_per_execution"
+    ],
+)
+def test_rates_inside_the_compiled_step_are_the_plans(variant, retraining):
+    optimizer_arguments, compile_arguments = VARIANTS[variant]
+    optimizer = RecordingSGD(0.1, momentum=0.9, **optimizer_arguments)
+    if variant == "loss_scale":
+        optimizer = keras.optimizers.LossScaleOptimizer(
+            optimizer, initial_scale=2.0
+        )
+    model = wrapped(optimizer, **compile_arguments)
+    (callback,) = callbacks(retraining, dense_epochs=4, cycles=3)
+    fit(model, 14, [callback], batch_size=8)
+    rates = recorded(optimizer)[: 14 * 8]
+    expected = callback.plan.values()
+    assert len(expected) == len(rates)
+    updates = np.arange(len(rates))
+    if variant == "gradient_accumulation":
+        updates = updates[3::4]
+    np.testing.assert_allclose(
+        rates[updates], expected[updates], rtol=1e-6, atol=1e-9
+    )
+    assert (rates > -1).sum() == len(updates)
+
+
+@pytest.mark.parametrize("retraining", RETRAINING)
+def test_saved_in_mid_cycle_it_goes_on_as_if_undisturbed(tmp_path, retraining):
+    kept = {"rewind_to": tmp_path / "kept"} if retraining == "wr" else {}
+
+    def ours():
+        # So long an original training that d1 counts, but for d2 alone.
+        return callbacks(
+            retraining,
+            dense_epochs=3,
+            cycles=2,
+            original_epochs=None if retraining == "allr_d2" else 1000,
+            **kept,
+        )
+
+    undisturbed = wrapped(RecordingSGD(0.1, momentum=0.9))
+    (callback,) = ours()
+    save = SaveAfter(4, tmp_path / "model.keras")
+    history = fit(undisturbed, 9, [callback, save]).history
+    expected = callback.plan.values()
+    np.testing.assert_allclose(
+        recorded(undisturbed.optimizer)[: 9 * STEPS],
+        expected,
+        rtol=1e-6,
+        atol=1e-9,
+    )
+    model = keras.models.load_model(save.path)
+    assert int(model.optimizer.iterations) == 4 * STEPS
+    (again,) = ours()
+    rest = fit(model, 9, [again], initial_epoch=4).history
+    np.testing.assert_array_equal(again.plan.values(), expected)
+    assert rest["loss"] == history["loss"][4:]
+    for theirs, mine in zip(
+        undisturbed.weights + undisturbed.optimizer.variables,
+        model.weights + model.optimizer.variables,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(theirs.numpy(), mine.numpy())
+
+
+def first_peaks(retraining, **kwargs):
+    """The callback, and the largest rate of each of two cycles."""
+    model = wrapped(RecordingSGD(0.1, momentum=0.9))
+    (callback,) = callbacks(retraining, dense_epochs=4, cycles=2, **kwargs)
+    fit(model, 12, [callback])
+    rates = recorded(model.optimizer)
+    return callback, rates[16:32].max(), rates[32:48].max()
+
+
+def test_the_ablations_look_at_one_factor_each():
+    # Long cycles: d2 = 1/2 exceeds what d1 has after a mild pruning.
+    mild = {"target_sparsity": 0.3, "original_epochs": 8}
+    _, *both = first_peaks("allr", **mild)
+    _, *length = first_peaks("allr_d2", **mild)
+    np.testing.assert_allclose(length, 0.1 * 4 / 8, rtol=1e-6)
+    np.testing.assert_allclose(both, length, rtol=1e-6)
+    callback, *change = first_peaks("allr_d1", **mild)
+    expected = [
+        0.1 * p.norm_drop / np.sqrt(p.pruned_fraction)
+        for p in callback.prunings
+    ]
+    np.testing.assert_allclose(change, expected, rtol=1e-6)
+    assert max(change) < 0.04
+
+
+def accuracy_at(model):
+    x, y = data()
+    return model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"]
+
+
+def test_accallr_looks_at_the_accuracy_lost():
+    model = wrapped(RecordingSGD(0.1, momentum=0.9))
+    measured = []
+
+    def measure():
+        x, y = data()
+        logs = model.evaluate(x, y, verbose=0, return_dict=True)
+        measured.append(logs["accuracy"])
+
+    class Measure(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.before = self.model.non_trainable_variables
+            self.before = [v.numpy() for v in self.before if v.ndim == 1]
+            if epoch == 3:
+                measure()
+
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch in (4, 6):
+                measure()
+                after = self.model.non_trainable_variables
+                after = [v.numpy() for v in after if v.ndim == 1]
+                for one, other in zip(self.before, after, strict=True):
+                    np.testing.assert_array_equal(one, other)
+
+    (callback,) = callbacks(
+        "accallr", dense_epochs=4, cycles=2, original_epochs=1000
+    )
+    history = fit(model, 8, [callback, Measure()]).history
+    dense, first, second = measured
+    lost = [(dense - accuracy) / dense for accuracy in (first, second)]
+    assert min(lost) > 0.02
+    assert lost[0] != lost[1]
+    np.testing.assert_allclose(history["discount"][4::2], lost, rtol=1e-6)
+    peak = recorded(model.optimizer)[16:24].max()
+    assert peak == pytest.approx(0.1 * lost[0], rel=1e-6)
+
+
+def test_accallr_of_part_of_the_data():
+    calls = []
+
+    class Data(keras.utils.PyDataset):
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            calls.append(index)
+            x, y = data()
+            return x[index * 8 :][:8], y[index * 8 :][:8]
+
+    ours = callbacks("accallr", dense_epochs=1, data=Data(), data_fraction=0.3)
+    fit(wrapped(), 2, ours)
+    # One batch to see that it works; three (of 2.4) before and after.
+    # Keras looks at the first batch, and reads ahead.
+    assert set(calls) <= {0, 1, 2, 3, 4, 5}
+    metrics = fit(wrapped(), 2).history["accuracy"]
+    assert all(0 <= accuracy <= 1 for accuracy in metrics)
+
+
+def test_accallr_leaves_the_metrics_of_the_epoch_alone():
+    def history(retraining):
+        ours = callbacks(retraining, target_sparsity=0, dense_epochs=1)
+        return fit(wrapped(keras.optimizers.SGD(0.1)), 2, ours).history
+
+    # Nothing is pruned: d2 = 1 for both.
+    one, other = history("accallr"), history("allr_d2")
+    assert one["loss"] == other["loss"]
+    assert one["accuracy"] == other["accuracy"]
+
+
+def test_rendas_cycles_prune_a_fifth_each_and_retrain_as_long():
+    model = wrapped()
+    (callback,) = callbacks(
+        "lrw", target_sparsity=0.5, dense_epochs=2, cycles="renda"
+    )
+    history = fit(model, 2 + 4 * 2, [callback]).history
+    left = [72]
+    for _ in range(3):
+        left.append(left[-1] - round(0.2 * left[-1]))
+    left.append(36)
+    pruned = 1 - np.repeat(left, 2) / 72
+    np.testing.assert_allclose(history["sparsity"], pruned)
+    assert zeros(model) == 36
+    with pytest.raises(ValueError, match="4 cycles of 2 epochs, 8 epochs"):
+        fit(wrapped(), 11, [callback])
+
+
+def test_schedules_classes_and_partial_arguments_as_retraining():
+    x = keras_bimp.Plan.bimp
+    arguments = {
+        "target_sparsity": 0.8, "epochs": 6, "steps_per_epoch": 10,
+        "dense_epochs": 3, "peak": 0.1,
+    }  # fmt: skip
+    dense = schedules.Linear(0.1, 30).values()
+    for retraining, expected in (
+        (schedules.CLR, schedules.CLR(dense, 30)),
+        (schedules.LLR(0.3, 30), schedules.LLR(0.3, 30)),
+        (lambda steps: schedules.Cosine(0.2, steps), schedules.Cosine(0.2, 30)),
+        (COSINE, schedules.Recorded((COSINE, 30))),
+    ):
+        values = x(**arguments, retraining=retraining).values()
+        np.testing.assert_allclose(values[30:], expected.values(), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"30 iterations.* one of 31"):
+        x(**arguments, retraining=schedules.LLR(0.3, 31))
+    with pytest.raises(ValueError, match="which needs batch_size"):
+        x(**arguments, retraining=lambda batch_size: None)
+    with pytest.raises(ValueError, match="'lrw', 'slr'"):
+        callbacks("lwr", dense_epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("retraining", "arguments", "text"),
+    [
+        ("lrw", {"dense_epochs": 2}, "must not exceed the length of `original"),
+        ("wr", {"dense_epochs": 2}, "a cycle of 3 epochs, dense_epochs=2"),
+        ("allr_d2", {"dense_epochs": 0}, "`original_epochs`"),
+        ("accallr", {"dense_epochs": 0}, "`original_epochs`"),
+        ("lrw", {"dense_epochs": 0}, "`original`"),
+        ("llr", {"dense_epochs": 0, "cycles": "renda"}, "`original_epochs`"),
+    ],
+)
+def test_fit_refuses_what_cannot_be_planned(retraining, arguments, text):
+    model = wrapped()
+    before = [v.numpy() for v in model.variables + model.optimizer.variables]
+    rate = model.optimizer._learning_rate
+    with pytest.raises(ValueError, match=text):
+        fit(model, 5, callbacks(retraining, **arguments))
+    assert model.optimizer._learning_rate is rate
+    for old, new in zip(before, model.variables, strict=False):
+        np.testing.assert_array_equal(old, new.numpy())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"retraining": "accallr", "data": None}, "`data` must be given"),
+        ({"data": iter([])}, "gone through again"),
+        ({"data_fraction": 0.0}, "`data_fraction`"),
+        ({"data_fraction": 1.5}, "`data_fraction`"),
+        ({"cycles": "rendas"}, "'renda'"),
+        ({"cycles": 1.5}, "`cycles`"),
+        ({"retraining": "allr", "rewind_to": "x"}, "`rewind_to` is for"),
+        ({"retraining": "wr", "dense_epochs": 0}, ".weights.h5 file"),
+        ({"retraining": "wr", "rewind_to": "no.keras"}, "a file that exists"),
+    ],
+)
+def test_bad_arguments(arguments, text):
+    with pytest.raises((TypeError, ValueError), match=text):
+        callbacks(**{"retraining": "allr", "dense_epochs": 2, **arguments})
+
+
+class Endless:
+    """Batches of which nobody knows how many."""
+
+    def __iter__(self):
+        yield data()
+
+
+def test_accallr_needs_an_accuracy():
+    model = keras_bimp.wrap(dense_model())
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match="compiled with an accuracy"):
+        fit(model, 2, callbacks("accallr", dense_epochs=1))
+    ours = callbacks(
+        "accallr",
+        dense_epochs=1,
+        data=Endless(),
+        data_fraction=0.5,
+    )
+    with pytest.raises(ValueError, match="`data` of known length"):
+        fit(wrapped(), 2, ours)
+
+
+class Fail(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        raise RuntimeError("power cut")
+
+
+def test_two_retraining_callbacks_in_one_fit_are_refused():
+    model = wrapped()
+    rate = model.optimizer._learning_rate
+    one = callbacks("allr", dense_epochs=1)
+    other = callbacks("ft", dense_epochs=1, target_sparsity=0.5)
+    for pair in ([*one, *other], [*one, *one]):
+        before = model.get_weights()
+        with pytest.raises(ValueError, match="only once"):
+            fit(model, 3, pair)
+        assert float(model.optimizer.learning_rate) == pytest.approx(0.1)
+        assert isinstance(model.optimizer._learning_rate, type(rate))
+        for old, new in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
+    # Neither they nor a fit that dies leave anything behind.
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(model, 3, [*one, Fail()])
+    fit(model, 3, other)
+    fit(model, 3, one)
+    assert zeros(model) == round(0.8 * TOTAL)
+
+
+def test_a_callback_used_again_starts_afresh():
+    (callback,) = callbacks("wr", dense_epochs=3, cycles=2)
+    results = []
+    for _ in range(2):
+        keras.utils.set_random_seed(0)
+        model = wrapped(RecordingSGD(0.1, momentum=0.9))
+        fit(model, 7, [callback])
+        results.append(kernels_and_masks(model))
+        assert len(callback.prunings) == 2
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
