@@ -13,6 +13,8 @@ from keras_bimp.slots import MULTI_OPTIMIZER
 from keras_bimp.slots import as_array
 from keras_bimp.slots import innermost
 
+_UNREADABLE = (EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile)
+
 
 class RecordLearningRate(keras.callbacks.Callback):
     """Records the learning rate of every iteration of a training.
@@ -123,10 +125,10 @@ class RecordLearningRate(keras.callbacks.Callback):
 
     def _load(self):
         try:
-            with np.load(self.filepath) as file:
-                rates, iterations = file["rates"], file["iterations"]
+            with open(self.filepath, "rb") as file, np.load(file) as record:
+                rates, iterations = record["rates"], record["iterations"]
             return np.split(rates, np.cumsum(iterations)[:-1])
-        except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise ValueError(
                 "`filepath` must be a file that `RecordLearningRate` wrote, "
                 f"or not exist yet. Received: filepath={self.filepath}"

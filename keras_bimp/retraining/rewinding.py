@@ -221,20 +221,24 @@ def _read_file(path, model):
 
 def _remembered_alike(loaded, model):
     """What a loaded optimizer remembers, nothing if it is of another kind."""
-    arrays = [as_array(v) for v in all_slots(loaded.optimizer)]
-    shapes = [tuple(v.shape) for v in all_slots(model.optimizer)]
-    kinds = {type(innermost(m.optimizer)) for m in (loaded, model)}
-    if len(kinds) > 1 or [array.shape for array in arrays] != shapes:
+    optimizer = getattr(loaded, "optimizer", None)
+    if type(innermost(optimizer)) is not type(innermost(model.optimizer)):
         return []
-    return arrays
+    arrays = [as_array(v) for v in all_slots(optimizer)]
+    shapes = [tuple(v.shape) for v in all_slots(model.optimizer)]
+    return arrays if [array.shape for array in arrays] == shapes else []
 
 
 def _read_weights(path, model):
     # Only Keras knows how to read it: into the model, whose own come back.
     plain = model.wrapper.layer if isinstance(model, MaskedModel) else model
     present = [as_array(weight) for weight in plain.weights]
+    optimizer = getattr(plain, "optimizer", None)
     try:
-        plain.load_weights(path)
+        # The file may hold an optimizer too, for which this one is in use.
+        plain.load_weights(
+            path, objects_to_skip=[] if optimizer is None else [optimizer]
+        )
         return [as_array(weight) for weight in _weights(plain)]
     finally:
         for weight, array in zip(plain.weights, present, strict=True):

@@ -1,0 +1,113 @@
+import keras
+import numpy as np
+import pytest
+from helpers import data
+from helpers import wrapped
+from keras import layers
+
+import keras_bimp
+
+
+def statistics(model):
+    norm = model.get_layer("norm")
+    return norm.moving_mean.numpy(), norm.moving_variance.numpy()
+
+
+def model_with_dropout():
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8),
+            layers.BatchNormalization(name="norm"),
+            layers.Dropout(0.5, seed=1),
+            layers.Dense(3),
+        ]
+    )
+
+
+@pytest.mark.parametrize("wrap", [True, False])
+def test_statistics_are_those_of_the_data(wrap):
+    model = model_with_dropout()
+    if wrap:
+        model = keras_bimp.wrap(model)
+        keras_bimp.prune(model, 0.5)
+    before = {v.path: v.numpy() for v in model.variables}
+    momentum = model.get_layer("norm").momentum
+    x, y = data()
+    batches = [(x[:40], y[:40]), (x[40:], y[40:])]
+    assert keras_bimp.recalibrate_batch_norm(model, batches) == 1
+    hidden = model.get_layer("norm")
+    # What the layer saw: the outputs of the (masked) dense layer before it.
+    plain = keras_bimp.strip(model) if wrap else model
+    first = keras.Model(plain.inputs, plain.layers[0].output)
+    parts = [first.predict(part, verbose=0) for part, _ in batches]
+    mean, variance = statistics(plain)
+    weights = [40 / 64, 24 / 64]
+    np.testing.assert_allclose(
+        mean,
+        np.average([p.mean(0) for p in parts], axis=0, weights=weights),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+    np.testing.assert_allclose(
+        variance,
+        np.average([p.var(0) for p in parts], axis=0, weights=weights),
+        rtol=1e-4,
+    )
+    assert hidden.momentum == momentum
+    for variable in model.variables:
+        if "moving" not in variable.path and not wrap:
+            np.testing.assert_array_equal(
+                variable.numpy(), before[variable.path]
+            )
+
+
+def test_it_mends_a_model_that_was_pruned_at_once():
+    # Dead statistics: the mean is off by as much as a bias.
+    x, y = data(512)
+    model = wrapped(model=model_with_dropout())
+    model.fit(x, y, epochs=10, verbose=0)
+    norm = model.get_layer("norm")
+    norm.moving_mean.assign(norm.moving_mean + 5.0)
+    broken = model.evaluate(x, y, verbose=0)[1]
+    keras_bimp.recalibrate_batch_norm(model, x)
+    assert model.evaluate(x, y, verbose=0)[1] > broken + 0.2
+
+
+def test_a_dataset_and_frozen_layers():
+    import tensorflow as tf
+
+    x, y = data()
+    model = model_with_dropout()
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+    keras_bimp.recalibrate_batch_norm(model, dataset)
+    first = statistics(model)
+    assert not np.allclose(first[0], 0)
+    model.get_layer("norm").trainable = False
+    with pytest.raises(ValueError, match="`BatchNormalization`"):
+        keras_bimp.recalibrate_batch_norm(model, dataset)
+
+
+def test_nothing_changes_where_it_fails():
+    model = model_with_dropout()
+    before = statistics(model)
+    with pytest.raises(ValueError, match="at least one batch"):
+        keras_bimp.recalibrate_batch_norm(model, [])
+
+    def failing():
+        yield data()
+        raise OSError("disk gone")
+
+    with pytest.raises(OSError, match="disk gone"):
+        keras_bimp.recalibrate_batch_norm(model, failing())
+    for old, new in zip(before, statistics(model), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert model.get_layer("norm").momentum == 0.99
+
+
+def test_prune_leaves_the_statistics_alone():
+    model = keras_bimp.wrap(model_with_dropout())
+    norm = model.get_layer("norm")
+    before = norm.moving_mean.numpy()
+    keras_bimp.prune(model, 0.5)
+    np.testing.assert_array_equal(norm.moving_mean.numpy(), before)
