@@ -1,7 +1,7 @@
 """Compares retraining schedules on a network pretrained on Fashion-MNIST.
 
 One network is pretrained per seed, for 40 epochs on 12,000 images, with a
-learning rate of 0.1 that is divided by 10 after 45 % and after 90 % of them.
+learning rate of 0.2 that is divided by 10 after 45 % and after 90 % of them.
 From there every schedule prunes and retrains it, for every target sparsity and
 every number of retraining epochs: 1, 2, 4 and 10 are 2.5, 5, 10 and 25 % of the
 pretraining.
@@ -41,7 +41,7 @@ flags.DEFINE_list("epochs", ["1", "4"], "Epochs of retraining.")
 flags.DEFINE_list("seed", ["0"], "Random seeds.")
 flags.DEFINE_integer("pretrain_epochs", 40, "Epochs of pretraining.")
 flags.DEFINE_integer("train_images", 12000, "Number of training images.")
-flags.DEFINE_float("learning_rate", 0.1, "Largest learning rate.")
+flags.DEFINE_float("learning_rate", 0.2, "Largest learning rate.")
 flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps data.")
 flags.DEFINE_string("output_dir", "output/compare_schedules", "Where to write.")
 
@@ -109,7 +109,9 @@ class Pretrained:
         (x, y), test = data
         keras.utils.set_random_seed(seed)
         steps = FLAGS.pretrain_epochs * -(-len(x) // BATCH_SIZE)
-        model = build_residual_network(WEIGHT_DECAY, batch_norm_momentum=0.9)
+        model = build_residual_network(
+            weight_decay=2e-3, batch_norm_momentum=0.9
+        )
         self._folder.mkdir(parents=True, exist_ok=True)
         compile_model(model, stepped(steps)).fit(
             x,

@@ -67,6 +67,26 @@ def test_ft_after_a_dense_phase_uses_that_phases_last_rate():
     np.testing.assert_allclose(plan.values()[70:], 0.02, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("target", "cycles"),
+    [(0.9, 11), (0.95, 14), (0.98, 18), (0.99, 21), (0.36, 2), (0.1, 1)],
+)
+def test_rendas_cycles_are_those_of_the_paper(target, cycles):
+    arguments = {"target_sparsity": target, "cycles": "renda"}
+    plan = bimp(**arguments, epochs=10 + 10 * cycles)
+    assert [p.epochs for p in plan.phases] == [10] * (1 + cycles)
+    left = np.array([1 - p.sparsity for p in plan.phases])
+    np.testing.assert_allclose(left[:-1], 0.8 ** np.arange(cycles), rtol=1e-12)
+    assert plan.target_sparsity == target
+    assert left[-1] >= 0.8 * left[-2] - 1e-12
+    with pytest.raises(ValueError, match=f"{cycles} cycles of 10 epochs"):
+        bimp(**arguments, epochs=11 + 10 * cycles)
+    pretrained = bimp(
+        **arguments, dense_epochs=0, epochs=4 * cycles, original_epochs=4
+    )
+    assert [p.epochs for p in pretrained.phases] == [4] * cycles
+
+
 def test_a_callable_is_called_once_per_cycle():
     calls = []
 
@@ -134,6 +154,12 @@ def test_the_table_tells_everything():
         ({"original": "x", "retraining": "ft"}, ValueError, "`original`"),
         ({"retraining": "best"}, ValueError, "'ft', 'lrw', 'slr', .*'wr'"),
         ({"dense_epochs": 0, "retraining": "ft"}, ValueError, "`original`"),
+        ({"cycles": "ronda"}, ValueError, "'renda'"),
+        (
+            {"cycles": "renda", "dense_epochs": 0, "original_epochs": 2.5},
+            ValueError,
+            "`original_epochs`, an integer",
+        ),
     ],
 )
 def test_bad_arguments(arguments, error, text):

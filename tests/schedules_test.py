@@ -151,6 +151,57 @@ def test_stepped_compresses_and_rescales_the_original():
     np.testing.assert_allclose(rates, expected, rtol=1e-12)
 
 
+def test_slr_begins_where_the_original_first_had_its_peak():
+    # The original's own warm-up is replaced by its peak.
+    original = [0.02, 0.1, 0.4, 0.4, 0.1, 0.4, 0.01, 0.01]
+    rates = schedules.SLR(original, steps=4, warmup=0.0).values()
+    np.testing.assert_allclose(rates, [0.4, 0.4, 0.1, 0.01], rtol=1e-12)
+    assert original[0] == 0.02
+
+
+def test_cosine_falls_from_peak_to_floor():
+    k = np.arange(50)
+    expected = 0.1 + 0.3 * (1 + np.cos(np.pi * k / 50)) / 2
+    schedule = schedules.Cosine(0.4, 50, floor=0.1)
+    np.testing.assert_allclose(schedule.values(), expected, rtol=1e-12)
+    clr = schedules.CLR([0.2, 0.4, 0.1], 50, warmup=0.0)
+    np.testing.assert_array_equal(clr.values(), schedule.values())
+
+
+def test_a_cosine_keeps_its_digits_near_its_end():
+    schedule = schedules.Cosine(0.1, 10**6)
+    exact = schedule.values()[999_999]
+    assert 0 < exact < 1e-12
+    assert float(schedule(999_999)) == pytest.approx(exact, rel=1e-6)
+
+
+def test_fine_tuning_at_a_rate_of_nothing_warns_once():
+    with pytest.warns(UserWarning, match="retraining='allr'"):
+        schedule = schedules.FT([0.1, 0.0009], 3)
+    # Not again where it is loaded; and 1 % in float32 is 1 %.
+    keras.optimizers.schedules.deserialize(
+        keras.optimizers.schedules.serialize(schedule)
+    )
+    schedules.FT(np.float32([0.1, 0.001]), 3)
+
+
+def test_plot_draws_every_iteration():
+    pytest.importorskip("matplotlib").use("agg")
+    one, other = schedules.LLR(0.3, 40), schedules.LRW([0.3, 0.2, 0.1], 2)
+    axes = schedules.plot({"linear": one, "rewound": other})
+    for line, schedule in zip(axes.lines, (one, other), strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), schedule.values())
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["linear", "rewound"]
+    assert one.plot(axes) is axes
+    assert axes.lines[-1].get_label() == "LLR"
+    assert schedules.plot(one).lines
+    keras_schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    with pytest.raises(TypeError, match=r"schedules\.Recorded"):
+        schedules.plot([one, keras_schedule])
+    axes.figure.clear()
+
+
 def test_float32_keeps_its_digits_over_a_million_steps():
     schedule = schedules.LLR(0.1, 10**6)
     for step in (1, 99_999, 100_000, 999_999):
@@ -239,6 +290,17 @@ def test_original_rates_of_a_keras_schedule():
         (lambda: schedules.FT([0.1, np.nan], 3), ValueError, "`original`"),
         (lambda: schedules.Stepped([0.0], 0.1, 3), ValueError, "`original`"),
         (lambda: schedules.Joined([]), ValueError, "`schedules`"),
+        (lambda: schedules.LRW([0.1, 0.2], 3), ValueError, "`steps` must not"),
+        (lambda: schedules.LRW([0.1, 0.2], 0), ValueError, "`steps`"),
+        (lambda: schedules.SLR([0.0], 3), ValueError, "`original`"),
+        (lambda: schedules.CLR("rates", 3), ValueError, "`original`"),
+        (lambda: schedules.Recorded([]), ValueError, "`values`"),
+        (lambda: schedules.Recorded({0: 0.1}), ValueError, "`values`"),
+        (
+            lambda: schedules.Cosine(0.1, 3, floor=0.2),
+            ValueError,
+            "`floor` must not exceed `peak`",
+        ),
     ],
 )
 def test_bad_arguments(make, error, text):
