@@ -140,10 +140,10 @@ def test_bad_input(tmp_path):
     path = tmp_path / "rates.npz"
     for content in (b"", b"no record", b"PK\x03\x04 cut off"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="`filepath` must be a file that"):
+        with pytest.raises(ValueError, match="`filepath` must be a file"):
             RecordLearningRate(path)
     np.savez(path, other=[1.0])
-    with pytest.raises(ValueError, match="`filepath` must be a file that"):
+    with pytest.raises(ValueError, match="`filepath` must be a file"):
         RecordLearningRate(path)
     with pytest.raises(ValueError, match="has recorded some"):
         schedules.FT(RecordLearningRate(), 3)

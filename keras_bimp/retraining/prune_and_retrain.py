@@ -61,8 +61,9 @@ class PruneAndRetrain(keras.callbacks.Callback):
         self._targets = targets(self.model)
         self.plan = self._make_plan()
         self._counts = self.plan.counts(self._size())
-        self._rewinding = Rewinding(self.plan, self._rewind_to)
         self._check()
+        self._rewinding = Rewinding(self.plan, self._rewind_to)
+        self._rewinding.read_file(self.model)
         self._schedule = Joined(
             [phase.schedule for phase in self.plan.phases],
             begins=[None] * len(self.plan.phases),

@@ -2,18 +2,17 @@
 
 import os
 import warnings
-import zipfile
 
 import keras
 import numpy as np
 
+from keras_bimp.retraining.files import read_arrays
+from keras_bimp.retraining.files import write_arrays
 from keras_bimp.retraining.optimizers import step_count
 from keras_bimp.schedules import schedule_values
 from keras_bimp.slots import MULTI_OPTIMIZER
 from keras_bimp.slots import as_array
 from keras_bimp.slots import innermost
-
-_UNREADABLE = (EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile)
 
 
 class RecordLearningRate(keras.callbacks.Callback):
@@ -110,29 +109,20 @@ class RecordLearningRate(keras.callbacks.Callback):
         return innermost(self.model.optimizer)
 
     def _save(self):
-        folder = os.path.dirname(self.filepath)
-        if folder:
-            os.makedirs(folder, exist_ok=True)
-        # Replaced at once: whoever kills the run leaves the old or the new.
-        unfinished = f"{self.filepath}.unfinished"
-        with open(unfinished, "wb") as file:
-            np.savez_compressed(
-                file,
-                rates=self.values(),
-                iterations=[len(rates) for rates in self._epochs],
-            )
-        os.replace(unfinished, self.filepath)
+        iterations = [len(rates) for rates in self._epochs]
+        write_arrays(
+            self.filepath, {"rates": self.values(), "iterations": iterations}
+        )
 
     def _load(self):
-        try:
-            with open(self.filepath, "rb") as file, np.load(file) as record:
-                rates, iterations = record["rates"], record["iterations"]
-            return np.split(rates, np.cumsum(iterations)[:-1])
-        except _UNREADABLE as error:
+        arrays = read_arrays(self.filepath, "filepath")
+        if set(arrays) != {"rates", "iterations"}:
             raise ValueError(
                 "`filepath` must be a file that `RecordLearningRate` wrote, "
                 f"or not exist yet. Received: filepath={self.filepath}"
-            ) from error
+            )
+        ends = np.cumsum(arrays["iterations"])
+        return np.split(arrays["rates"], ends[:-1])
 
 
 def _is_schedule(rate):

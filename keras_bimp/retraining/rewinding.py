@@ -8,6 +8,8 @@ import numpy as np
 
 from keras_bimp.masking import MaskedModel
 from keras_bimp.masking import masked_layers
+from keras_bimp.retraining.files import read_arrays
+from keras_bimp.retraining.files import write_arrays
 from keras_bimp.slots import all_slots
 from keras_bimp.slots import as_array
 from keras_bimp.slots import innermost
@@ -41,10 +43,18 @@ class Rewinding:
             for phase in self._phases
         }
 
+    def read_file(self, model: keras.Model) -> None:
+        """Reads the file, if there is one.
+
+        Raises:
+            ValueError: If it is no file of this model.
+        """
+        if self._file:
+            self._snapshots.keep_file("file", self._file, model)
+
     def check(self, epoch: int, model: keras.Model) -> None:
         """Raises ValueError if a `fit` from `epoch` on could not rewind."""
-        if self._file and self._phases:
-            self._snapshots.keep_file("file", self._file, model)
+        if self._file:
             return
         for phase in self._phases:
             moment = self._moments[phase.name]
@@ -114,13 +124,9 @@ class Snapshots:
         arrays = [as_array(v) for v in variables]
         if self.directory is None:
             self._in_memory[key] = arrays
-            return
-        self.directory.mkdir(parents=True, exist_ok=True)
-        path = self._path(key)
-        unfinished = path.with_suffix(".unfinished")
-        with open(unfinished, "wb") as file:
-            np.savez(file, *arrays)
-        os.replace(unfinished, path)
+        else:
+            names = map(str, range(len(arrays)))
+            write_arrays(self._path(key), dict(zip(names, arrays, strict=True)))
 
     def keep_file(self, key, path: str | os.PathLike, model) -> None:
         """Keeps what a file of `model` holds, as `key`.
@@ -133,26 +139,21 @@ class Snapshots:
 
     def restore(self, key, model: keras.Model) -> None:
         """Brings back to `model` what was kept as `key`."""
-        remembered = all_slots(model.optimizer)
-        if not self._has_remembered(key, model):
-            for variable, array in zip(
-                remembered, _nothing_remembered(model), strict=True
-            ):
-                variable.assign(array)
-            remembered = []
-        variables = [*_weights(model), *remembered]
-        for variable, array in zip(variables, self._arrays(key), strict=True):
+        arrays = self._arrays(key)
+        if len(arrays) == len(_weights(model)):
+            arrays = [*arrays, *_nothing_remembered(model)]
+        variables = [*_weights(model), *all_slots(model.optimizer)]
+        for variable, array in zip(variables, arrays, strict=True):
             if array.dtype.kind == "V":  # NumPy's files do not know bfloat16.
                 array = array.view(as_array(variable).dtype)
             variable.assign(array)
 
     def check(self, key, model: keras.Model) -> None:
         """Raises ValueError if what is kept as `key` is not of this model."""
-        variables = _weights(model)
-        if self._has_remembered(key, model):
-            variables += all_slots(model.optimizer)
-        kept = [array.shape for array in self._arrays(key)]
-        if kept != [tuple(variable.shape) for variable in variables]:
+        shapes = [array.shape for array in self._arrays(key)]
+        weights = [tuple(v.shape) for v in _weights(model)]
+        remembered = [tuple(v.shape) for v in all_slots(model.optimizer)]
+        if shapes not in (weights, weights + remembered):
             raise ValueError(
                 "`rewind_to` must hold weights of this model, trained with "
                 f"this optimizer. Received: {self._path(key)}, whose "
@@ -163,16 +164,10 @@ class Snapshots:
         """Forgets what is kept in memory as `key`."""
         self._in_memory.pop(key, None)
 
-    def _has_remembered(self, key, model):
-        return sum(1 for _ in self._arrays(key)) > len(_weights(model))
-
     def _arrays(self, key):
         if key in self._in_memory:
-            yield from self._in_memory[key]
-            return
-        with np.load(self._path(key)) as file:
-            for name in file.files:
-                yield file[name]
+            return self._in_memory[key]
+        return list(read_arrays(self._path(key), "rewind_to").values())
 
     def _path(self, key):
         return self.directory / f"epoch_{key}.npz"
@@ -220,10 +215,15 @@ def _read_file(path, model):
 
 
 def _remembered_alike(loaded, model):
-    """What a loaded optimizer remembers, nothing if it is of another kind."""
+    """What a loaded optimizer remembers, nothing if it is of another kind.
+
+    Builds that of `model` if nothing has yet.
+    """
     optimizer = getattr(loaded, "optimizer", None)
     if type(innermost(optimizer)) is not type(innermost(model.optimizer)):
         return []
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
     arrays = [as_array(v) for v in all_slots(optimizer)]
     shapes = [tuple(v.shape) for v in all_slots(model.optimizer)]
     return arrays if [array.shape for array in arrays] == shapes else []
