@@ -38,7 +38,7 @@ def test_it_records_what_the_compiled_step_used(kind, together):
     record = RecordLearningRate()
     fit(model, 5, [record, *others], batch_size=8)
     expected = recorded(optimizer)[: 5 * 8]
-    np.testing.assert_allclose(record.values(), expected, rtol=1e-6)
+    np.testing.assert_allclose(record.values(), expected, rtol=1e-6, atol=1e-8)
     different = len(set(expected.tolist()))
     # Eight together are a whole epoch.
     if together < 8:
