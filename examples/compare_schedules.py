@@ -15,6 +15,7 @@ import csv
 import itertools
 import os
 import pathlib
+import shutil
 import statistics
 import time
 
@@ -49,6 +50,7 @@ BATCH_SIZE = 128
 FIELDS = (
     "pretrain_epochs",
     "train_images",
+    "learning_rate",
     "seed",
     "retraining",
     "target_sparsity",
@@ -88,11 +90,15 @@ class Pretrained:
     def __init__(self, seed, data):
         self._folder = pathlib.Path(
             FLAGS.output_dir,
-            f"{FLAGS.train_images}_images_{FLAGS.pretrain_epochs}_epochs",
-            f"seed_{seed}",
+            f"{FLAGS.train_images}_images_{FLAGS.pretrain_epochs}_epochs_"
+            f"rate_{FLAGS.learning_rate:g}_seed_{seed}",
         )
-        if not self.checkpoint(0).exists():
-            self._train(seed, data)
+        if not self._folder.exists():
+            # A folder with all its files, or none.
+            unfinished = self._folder.with_name("unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            self._train(seed, data, unfinished)
+            unfinished.rename(self._folder)
         self.rates = keras_bimp.RecordLearningRate(self._folder / "rates.npz")
         self.accuracy = accuracy_of(self.load(), data[1])
         print(f"Pretrained network, seed {seed}: {self.accuracy:.2%}")
@@ -105,14 +111,14 @@ class Pretrained:
     def load(self):
         return keras.models.load_model(self.checkpoint(0))
 
-    def _train(self, seed, data):
+    def _train(self, seed, data, folder):
         (x, y), test = data
         keras.utils.set_random_seed(seed)
         steps = FLAGS.pretrain_epochs * -(-len(x) // BATCH_SIZE)
         model = build_residual_network(
-            weight_decay=2e-3, batch_norm_momentum=0.9
+            weight_decay=2e-3, batch_norm_momentum=0.9, hidden_units=256
         )
-        self._folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
         compile_model(model, stepped(steps)).fit(
             x,
             y,
@@ -121,9 +127,9 @@ class Pretrained:
             validation_data=test,
             validation_batch_size=1000,
             callbacks=[
-                keras_bimp.RecordLearningRate(self._folder / "rates.npz"),
+                keras_bimp.RecordLearningRate(folder / "rates.npz"),
                 keras.callbacks.ModelCheckpoint(
-                    self._folder / "epoch_{epoch:03d}.keras"
+                    folder / "epoch_{epoch:03d}.keras"
                 ),
             ],
             verbose=2,
@@ -176,13 +182,14 @@ def asked():
         yield {
             "pretrain_epochs": FLAGS.pretrain_epochs,
             "train_images": FLAGS.train_images,
+            "learning_rate": FLAGS.learning_rate,
             **dict(zip(names, values, strict=True)),
         }
 
 
 def identity(run):
     """What tells runs apart, as text: what a CSV file gives back."""
-    return tuple(str(run[name]) for name in FIELDS[:6])
+    return tuple(str(run[name]) for name in FIELDS[:7])
 
 
 def read_results(path):
@@ -192,17 +199,23 @@ def read_results(path):
         return list(csv.DictReader(file))
 
 
-def append_result(path, row):
-    is_new = not path.exists()
-    with open(path, "a", newline="") as file:
+def write_results(path, rows):
+    # Replaced at once: a kill leaves the old file or the new one.
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    with open(unfinished, "w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
+        writer.writeheader()
+        writer.writerows(rows)
+    unfinished.replace(path)
 
 
 def spread(values):
     return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def with_spread(values, emphasis=""):
+    text = f"{emphasis}{statistics.mean(values):.2f}{emphasis}"
+    return f"{text} +- {spread(values):.2f}" if len(values) > 1 else text
 
 
 def tables(rows):
@@ -216,12 +229,13 @@ def tables(rows):
         )
     best = {cell: near_best(accuracies) for cell, accuracies in cells.items()}
     methods = list(dict.fromkeys(row["retraining"] for row in rows))
-    dense = {row["seed"]: 100 * float(row["dense_accuracy"]) for row in rows}
+    dense = {
+        str(row["seed"]): 100 * float(row["dense_accuracy"]) for row in rows
+    }
     yield (
         "Test accuracy in %, mean +- standard deviation over seeds "
-        f"{', '.join(dense)}; dense {statistics.mean(dense.values()):.2f} +- "
-        f"{spread(list(dense.values())):.2f}. Bold: the best of a column, and "
-        "what is within one standard error of it."
+        f"{', '.join(dense)}; dense {with_spread(list(dense.values()))}. Bold: "
+        "the best of a column, and what is within one standard error of it."
     )
     for sparsity in sorted({sparsity for sparsity, _ in cells}):
         budgets = sorted(e for s, e in cells if s == sparsity)
@@ -234,13 +248,8 @@ def tables(rows):
             texts = []
             for epochs in budgets:
                 values = cells[sparsity, epochs].get(method)
-                text = "-"
-                if values:
-                    text = f"{statistics.mean(values):.2f}"
-                    if method in best[sparsity, epochs]:
-                        text = f"**{text}**"
-                    text += f" +- {spread(values):.2f}"
-                texts.append(text)
+                bold = "**" if method in best[sparsity, epochs] else ""
+                texts.append(with_spread(values, bold) if values else "-")
             lines.append(f"| {method.upper()} | {' | '.join(texts)} |")
         yield "\n".join(lines)
     counts = {m: sum(m in names for names in best.values()) for m in methods}
@@ -267,7 +276,7 @@ def plot(path):
     per_epoch = -(-FLAGS.train_images // BATCH_SIZE)
     steps = FLAGS.pretrain_epochs * per_epoch
     original = schedules.original_rates((stepped(steps), steps))
-    epochs = max(map(int, FLAGS.epochs))
+    epochs = min(max(map(int, FLAGS.epochs)), FLAGS.pretrain_epochs)
     known = {
         "FT": schedules.FT(original, epochs * per_epoch),
         "LRW": schedules.LRW(original, epochs * per_epoch),
@@ -304,7 +313,10 @@ def main(_):
     output_dir.mkdir(parents=True, exist_ok=True)
     results = output_dir / "results.csv"
     runs = list(asked())
-    done = {identity(row) for row in read_results(results)}
+    for retraining in FLAGS.retraining:
+        keras_bimp.plan.as_retraining(retraining)  # Now, not in an hour.
+    rows = read_results(results)
+    done = {identity(row) for row in rows}
     data = load_fashion_mnist(FLAGS.data_dir, f"train[:{FLAGS.train_images}]")
     pretrained = {}
     for number, run in enumerate(runs, start=1):
@@ -324,7 +336,8 @@ def main(_):
         )
         row["dense_accuracy"] = pretrained[seed].accuracy
         row["seconds"] = round(time.time() - start, 1)
-        append_result(results, row)
+        rows.append(row)
+        write_results(results, rows)
         print(
             f"{number} of {len(runs)}: {run['retraining'].upper()}, "
             f"{run['target_sparsity']:.0%} sparse, {run['epochs']} epochs, "
@@ -332,8 +345,7 @@ def main(_):
             flush=True,
         )
     wanted = {identity(run) for run in runs}
-    rows = [row for row in read_results(results) if identity(row) in wanted]
-    text = "\n\n".join(tables(rows))
+    text = "\n\n".join(tables([row for row in rows if identity(row) in wanted]))
     (output_dir / "results.md").write_text(text + "\n")
     plot(output_dir / "schedules.png")
     print(

@@ -86,7 +86,9 @@ def all_slots(optimizer) -> list[keras.Variable]:
 def _lists_of_slots(optimizer):
     """Yields (attribute, list): Keras keeps slots in lists by variable."""
     for name, value in vars(optimizer).items():
-        if name == "_trainable_variables" or not isinstance(value, list):
+        if name in ("_variables", "_trainable_variables"):
+            continue
+        if not isinstance(value, list):
             continue
         if len(value) == len(optimizer._trainable_variables):
             yield name, value

@@ -100,7 +100,7 @@ def test_tables_tell_means_spreads_and_who_is_near_the_best(compare):
     assert "dense 90.50 +- 0.71" in facts
     lines = table.splitlines()
     assert lines[0] == "| 90% sparse | 1 epoch | 4 epochs |"
-    assert lines[2] == "| FT | 81.00 +- 1.41 | **70.00** +- 0.00 |"
+    assert lines[2] == "| FT | 81.00 +- 1.41 | **70.00** |"
     # The best is 86.00, its standard error 1.41 / sqrt(2) = 1.00.
     assert lines[3] == "| LLR | **85.00** +- 1.41 | - |"
     assert lines[4] == "| ALLR | **86.00** +- 1.41 | - |"

@@ -1,6 +1,7 @@
 """The ways to retrain after a pruning, by name."""
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
 
@@ -61,7 +62,18 @@ class Retraining:
     rewinds: bool = False
 
     def make_schedule(self, **told) -> _LearningRateSchedule:
-        """The schedule of one cycle."""
+        """The schedule of one cycle.
+
+        Args:
+            **told: `original`, `peak`, `steps` and `discount`.
+
+        Returns:
+            A `LearningRateSchedule`.
+
+        Raises:
+            TypeError: If `schedule` makes something else.
+            ValueError: If it is of another length than the cycle.
+        """
         if isinstance(self.schedule, _LearningRateSchedule):
             schedule = self.schedule
         else:
@@ -109,6 +121,12 @@ RETRAINING = {
 def as_retraining(retraining) -> Retraining:
     """Looks up a way to retrain by its name; makes one of a callable.
 
+    Args:
+        retraining: See `Plan.bimp`.
+
+    Returns:
+        A `Retraining`.
+
     Raises:
         ValueError: If the name is unknown, or the callable has a parameter
             that it will not be given.
@@ -126,12 +144,16 @@ def as_retraining(retraining) -> Retraining:
 
 def _parameters(function):
     """Those of the four arguments that a callable has parameters for."""
+    # What a partial was given already is not given again.
+    given = ()
+    if isinstance(function, functools.partial):
+        given = function.keywords
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # Some builtins do not tell.
-        return _TOLD
+        return [name for name in _TOLD if name not in given]
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return _TOLD
+        return [name for name in _TOLD if name not in given]
     unknown = [
         p.name
         for p in parameters
@@ -144,4 +166,4 @@ def _parameters(function):
             f"{', '.join(_TOLD)}, or have defaults. Received: {function!r}, "
             f"which needs {', '.join(unknown)}"
         )
-    return [p.name for p in parameters]
+    return [p.name for p in parameters if p.name not in given]

@@ -1,9 +1,10 @@
 """The accuracy that AccALLR measures around a pruning."""
 
-import collections.abc
 import math
+from collections.abc import Iterator
 
 import keras
+import numpy as np
 
 from keras_bimp.checks import check_positive
 
@@ -14,18 +15,18 @@ class Accuracy:
     """Measures the accuracy of a compiled model in inference mode.
 
     Args:
-        data: What `model.evaluate` takes: a tuple of arrays `(x, y)` or `(x,
-            y, sample_weight)`, or batches that can be gone through again.
+        data: A tuple of arrays `(x, y)` or `(x, y, sample_weight)`, or a
+            dataset of batches that can be gone through again.
         fraction: Float in (0, 1], how much of the data to use: its first
             batches.
     """
 
     def __init__(self, data, fraction: float = 1.0):
-        if isinstance(data, collections.abc.Iterator):
+        if isinstance(data, list | Iterator):
             raise ValueError(
-                "`data` must be something that can be gone through again: "
-                "arrays, a dataset, a PyDataset. "
-                f"Received: data={data!r}, an iterator"
+                "`data` must be a tuple of arrays (x, y), or batches that can "
+                "be gone through again, as a tf.data.Dataset or a PyDataset. "
+                f"Received: data of type {type(data).__name__}"
             )
         if check_positive("data_fraction", fraction) > 1:
             raise ValueError(
@@ -55,28 +56,30 @@ class Accuracy:
             return_dict=True,
         )
         model.reset_metrics()  # Those of the epoch begin at nothing.
-        for name, value in logs.items():
-            if "acc" in name:
-                return float(value)
-        raise ValueError(
-            "The model must be compiled with an accuracy, "
-            "`metrics=['accuracy']`, for retraining='accallr'. "
-            f"Received: a model that tells {', '.join(logs)}"
-        )
+        names = [name for name in logs if name.endswith(("accuracy", "acc"))]
+        if not names:
+            raise ValueError(
+                "The model must be compiled with an accuracy, "
+                "`metrics=['accuracy']`, for retraining='accallr'. "
+                f"Received: a model that tells {', '.join(logs)}"
+            )
+        accuracy = float(logs[min(names, key=len)])
+        if not np.isfinite(accuracy):
+            raise ValueError(
+                f"The accuracy on `data` must be finite. Received: {accuracy}"
+            )
+        return accuracy
 
     def _steps(self):
         if self._fraction == 1:
             return None
         try:
-            if len(self._arrays) > 1:
-                batches = math.ceil(
-                    len(keras.tree.flatten(self._arrays[0])[0]) / 32
-                )
-            else:
-                batches = len(self._arrays[0])
+            batches = len(keras.tree.flatten(self._arrays[0])[0])
         except TypeError as error:
             raise ValueError(
                 "`data_fraction` needs `data` of known length. "
                 f"Received: data_fraction={self._fraction}: {error}"
             ) from error
+        if len(self._arrays) > 1:
+            batches /= _BATCH_SIZE
         return math.ceil(self._fraction * batches)

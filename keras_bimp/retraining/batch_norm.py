@@ -1,11 +1,19 @@
 """Batch-norm statistics of a model whose weights were changed."""
 
-import keras
+import itertools
 
+import keras
+from keras import ops
+
+from keras_bimp.checks import check_integer
 from keras_bimp.slots import as_array
 
+_BATCH_SIZE = 128  # Of arrays.
 
-def recalibrate_batch_norm(model: keras.Model, data) -> int:
+
+def recalibrate_batch_norm(
+    model: keras.Model, data, steps: int | None = None
+) -> int:
     """Estimates the statistics of all batch normalisation anew from data.
 
     A pruning changes the activations, so that the moving means and variances
@@ -18,15 +26,16 @@ def recalibrate_batch_norm(model: keras.Model, data) -> int:
 
     Args:
         model: A built `keras.Model`, wrapped or not.
-        data: Batches of inputs, or of tuples whose first entry is the inputs,
-            as `fit` takes them; or an array of inputs, which is one batch.
+        data: An array of inputs or a tuple of arrays `(x, y)`, of which only
+            `x` counts; or batches of these, as `fit` takes them.
+        steps: Integer >= 1, how many batches to use. Defaults to all.
 
     Returns:
         The number of batch-normalisation layers that were recalibrated.
 
     Raises:
-        ValueError: If the model has none, or `data` has no batch. Nothing has
-            changed then.
+        ValueError: If the model has none, `data` has no batch, or `steps` is
+            less than 1. Nothing has changed then.
 
     Example:
 
@@ -54,17 +63,21 @@ def recalibrate_batch_norm(model: keras.Model, data) -> int:
             "`model` must have a `BatchNormalization` layer that is not "
             f"frozen. Received: model={model!r}"
         )
+    if steps is not None:
+        check_integer("steps", steps, minimum=1)
     momenta = [layer.momentum for layer in layers]
     before = [(v, as_array(v)) for v in model.non_trainable_variables]
-    statistics = {
-        id(v)
-        for layer in layers
-        for v in (layer.moving_mean, layer.moving_variance)
-    }
+    statistics = set()
+    for layer in layers:
+        statistics |= {id(layer.moving_mean), id(layer.moving_variance)}
     seen = 0
     done = False
     try:
-        for inputs, size in _batches(data):
+        for variable, _ in before:
+            if id(variable) in statistics:
+                # Not what it was: 0 times NaN would be NaN.
+                variable.assign(ops.zeros_like(variable.value))
+        for inputs, size in itertools.islice(_batches(data), steps):
             seen += size
             for layer in layers:
                 # The average of all so far, each weighted by its size.
@@ -86,7 +99,17 @@ def recalibrate_batch_norm(model: keras.Model, data) -> int:
 
 def _batches(data):
     """Yields pairs (inputs of a batch, its size)."""
-    single = hasattr(data, "shape")
-    for batch in [data] if single else data:
+    if isinstance(data, tuple | dict) or hasattr(data, "shape"):
+        inputs = data[0] if isinstance(data, tuple) else data
+        size = len(keras.tree.flatten(inputs)[0])
+        data = (
+            _slice(inputs, slice(i, i + _BATCH_SIZE))
+            for i in range(0, size, _BATCH_SIZE)
+        )
+    for batch in data:
         inputs = batch[0] if isinstance(batch, tuple | list) else batch
-        yield inputs, int(keras.tree.flatten(inputs)[0].shape[0])
+        yield inputs, len(keras.tree.flatten(inputs)[0])
+
+
+def _slice(inputs, part):
+    return keras.tree.map_structure(lambda array: array[part], inputs)

@@ -81,16 +81,17 @@ def callbacks(
             length.
         data: Training data for `"accallr"`, which goes through it once before
             the first pruning and once after each: a tuple of arrays `(x, y)`,
-            or batches, as for `model.evaluate`.
+            or batches, as a `tf.data.Dataset` or a `PyDataset`. Not the very
+            object that `fit` shuffles: it would come in another order.
         data_fraction: Float in (0, 1], how much of `data` to use: its first
             batches.
         rewind_to: For `"wr"`. With a pretrained model the file, `.keras` or
             `.weights.h5`, of its weights when the original training had as
-            many epochs to go as a cycle has; a `.keras` file also holds what
-            the optimizer remembered, which else starts anew. With a dense
-            phase a directory in which to keep these weights; defaults to
-            memory, one copy of the weights and the optimizer's slots (two if
-            the last cycle is longer than the others).
+            many epochs to go as a cycle has; a `.keras` file may also hold
+            what the optimizer remembered, else that stays as it is. With a
+            dense phase a directory in which to keep these weights; defaults
+            to memory, one copy of the weights and the optimizer's slots (two
+            if the last cycle is longer than the others).
         on_collapse: What to do when a pruning would leave a kernel fewer
             weights than it has output units: `"protect"`, `"raise"` or
             `"ignore"`; see `keras_bimp.select`.
@@ -137,6 +138,10 @@ def callbacks(
             "original_epochs": original_epochs,
             "dense_schedule": dense_schedule,
         }
+        if retraining != "allr":
+            given["retraining"] = retraining
+        if cycles != 1:
+            given["cycles"] = cycles
         for name, value in given.items():
             if value is not None:
                 raise ValueError(
@@ -188,6 +193,10 @@ def callbacks(
 
 
 def _check_rewind_to(rewind_to, retraining, pretrained):
+    if not isinstance(rewind_to, str | os.PathLike | None):
+        raise TypeError(
+            f"`rewind_to` must be a path. Received: rewind_to={rewind_to!r}"
+        )
     if rewind_to is not None and not retraining.rewinds:
         raise ValueError(
             "`rewind_to` is for retraining='wr' only. "

@@ -46,7 +46,7 @@ def peak_rate(optimizer, steps: int) -> tuple[float, str]:
     source = f"learning rate of {type(optimizer).__name__}"
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         source = f"largest of {type(rate).__name__} over the run"
-        peak = schedule_values(rate, start + steps)[start:].max()
+        peak = schedule_values(rate, steps, start).max()
     else:
         if isinstance(rate, keras.Variable):
             rate = as_array(rate)

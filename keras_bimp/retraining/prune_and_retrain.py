@@ -63,7 +63,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
         self._counts = self.plan.counts(self._size())
         self._check()
         self._rewinding = Rewinding(self.plan, self._rewind_to)
-        self._rewinding.read_file(self.model)
+        self._rewinding.prepare(self.model)
         self._schedule = Joined(
             [phase.schedule for phase in self.plan.phases],
             begins=[None] * len(self.plan.phases),
@@ -190,32 +190,59 @@ class PruneAndRetrain(keras.callbacks.Callback):
 
     def _begin_at(self, epoch, current):
         """Takes up a run in its midst, where `fit` has an `initial_epoch`."""
+        phases = self.plan.phases
+        if epoch > 0:
+            self._take_over(self._replaced, current)
+        for i, phase in enumerate(phases[: current + 1]):
+            # Whoever restores the masks may not restore the schedule.
+            pruned = (
+                epoch > phase.start_epoch and self._pruned() >= self._counts[i]
+            )
+            if i < current or self._schedule.begun(i) or pruned:
+                self._rewinding.forget(phase)
         try:
             self._rewinding.check(epoch, self.model)
         except ValueError:
             optimizers.uninstall(self.model.optimizer)
             raise
-        if epoch == 0:
-            return
-        before = self._replaced
-        if _same_phases(before, self._schedule) and before.begun(current):
-            # A model saved in mid-run: its schedule knows where it stood.
-            self._schedule.copy_state(before)
-            self._logs["discount"] = float(before.discounts[current])
-            return
-        missed = sum(phase.prunes for phase in self.plan.phases[:current])
+        missed = sum(
+            phase.prunes and self._pruned() < count
+            for phase, count in zip(
+                phases[:current], self._counts[:current], strict=True
+            )
+        )
         if missed:
             warnings.warn(
-                f"`fit` begins at epoch {epoch}, in "
-                f"{self.plan.phases[current].name} of the plan: the prunings "
-                f"of {missed} earlier cycles are made up for now, at once.",
+                f"`fit` begins at epoch {epoch}, in {phases[current].name} of "
+                f"the plan: the prunings of {missed} earlier cycles are made "
+                "up for now, at once.",
                 stacklevel=2,
             )
+
+    def _take_over(self, before, current):
+        """Goes on with the schedule of a model that was saved in mid-run."""
+        if not _same_phases(before, self._schedule):
+            return
+        last = max(
+            (i for i in range(len(before.begins)) if before.begun(i)),
+            default=-1,
+        )
+        # Saved in this phase, or at the end of the one before.
+        if last in (current, current - 1):
+            self._schedule.copy_state(before)
+            self._logs["discount"] = float(before.discounts[max(last, 0)])
 
     def _prune(self, phase, count):
         retraining = self.plan.retraining
         notes = self._schedule.notes
         if retraining.by_accuracy and "dense_accuracy" not in notes:
+            if self._pruned():
+                warnings.warn(
+                    "The accuracy of the dense model is not known: the "
+                    "accuracy lost is taken against that of the model as it "
+                    f"is, {self._pruned() / self._size():.2%} sparse.",
+                    stacklevel=2,
+                )
             notes["dense_accuracy"] = self._accuracy(self.model)
         pruning = prune_to(
             self._targets, count, self.model.optimizer, **self._how

@@ -28,12 +28,17 @@ class RecordLearningRate(keras.callbacks.Callback):
     `BackupAndRestore` takes up, keeps the epochs before.
 
     With a learning rate that is a number, which callbacks may change, it is
-    read after every execution of the train step, for which a GPU must wait:
-    `steps_per_execution` makes these fewer. A schedule costs nothing.
+    read after every execution of the train step, for which a GPU must wait and
+    JAX must bring all variables up to date: `steps_per_execution` makes these
+    fewer. A schedule costs nothing per step.
 
     Args:
         filepath: Where to keep the record, written after every epoch and read
             if it exists. Defaults to in memory only.
+
+    Raises:
+        ValueError: If `filepath` is a file of something else, or, when `fit`
+            begins, the model is compiled with a `MultiOptimizer`.
 
     Example:
 
@@ -80,14 +85,19 @@ class RecordLearningRate(keras.callbacks.Callback):
         if self._first:
             self._epochs = self._epochs[:epoch]
         self._first = False
-        self._begin = self._read = step_count(self._optimizer())
+        optimizer = self._optimizer()
+        self._begin = self._read = step_count(optimizer)
         self._rates = []
+        self._follows_schedule = isinstance(
+            optimizer._learning_rate,
+            keras.optimizers.schedules.LearningRateSchedule,
+        )
 
     def on_train_batch_end(self, batch, logs=None):
+        if self._follows_schedule:
+            return
         optimizer = self._optimizer()
         rate = optimizer._learning_rate
-        if _is_schedule(rate):
-            return
         count = step_count(optimizer)
         rate = as_array(rate) if isinstance(rate, keras.Variable) else rate()
         self._rates += [float(rate)] * (count - self._read)
@@ -95,11 +105,11 @@ class RecordLearningRate(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         optimizer = self._optimizer()
-        schedule = optimizer._learning_rate
-        if _is_schedule(schedule):
-            end = step_count(optimizer)
-            if end > self._begin:
-                self._rates = schedule_values(schedule, end)[self._begin :]
+        steps = step_count(optimizer) - self._begin
+        if self._follows_schedule and steps:
+            self._rates = schedule_values(
+                optimizer._learning_rate, steps, self._begin
+            )
         self._epochs.append(np.asarray(self._rates, dtype="float64"))
         if self.filepath is not None:
             self._save()
@@ -123,7 +133,3 @@ class RecordLearningRate(keras.callbacks.Callback):
             )
         ends = np.cumsum(arrays["iterations"])
         return np.split(arrays["rates"], ends[:-1])
-
-
-def _is_schedule(rate):
-    return isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)

@@ -4,16 +4,16 @@ import os
 import pathlib
 
 import keras
-import numpy as np
 
 from keras_bimp.masking import MaskedModel
 from keras_bimp.masking import masked_layers
 from keras_bimp.retraining.files import read_arrays
 from keras_bimp.retraining.files import write_arrays
+from keras_bimp.retraining.optimizers import step_count
 from keras_bimp.slots import all_slots
 from keras_bimp.slots import as_array
 from keras_bimp.slots import innermost
-from keras_bimp.slots import slots
+from keras_bimp.slots import leaves
 from keras_bimp.slots import zero_pruned
 
 
@@ -30,42 +30,43 @@ class Rewinding:
     """
 
     def __init__(self, plan, rewind_to: str | os.PathLike | None):
-        self._phases = [
-            phase
-            for phase in plan.phases
-            if plan.retraining.rewinds and phase.prunes
-        ]
         self._file = rewind_to if is_file_name(rewind_to) else None
         self._snapshots = Snapshots(None if self._file else rewind_to)
         # Cycles of the same length share what they rewind to.
         self._moments = {
             phase.name: "file" if self._file else plan.rewind_epoch(phase)
-            for phase in self._phases
+            for phase in plan.phases
+            if plan.retraining.rewinds and phase.prunes
         }
 
-    def read_file(self, model: keras.Model) -> None:
-        """Reads the file, if there is one.
+    def prepare(self, model: keras.Model) -> None:
+        """Reads the file, or makes the directory, if there is one.
 
         Raises:
-            ValueError: If it is no file of this model.
+            ValueError: If it is no file of this model, or no directory.
         """
         if self._file:
             self._snapshots.keep_file("file", self._file, model)
+        else:
+            self._snapshots.make_directory()
+
+    def forget(self, phase) -> None:
+        """Says that `phase` has rewound already, in a run before."""
+        self._moments.pop(phase.name, None)
 
     def check(self, epoch: int, model: keras.Model) -> None:
         """Raises ValueError if a `fit` from `epoch` on could not rewind."""
         if self._file:
             return
-        for phase in self._phases:
-            moment = self._moments[phase.name]
-            if phase.start_epoch < epoch or moment >= epoch:
+        for name, moment in self._moments.items():
+            if moment >= epoch:
                 continue
             if moment not in self._snapshots:
                 raise ValueError(
-                    f"{phase.name} rewinds to the weights after {moment} "
-                    f"epochs, but `fit` begins at epoch {epoch}. Pass "
-                    "`rewind_to=` the directory in which the run before kept "
-                    "them, or a file of them. Received: rewind_to="
+                    f"{name} rewinds to the weights after {moment} epochs, "
+                    f"but `fit` begins at epoch {epoch}. Pass `rewind_to=` "
+                    "the directory in which the run before kept them, or a "
+                    f"file of them. Received: rewind_to="
                     f"{self._snapshots.directory}"
                 )
             self._snapshots.check(moment, model)
@@ -102,7 +103,9 @@ class Snapshots:
     """Keeps the variables of a model at some moments, and brings them back.
 
     These are its weights, except for masks, and what the optimizer remembers
-    of them. The optimizer's iteration count and learning rate go on.
+    of them: momenta, moments, averages. The optimizer's iteration count and
+    learning rate go on. Where nothing is remembered, before the first step or
+    in a file without an optimizer, it goes on with what it remembers now.
 
     Args:
         directory: Where to keep them, one file each. Defaults to memory.
@@ -117,10 +120,28 @@ class Snapshots:
             self.directory is not None and self._path(key).exists()
         )
 
+    def make_directory(self) -> None:
+        """Makes the directory, if there is to be one.
+
+        Raises:
+            ValueError: If it cannot be made or written to.
+        """
+        if self.directory is None:
+            return
+        try:
+            write_arrays(self._path("test"), {})
+            self._path("test").unlink()
+        except OSError as error:
+            raise ValueError(
+                "`rewind_to` must be a directory that can be written to. "
+                f"Received: rewind_to={self.directory}: {error}"
+            ) from error
+
     def keep(self, key, model: keras.Model) -> None:
         """Keeps what `model` is now, as `key`."""
-        # An optimizer that is not built yet remembers nothing.
-        variables = [*_weights(model), *all_slots(model.optimizer)]
+        variables = _weights(model)
+        if step_count(model.optimizer):
+            variables += all_slots(model.optimizer)
         arrays = [as_array(v) for v in variables]
         if self.directory is None:
             self._in_memory[key] = arrays
@@ -140,13 +161,15 @@ class Snapshots:
     def restore(self, key, model: keras.Model) -> None:
         """Brings back to `model` what was kept as `key`."""
         arrays = self._arrays(key)
-        if len(arrays) == len(_weights(model)):
-            arrays = [*arrays, *_nothing_remembered(model)]
-        variables = [*_weights(model), *all_slots(model.optimizer)]
+        variables = _weights(model)
+        if len(arrays) > len(variables):
+            variables += all_slots(model.optimizer)
         for variable, array in zip(variables, arrays, strict=True):
             if array.dtype.kind == "V":  # NumPy's files do not know bfloat16.
                 array = array.view(as_array(variable).dtype)
             variable.assign(array)
+        if len(arrays) == len(_weights(model)):
+            _average_from_here(model.optimizer)
 
     def check(self, key, model: keras.Model) -> None:
         """Raises ValueError if what is kept as `key` is not of this model."""
@@ -178,17 +201,16 @@ def _weights(model):
     return [weight for weight in model.weights if id(weight) not in masks]
 
 
-def _nothing_remembered(model):
-    """What an optimizer that is new remembers of the weights."""
-    starts = {
-        id(slot): start
-        for pairs in slots(model.optimizer, model.trainable_variables)
-        for slot, start in pairs
-    }
-    return [
-        np.full_like(as_array(v), starts.get(id(v), 0.0))
-        for v in all_slots(model.optimizer)
-    ]
+def _average_from_here(optimizer):
+    """Lets moving averages of weights begin at what the weights are now."""
+    for leaf in leaves(optimizer):
+        if leaf.built and leaf.use_ema:
+            for variable, average in zip(
+                leaf._trainable_variables,
+                leaf._model_variables_moving_average,
+                strict=True,
+            ):
+                average.assign(variable.value)
 
 
 def _read_file(path, model):

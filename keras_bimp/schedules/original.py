@@ -63,13 +63,34 @@ def _has_values(original):
     )
 
 
-def schedule_values(schedule, steps: int) -> np.ndarray:
-    """The rates of any Keras schedule over `steps` iterations, in float64."""
+def schedule_values(schedule, steps: int, start: int = 0) -> np.ndarray:
+    """The rates of any Keras schedule over some iterations.
+
+    Args:
+        schedule: A `LearningRateSchedule`.
+        steps: Integer >= 1, the number of iterations.
+        start: Integer >= 0, the first of them.
+
+    Returns:
+        A float64 array of `steps` rates.
+
+    Raises:
+        TypeError: If `steps` is not an integer.
+        ValueError: If `steps` is less than 1.
+
+    Example:
+
+    >>> schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 4, 0.0)
+    >>> keras_bimp.schedules.schedule_values(schedule, steps=2, start=1)
+    array([0.75, 0.5 ])
+    """
     steps = check_integer("steps", steps, minimum=1)
     if isinstance(schedule, Schedule):
-        values = schedule.values()[:steps]
+        values = schedule.values()[start : start + steps]
+        if not len(values):
+            values = schedule.values()[-1:]
         return np.pad(values, (0, steps - len(values)), mode="edge")
-    iterations = ops.arange(steps)
+    iterations = start + ops.arange(steps)
     # TensorFlow would warn of tracing what it traces once for each schedule.
     logger = logging.getLogger("tensorflow")
     level = logger.level

@@ -1,5 +1,6 @@
 """A picture of several schedules."""
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 
 from keras_bimp.schedules.schedule import Schedule
@@ -15,6 +16,10 @@ def plot(schedules, ax=None):
 
     Returns:
         The axes.
+
+    Raises:
+        TypeError: If one is no schedule of this package.
+        ValueError: If there is none.
 
     Example:
 
@@ -32,8 +37,15 @@ def plot(schedules, ax=None):
         schedules = [schedules]
     if isinstance(schedules, Mapping):
         labelled = list(schedules.items())
-    else:
+    elif isinstance(schedules, Iterable):
         labelled = [(type(s).__name__, s) for s in schedules]
+    else:
+        labelled = [(type(schedules).__name__, schedules)]
+    if not labelled:
+        raise ValueError(
+            "`schedules` must hold at least one schedule. "
+            f"Received: schedules={schedules!r}"
+        )
     for label, schedule in labelled:
         if not isinstance(schedule, Schedule):
             raise TypeError(
@@ -43,6 +55,5 @@ def plot(schedules, ax=None):
             )
     for label, schedule in labelled:
         ax = schedule.plot(ax, label=label)
-    if ax is not None:
-        ax.legend()
+    ax.legend()
     return ax
