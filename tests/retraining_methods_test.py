@@ -1,5 +1,7 @@
 """Every way to retrain, through a real `fit`."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -75,8 +77,14 @@ def test_rates_inside_the_compiled_step_are_the_plans(variant, retraining):
     assert (rates > -1).sum() == len(updates)
 
 
-@pytest.mark.parametrize("retraining", RETRAINING)
-def test_saved_in_mid_cycle_it_goes_on_as_if_undisturbed(tmp_path, retraining):
+@pytest.mark.parametrize(
+    ("saved_after", "retraining"),
+    # In mid-cycle; and between two cycles, where there is something to know.
+    [(4, name) for name in RETRAINING] + [(6, "wr"), (6, "accallr")],
+)
+def test_saved_in_mid_run_it_goes_on_as_if_undisturbed(
+    tmp_path, saved_after, retraining
+):
     kept = {"rewind_to": tmp_path / "kept"} if retraining == "wr" else {}
 
     def ours():
@@ -91,7 +99,7 @@ def test_saved_in_mid_cycle_it_goes_on_as_if_undisturbed(tmp_path, retraining):
 
     undisturbed = wrapped(RecordingSGD(0.1, momentum=0.9))
     (callback,) = ours()
-    save = SaveAfter(4, tmp_path / "model.keras")
+    save = SaveAfter(saved_after, tmp_path / "model.keras")
     history = fit(undisturbed, 9, [callback, save]).history
     expected = callback.plan.values()
     np.testing.assert_allclose(
@@ -101,17 +109,62 @@ def test_saved_in_mid_cycle_it_goes_on_as_if_undisturbed(tmp_path, retraining):
         atol=1e-9,
     )
     model = keras.models.load_model(save.path)
-    assert int(model.optimizer.iterations) == 4 * STEPS
+    assert int(model.optimizer.iterations) == saved_after * STEPS
     (again,) = ours()
-    rest = fit(model, 9, [again], initial_epoch=4).history
+    rest = fit(model, 9, [again], initial_epoch=saved_after).history
     np.testing.assert_array_equal(again.plan.values(), expected)
-    assert rest["loss"] == history["loss"][4:]
+    assert rest["loss"] == history["loss"][saved_after:]
     for theirs, mine in zip(
         undisturbed.weights + undisturbed.optimizer.variables,
         model.weights + model.optimizer.variables,
         strict=True,
     ):
         np.testing.assert_array_equal(theirs.numpy(), mine.numpy())
+
+
+def test_every_name_has_the_rates_of_its_formula():
+    # 40 iterations at 0.4, then 20 at 0.1: T = 6 epochs, T_rt = 3.
+    original = np.repeat([0.4, 0.1], [40, 20])
+    k = np.arange(27)
+    ramp = 0.4 * (1 - np.cos(np.pi * np.arange(3) / 3)) / 2
+    line = np.concatenate([ramp, 0.4 * (1 - k / 27)])
+    cosine = np.concatenate([ramp, 0.1 + 0.15 * (1 + np.cos(np.pi * k / 27))])
+    expected = {
+        "ft": [0.1] * 30,
+        "lrw": [0.4] * 10 + [0.1] * 20,
+        "wr": [0.4] * 10 + [0.1] * 20,
+        "slr": [*ramp, *[0.4] * 18, *[0.1] * 9],
+        "clr": cosine,
+        "llr": line,
+        "constant": [0.4] * 30,
+        "stepped": [0.4] * 20 + [0.1] * 10,
+        "cosine": 0.2 * (1 + np.cos(np.pi * np.arange(30) / 30)),
+        "linear": 0.4 * (1 - np.arange(30) / 30),
+    }
+    adaptive = {"allr", "accallr", "allr_d1", "allr_d2"}
+    assert set(expected) | adaptive == set(RETRAINING)
+    for name in RETRAINING:
+        plan = keras_bimp.Plan.bimp(
+            0.9,
+            epochs=3,
+            steps_per_epoch=10,
+            dense_epochs=0,
+            peak=0.4,
+            retraining=name,
+            original=original,
+            original_epochs=6,
+        )
+        factor = 1.0
+        if name in adaptive:
+            factor = 0.5
+            plan.phases[0].discount.assign(factor)
+        np.testing.assert_allclose(
+            plan.values(),
+            factor * np.asarray(expected.get(name, line)),
+            rtol=1e-12,
+            atol=1e-15,
+            err_msg=name,
+        )
 
 
 def first_peaks(retraining, **kwargs):
@@ -182,24 +235,43 @@ def test_accallr_looks_at_the_accuracy_lost():
 
 
 def test_accallr_of_part_of_the_data():
-    calls = []
+    x, y = data()
 
-    class Data(keras.utils.PyDataset):
-        def __len__(self):
-            return 8
+    def discount(part, fraction):
+        ours = callbacks(
+            "accallr",
+            dense_epochs=4,
+            original_epochs=1000,
+            data=part,
+            data_fraction=fraction,
+        )
+        return fit(wrapped(), 5, ours).history["discount"][-1]
 
-        def __getitem__(self, index):
-            calls.append(index)
-            x, y = data()
-            return x[index * 8 :][:8], y[index * 8 :][:8]
+    # Half of 64 samples; 3 (of 2.4) batches of 8.
+    whole = discount((x, y), 1.0)
+    half = discount((x[:32], y[:32]), 1.0)
+    assert discount((x, y), 0.5) == half != whole
+    assert discount(Batches(8), 0.3) == discount((x[:24], y[:24]), 1.0)
 
-    ours = callbacks("accallr", dense_epochs=1, data=Data(), data_fraction=0.3)
-    fit(wrapped(), 2, ours)
-    # One batch to see that it works; three (of 2.4) before and after.
-    # Keras looks at the first batch, and reads ahead.
-    assert set(calls) <= {0, 1, 2, 3, 4, 5}
-    metrics = fit(wrapped(), 2).history["accuracy"]
-    assert all(0 <= accuracy <= 1 for accuracy in metrics)
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def __len__(self):
+        return 64 // self.size
+
+    def __getitem__(self, index):
+        part = slice(index * self.size, (index + 1) * self.size)
+        return tuple(array[part] for array in data())
+
+
+def test_accallr_warns_where_the_dense_model_is_not_known():
+    model = wrapped()
+    keras_bimp.prune(model, 0.5)
+    with pytest.warns(UserWarning, match="as it is, 50.00% sparse"):
+        fit(model, 3, callbacks("accallr", dense_epochs=1))
 
 
 def test_accallr_leaves_the_metrics_of_the_epoch_alone():
@@ -238,6 +310,14 @@ def test_schedules_classes_and_partial_arguments_as_retraining():
     }  # fmt: skip
     dense = schedules.Linear(0.1, 30).values()
     for retraining, expected in (
+        (
+            functools.partial(schedules.Cosine, peak=0.03),
+            schedules.Cosine(0.03, 30),
+        ),
+        (
+            functools.partial(schedules.SLR, [0.3, 0.1], warmup=0.5),
+            schedules.SLR([0.3, 0.1], 30, warmup=0.5),
+        ),
         (schedules.CLR, schedules.CLR(dense, 30)),
         (schedules.LLR(0.3, 30), schedules.LLR(0.3, 30)),
         (lambda steps: schedules.Cosine(0.2, steps), schedules.Cosine(0.2, 30)),
@@ -266,12 +346,12 @@ def test_schedules_classes_and_partial_arguments_as_retraining():
 )
 def test_fit_refuses_what_cannot_be_planned(retraining, arguments, text):
     model = wrapped()
-    before = [v.numpy() for v in model.variables + model.optimizer.variables]
+    before = [v.numpy() for v in model.variables]
     rate = model.optimizer._learning_rate
     with pytest.raises(ValueError, match=text):
         fit(model, 5, callbacks(retraining, **arguments))
     assert model.optimizer._learning_rate is rate
-    for old, new in zip(before, model.variables, strict=False):
+    for old, new in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, new.numpy())
 
 
@@ -280,6 +360,8 @@ def test_fit_refuses_what_cannot_be_planned(retraining, arguments, text):
     [
         ({"retraining": "accallr", "data": None}, "`data` must be given"),
         ({"data": iter([])}, "gone through again"),
+        ({"data": [data()]}, "gone through again"),
+        ({"data": data()[:1]}, "a tuple of 1"),
         ({"data_fraction": 0.0}, "`data_fraction`"),
         ({"data_fraction": 1.5}, "`data_fraction`"),
         ({"cycles": "rendas"}, "'renda'"),

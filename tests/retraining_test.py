@@ -525,8 +525,10 @@ def test_a_plan_in_place_of_a_target():
     )
     with pytest.raises(ValueError, match="epochs=5 in `fit`, 4 in the plan"):
         fit(model, 5, keras_bimp.callbacks(plan, verbose=0))
-    with pytest.raises(ValueError, match="together with a `Plan`"):
-        keras_bimp.callbacks(plan, dense_epochs=2)
+    also = {"dense_epochs": 2, "cycles": 2, "retraining": "ft"}
+    for name, value in also.items():
+        with pytest.raises(ValueError, match=f"`{name}` must not .* a `Plan`"):
+            keras_bimp.callbacks(plan, **{name: value})
 
 
 def test_printed_plan_and_prunings(capsys):

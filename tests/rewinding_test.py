@@ -118,11 +118,37 @@ def test_every_cycle_rewinds_to_its_own_length_before_the_end():
 def test_the_first_epoch_begins_with_an_optimizer_that_knows_nothing():
     model = wrapped()
     look = Look()
-    fit(model, 4, [*wr(dense_epochs=2), look])
+    trained = {}
+
+    class Trained(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            trained[epoch] = state(self.model)
+
+    fit(model, 4, [*wr(dense_epochs=2), look, Trained()])
     weights = len(look.states[0])
-    after = look.states[2]
-    assert_rewound(look.states[0], after[:weights], look.masks)
-    assert all((slot == 0).all() for slot in after[weights:])
+    assert weights < len(look.states[2])
+    assert_rewound(look.states[0], look.states[2][:weights], look.masks)
+    # So it goes on with what it knows.
+    assert_rewound(trained[1][weights:], look.states[2][weights:], look.masks)
+
+
+def test_moving_averages_begin_anew_where_there_are_none():
+    # Keras puts the averages into the weights at the end of `fit`.
+    model = wrapped(keras.optimizers.SGD(0.1, use_ema=True))
+    look = Look()
+    fit(model, 6, [*wr(dense_epochs=3), look])
+    before = np.linalg.norm(look.states[5][0])
+    after = np.linalg.norm(kernels_and_masks(model)[0][0])
+    assert 0.8 < after / before < 1.2
+
+
+def test_an_optimizer_without_slots_keeps_its_count():
+    plain = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(3, use_bias=False)]
+    )
+    model = wrapped(keras.optimizers.SGD(0.1), model=plain)
+    fit(model, 6, wr(dense_epochs=4, cycles=2, target_sparsity=0.5))
+    assert int(model.optimizer.iterations) == 6 * 4
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
@@ -154,9 +180,8 @@ def test_a_pretrained_model_rewinds_to_a_file(
     fit(model, 2, [*ours, look])
     after = look.states[0]
     if suffix == ".weights.h5" or not compiled:
-        momenta = [np.zeros_like(momentum) for momentum in momenta]
-        # An optimizer that is not built remembers nothing in any case.
-        momenta = momenta[: len(after) - len(weights)]
+        # No memory in the file: it is that of the trained weights, if any.
+        momenta = before[len(weights) :]
     assert_rewound([*weights, *momenta], after, look.masks)
     assert not np.array_equal(before[0], after[0])
 
@@ -200,6 +225,50 @@ def test_a_run_that_goes_on_without_what_it_kept_is_refused(tmp_path):
             wr(dense_epochs=4, cycles=2, rewind_to=wrong),
             initial_epoch=4,
         )
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_taken_up_without_its_schedule_it_does_not_rewind_again(tmp_path, kept):
+    """As with `BackupAndRestore`: weights and slots, but a new schedule."""
+    arguments = {"dense_epochs": 4, "rewind_to": tmp_path if kept else None}
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 5:
+                raise RuntimeError("power cut")
+
+    def start(*more):
+        model = wrapped(keras.optimizers.SGD(0.1, momentum=0.9))
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        look = Look()
+        fit(model, 8, [*wr(**arguments), look, backup, *more])
+        return look.states
+
+    undisturbed = wrapped(keras.optimizers.SGD(0.1, momentum=0.9))
+    look = Look()
+    fit(undisturbed, 8, [*wr(**arguments), look])
+    with pytest.raises(RuntimeError, match="power cut"):
+        start(Stop())
+    states = start()
+    assert min(states) == 6
+    for old, new in zip(look.states[6], states[6], strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_pruning_that_is_made_up_for_needs_what_was_kept():
+    with pytest.raises(ValueError, match="after 0 epochs, but `fit` begins at"):
+        fit(wrapped(), 8, wr(dense_epochs=4), initial_epoch=5)
+
+
+def test_a_directory_that_cannot_be_written_to(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("in the way")
+    model = wrapped()
+    with pytest.raises(ValueError, match="directory that can be written to"):
+        fit(model, 4, wr(dense_epochs=2, rewind_to=path))
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.1)
+    with pytest.raises(TypeError, match="`rewind_to` must be a path"):
+        wr(dense_epochs=2, rewind_to=5)
 
 
 def test_bfloat16_weights_survive_the_directory(tmp_path):

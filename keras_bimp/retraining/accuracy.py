@@ -1,14 +1,13 @@
 """The accuracy that AccALLR measures around a pruning."""
 
 import math
+import operator
 from collections.abc import Iterator
 
 import keras
 import numpy as np
 
 from keras_bimp.checks import check_positive
-
-_BATCH_SIZE = 32  # Keras' default for arrays.
 
 
 class Accuracy:
@@ -28,33 +27,37 @@ class Accuracy:
                 "be gone through again, as a tf.data.Dataset or a PyDataset. "
                 f"Received: data of type {type(data).__name__}"
             )
+        if isinstance(data, tuple) and len(data) not in (2, 3):
+            raise ValueError(
+                "`data` must be (x, y) or (x, y, sample_weight) if it is a "
+                f"tuple. Received: a tuple of {len(data)}"
+            )
         if check_positive("data_fraction", fraction) > 1:
             raise ValueError(
                 "`data_fraction` must be in (0, 1]. "
                 f"Received: data_fraction={fraction}"
             )
-        self._arrays = data if isinstance(data, tuple) else (data,)
+        self._data = data
         self._fraction = fraction
 
     def check(self, model: keras.Model) -> None:
         """Raises ValueError if the model tells no accuracy of the data."""
-        self._steps()
-        self._evaluate(model, steps=1)
+        self._size()
+        self._evaluate(model, 1)
 
     def __call__(self, model: keras.Model) -> float:
         """Returns the accuracy of `model`, a float in [0, 1]."""
-        return self._evaluate(model, self._steps())
+        return self._evaluate(model, self._size())
 
-    def _evaluate(self, model, steps):
-        x, y, sample_weight, *_ = (*self._arrays, None, None)
-        logs = model.evaluate(
-            x,
-            y,
-            sample_weight=sample_weight,
-            steps=steps,
-            verbose=0,
-            return_dict=True,
-        )
+    def _evaluate(self, model, size):
+        """Evaluates on as many samples of arrays, or batches of a dataset."""
+        if isinstance(self._data, tuple):
+            first = operator.itemgetter(slice(size))
+            part = keras.tree.map_structure(first, self._data)
+            given = dict(zip(("x", "y", "sample_weight"), part, strict=False))
+        else:
+            given = {"x": self._data, "steps": size}
+        logs = model.evaluate(**given, verbose=0, return_dict=True)
         model.reset_metrics()  # Those of the epoch begin at nothing.
         names = [name for name in logs if name.endswith(("accuracy", "acc"))]
         if not names:
@@ -70,16 +73,16 @@ class Accuracy:
             )
         return accuracy
 
-    def _steps(self):
+    def _size(self):
         if self._fraction == 1:
             return None
+        counted = self._data
+        if isinstance(counted, tuple):
+            counted = keras.tree.flatten(counted)[0]
         try:
-            batches = len(keras.tree.flatten(self._arrays[0])[0])
+            return math.ceil(self._fraction * len(counted))
         except TypeError as error:
             raise ValueError(
                 "`data_fraction` needs `data` of known length. "
                 f"Received: data_fraction={self._fraction}: {error}"
             ) from error
-        if len(self._arrays) > 1:
-            batches /= _BATCH_SIZE
-        return math.ceil(self._fraction * batches)

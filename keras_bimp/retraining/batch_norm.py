@@ -1,6 +1,7 @@
 """Batch-norm statistics of a model whose weights were changed."""
 
 import itertools
+import operator
 
 import keras
 from keras import ops
@@ -100,16 +101,14 @@ def recalibrate_batch_norm(
 def _batches(data):
     """Yields pairs (inputs of a batch, its size)."""
     if isinstance(data, tuple | dict) or hasattr(data, "shape"):
-        inputs = data[0] if isinstance(data, tuple) else data
-        size = len(keras.tree.flatten(inputs)[0])
-        data = (
-            _slice(inputs, slice(i, i + _BATCH_SIZE))
-            for i in range(0, size, _BATCH_SIZE)
-        )
+        data = _split(data[0] if isinstance(data, tuple) else data)
     for batch in data:
         inputs = batch[0] if isinstance(batch, tuple | list) else batch
         yield inputs, len(keras.tree.flatten(inputs)[0])
 
 
-def _slice(inputs, part):
-    return keras.tree.map_structure(lambda array: array[part], inputs)
+def _split(arrays):
+    """Yields batches of arrays, which may be nested."""
+    for begin in range(0, len(keras.tree.flatten(arrays)[0]), _BATCH_SIZE):
+        part = slice(begin, begin + _BATCH_SIZE)
+        yield keras.tree.map_structure(operator.itemgetter(part), arrays)
