@@ -258,9 +258,14 @@ class Plan:
         return phase.epochs * self.steps_per_epoch
 
     def rewind_epoch(self, phase: Phase) -> int | None:
-        """How many epochs of the dense phase `phase` rewinds to the end of.
+        """The moment of the dense phase whose weights a cycle rewinds to.
 
-        `None` if it does not rewind, or if the plan has no dense phase.
+        Args:
+            phase: One of `phases`.
+
+        Returns:
+            As many epochs after the beginning; `None` if the cycle does not
+            rewind, or the plan has no dense phase.
         """
         dense = self.phases[0]
         if not self.retraining.rewinds or not phase.prunes or dense.prunes:

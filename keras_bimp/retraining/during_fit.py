@@ -91,7 +91,8 @@ def callbacks(
             what the optimizer remembered, else that stays as it is. With a
             dense phase a directory in which to keep these weights; defaults
             to memory, one copy of the weights and the optimizer's slots (two
-            if the last cycle is longer than the others).
+            if the last cycle is longer than the others). A run that is to go
+            on after a kill needs the directory.
         on_collapse: What to do when a pruning would leave a kernel fewer
             weights than it has output units: `"protect"`, `"raise"` or
             `"ignore"`; see `keras_bimp.select`.
