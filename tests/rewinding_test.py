@@ -137,6 +137,11 @@ def test_moving_averages_begin_anew_where_there_are_none():
     model = wrapped(keras.optimizers.SGD(0.1, use_ema=True))
     look = Look()
     fit(model, 6, [*wr(dense_epochs=3), look])
+    # The averages of the two kernels, two biases, scale and offset.
+    averages = look.states[3][-6:]
+    weights = [w for w in look.states[3][:-6] if w.shape != ()]
+    for average in averages:
+        assert any(np.array_equal(average, weight) for weight in weights)
     before = np.linalg.norm(look.states[5][0])
     after = np.linalg.norm(kernels_and_masks(model)[0][0])
     assert 0.8 < after / before < 1.2
@@ -175,6 +180,11 @@ def test_a_pretrained_model_rewinds_to_a_file(
     if not built:
         compile_model(model)
     before = state(model)
+    expected = keras_bimp.select(
+        [kernel for kernel, _ in kernels_and_masks(model)],
+        0.75,
+        on_collapse="protect",
+    )
     look = Look()
     ours = wr(dense_epochs=0, original=[0.1] * 20, rewind_to=path)
     fit(model, 2, [*ours, look])
@@ -184,6 +194,9 @@ def test_a_pretrained_model_rewinds_to_a_file(
         momenta = before[len(weights) :]
     assert_rewound([*weights, *momenta], after, look.masks)
     assert not np.array_equal(before[0], after[0])
+    # It was the trained weights that were ranked, not those of the file.
+    for mask, other in zip(look.masks, expected, strict=True):
+        np.testing.assert_array_equal(mask, other)
 
 
 def test_a_file_of_another_model_is_refused(tmp_path):
