@@ -125,9 +125,11 @@ def test_the_first_epoch_begins_with_an_optimizer_that_knows_nothing():
             trained[epoch] = state(self.model)
 
     fit(model, 4, [*wr(dense_epochs=2), look, Trained()])
-    weights = len(look.states[0])
+    weights = len(model.weights) - len(look.masks)
     assert weights < len(look.states[2])
-    assert_rewound(look.states[0], look.states[2][:weights], look.masks)
+    assert_rewound(
+        look.states[0][:weights], look.states[2][:weights], look.masks
+    )
     # So it goes on with what it knows.
     assert_rewound(trained[1][weights:], look.states[2][weights:], look.masks)
 
@@ -192,6 +194,8 @@ def test_a_pretrained_model_rewinds_to_a_file(
     if suffix == ".weights.h5" or not compiled:
         # No memory in the file: it is that of the trained weights, if any.
         momenta = before[len(weights) :]
+        # One that is not built yet is built before or after, by the backend.
+        after = after[: len(weights) + len(momenta)]
     assert_rewound([*weights, *momenta], after, look.masks)
     assert not np.array_equal(before[0], after[0])
     # It was the trained weights that were ranked, not those of the file.

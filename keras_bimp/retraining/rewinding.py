@@ -210,7 +210,8 @@ def _average_from_here(optimizer):
                 leaf._model_variables_moving_average,
                 strict=True,
             ):
-                average.assign(variable.value)
+                # A copy: JAX donates each buffer once.
+                average.assign(as_array(variable))
 
 
 def _read_file(path, model):
