@@ -35,7 +35,9 @@ import keras_bimp
 FLAGS = flags.FLAGS
 flags.DEFINE_list("method", ["bimp"], "Any of dense, one-shot, bimp.")
 flags.DEFINE_list(
-    "retraining", ["allr"], "How one-shot retrains (bimp: ALLR): ft, llr, allr."
+    "retraining",
+    ["allr"],
+    "How one-shot retrains (bimp: ALLR): ft, slr, allr...",
 )
 flags.DEFINE_list("target_sparsity", ["0.9"], "Fractions to prune.")
 flags.DEFINE_list("seed", ["0"], "Random seeds.")

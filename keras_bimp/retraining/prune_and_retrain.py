@@ -267,10 +267,12 @@ class PruneAndRetrain(keras.callbacks.Callback):
 
     def _report(self, phase, pruning, discount):
         left = sum(pruning.counts.values())
+        adapts = self.plan.retraining.formula
         self._print(
             f"{phase.name}: pruned to {1 - left / self._size():.2%}, "
             f"{left:,} of {self._size():,} weights left, "
-            f"norm drop {pruning.norm_drop:.3f}, discount {discount:.3f}"
+            f"norm drop {pruning.norm_drop:.3f}"
+            + (f", discount {discount:.3f}" if adapts else "")
         )
         if pruning.protected:
             names = ", ".join(
