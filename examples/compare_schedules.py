@@ -8,7 +8,7 @@ pretraining.
 
 A run that is finished is a line of `results.csv` in `--output_dir` and is not
 run again: stop whenever you like, start again, ask for more. At the end come a
-table of all finished runs, in `results.md` too, and `schedules.png`.
+table of the runs that were asked for, in `results.md` too, and `schedules.png`.
 """
 
 import csv

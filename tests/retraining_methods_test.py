@@ -192,11 +192,6 @@ def test_the_ablations_look_at_one_factor_each():
     assert max(change) < 0.04
 
 
-def accuracy_at(model):
-    x, y = data()
-    return model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"]
-
-
 def test_accallr_looks_at_the_accuracy_lost():
     model = wrapped(RecordingSGD(0.1, momentum=0.9))
     measured = []
