@@ -3,6 +3,7 @@
 from keras_bimp import masking
 from keras_bimp import metrics
 from keras_bimp import schedules
+from keras_bimp import selection
 from keras_bimp import sparsity
 from keras_bimp.exporting import export
 from keras_bimp.masking import Masked
@@ -33,6 +34,7 @@ __all__ = [
     "recalibrate_batch_norm",
     "schedules",
     "select",
+    "selection",
     "sparsity",
     "strip",
     "wrap",

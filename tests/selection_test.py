@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from keras_bimp import select
+from keras_bimp.selection import Layout
 
 
 def oracle(kernels, sparsity, masks):
@@ -115,10 +116,13 @@ def test_protect_keeps_one_weight_per_output_unit_and_the_total():
 
 
 def test_protect_takes_the_units_it_is_told():
-    protected = select(
-        uneven(), 0.9, on_collapse="protect", output_units=[2, 5]
-    )
-    assert [int(m.sum()) for m in protected] == [2, 23]
+    layouts = [Layout((1,), (0,)), Layout((0,), (1,))]
+    kernels = [uneven()[0][:2].T, uneven()[1]]
+    protected = select(kernels, 0.9, on_collapse="protect", layouts=layouts)
+    assert [int(m.sum()) for m in protected] == [5, 16]
+    layouts = [Layout((0,), (1,)), Layout((0,), (1,))]
+    protected = select(kernels, 0.9, on_collapse="protect", layouts=layouts)
+    assert [int(m.sum()) for m in protected] == [2, 19]
 
 
 def test_protect_repeats_until_no_kernel_is_below_its_floor():
@@ -134,7 +138,7 @@ def test_protect_repeats_until_no_kernel_is_below_its_floor():
 
 
 def test_raise_names_the_kernel():
-    with pytest.raises(ValueError, match="kernel 0 0 weights"):
+    with pytest.raises(ValueError, match="0 in kernel 0"):
         select(uneven(), 0.9, on_collapse="raise")
 
 

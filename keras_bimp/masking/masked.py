@@ -31,6 +31,7 @@ class Masked(keras.layers.Wrapper):
         filters: Which layers inside to mask: a regex or list of regexes
             searched in the layer's name and path, or a callable layer -> bool.
             Defaults to all.
+        exclude: Which of them not to mask, said in the same way.
         masks: Initial masks: `"ones"` or `"nonzero"`, which freezes the zeros
             that the kernels have today.
         indices: Positions in `layer.weights` of the kernels to mask, instead
@@ -56,6 +57,7 @@ class Masked(keras.layers.Wrapper):
         filters=None,
         masks: str = "ones",
         indices: list[int] | None = None,
+        exclude=None,
         **kwargs,
     ):
         # `autocast=False`: each inner layer casts by its own policy.
@@ -70,6 +72,7 @@ class Masked(keras.layers.Wrapper):
         check_choice("masks", masks, MASKS)
         self.rule = Hard() if rule is None else rule
         self.filters = filters
+        self.exclude = exclude
         self.initial_masks = masks
         self.indices = indices
         self.supports_masking = True
@@ -187,6 +190,7 @@ class Masked(keras.layers.Wrapper):
         }
         if indices is None:
             config["filters"] = self.filters
+            config["exclude"] = self.exclude
         config = {**super().get_config(), **config}
         # The model around it is the one that is compiled.
         config["layer"].pop("compile_config", None)
@@ -197,7 +201,7 @@ class _Inside:
     """Keeps variables of the inner layer out of Keras' attribute tracking."""
 
     def __init__(self, masked):
-        found = find_prunable(masked.layer, masked.filters)
+        found = find_prunable(masked.layer, masked.filters, masked.exclude)
         self.kernels, self.skipped = found.kernels, found.skipped
         if masked.indices is not None:
             self.kernels = _at_indices(masked.layer, masked.indices)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import keras
 
+from keras_bimp.layout import Layout
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -29,24 +31,38 @@ class Kernel:
         return math.prod(self.variable.shape)
 
     @property
-    def output_units(self) -> int:
-        """How many outputs the kernel feeds: channels, units or filters."""
+    def layout(self) -> Layout:
+        """Which axes of the kernel are inputs, and which outputs."""
         shape, name = self.variable.shape, self.variable.name
+        rank = len(shape)
         if isinstance(self.layer, _DEPTHWISE) and name != "pointwise_kernel":
-            return math.prod(shape[-2:])
+            return Layout((), (rank - 2, rank - 1), convolution=True)
         if isinstance(self.layer, keras.layers.EinsumDense):
             inputs, outputs = self.layer.equation.split("->")
             axes = inputs.split(",")[1]
-            return math.prod(
-                n
-                for axis, n in zip(axes, shape, strict=True)
-                if axis in outputs
+            return Layout(
+                tuple(i for i, axis in enumerate(axes) if axis not in outputs),
+                tuple(i for i, axis in enumerate(axes) if axis in outputs),
             )
         if isinstance(self.layer, _TRANSPOSED):
-            return shape[-2]
-        return shape[-1]
+            return Layout((rank - 1,), (rank - 2,), convolution=True)
+        return Layout(
+            (rank - 2,),
+            (rank - 1,),
+            convolution=isinstance(self.layer, (*_DEPTHWISE, *_CONVOLUTIONS)),
+        )
+
+    @property
+    def output_units(self) -> int:
+        """How many outputs the kernel feeds: channels, units or filters."""
+        return self.layout.output_units(self.variable.shape)
 
 
+_CONVOLUTIONS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+)
 _DEPTHWISE = (
     keras.layers.DepthwiseConv1D,
     keras.layers.DepthwiseConv2D,
@@ -77,6 +93,7 @@ class Prunables:
 def find_prunable(
     layer: keras.Layer,
     filters: str | list[str] | Callable | None = None,
+    exclude: str | list[str] | Callable | None = None,
 ) -> Prunables:
     """Finds the prunable variables of a built layer or model.
 
@@ -91,25 +108,31 @@ def find_prunable(
         filters: Which layers to prune: a regex or list of regexes searched in
             the layer's name and path, or a callable layer -> bool. A layer
             that matches brings those inside it along. Defaults to all.
+        exclude: Which of them not to prune, said in the same way. Defaults to
+            none.
 
     Returns:
         A `Prunables`.
 
     Raises:
-        TypeError: If `filters` is none of these.
+        TypeError: If `filters` or `exclude` is none of these.
         ValueError: If a layer is quantized.
     """
     matches = as_filter(filters)
+    excludes = as_filter(exclude, name="exclude", default=False)
     owners, skipped = {}, {}
     for owner, around in _walk(layer):
-        matched = matches(owner) or any(map(matches, around))
+        matched = any(map(matches, (owner, *around)))
+        excluded = any(map(excludes, (owner, *around)))
         for variable in _candidates(owner, filters is not None):
             if id(variable) in owners:
                 continue
-            if not matched:
+            if not matched or excluded:
                 skipped[id(variable)] = (
                     variable.path,
-                    "not matched by `filters`",
+                    "matched by `exclude`"
+                    if excluded
+                    else "not matched by `filters`",
                 )
             elif not variable.trainable or not owner.trainable:
                 skipped[id(variable)] = variable.path, "frozen"
@@ -154,10 +177,12 @@ def _candidates(layer, embeddings):
     ]
 
 
-def as_filter(filters) -> Callable[[keras.Layer], bool]:
+def as_filter(
+    filters, name: str = "filters", default: bool = True
+) -> Callable[[keras.Layer], bool]:
     """Turns `filters` (see `find_prunable`) into a callable layer -> bool."""
     if filters is None:
-        return lambda layer: True
+        return lambda layer: default
     if callable(filters):
         return filters
     patterns = [filters] if isinstance(filters, str) else filters
@@ -165,8 +190,8 @@ def as_filter(filters) -> Callable[[keras.Layer], bool]:
         isinstance(pattern, str) for pattern in patterns
     ):
         raise TypeError(
-            "`filters` must be a regex, a list of regexes or a callable. "
-            f"Received: filters={filters!r}"
+            f"`{name}` must be a regex, a list of regexes or a callable. "
+            f"Received: {name}={filters!r}"
         )
     return lambda layer: any(
         re.search(pattern, name)

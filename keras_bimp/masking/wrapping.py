@@ -110,6 +110,7 @@ def wrap(
     rule: Rule | None = None,
     filters=None,
     masks: str = "ones",
+    exclude=None,
 ) -> keras.Model:
     """Puts a mask over every prunable kernel of a model.
 
@@ -134,6 +135,8 @@ def wrap(
         masks: Initial masks: `"ones"` or `"nonzero"`, which freezes the zeros
             that the kernels have today, so that a sparse model can be
             fine-tuned without any callback.
+        exclude: Which layers not to prune, said as in `filters`. Defaults to
+            none.
 
     Returns:
         A `keras.Model` around one `Masked`.
@@ -169,13 +172,17 @@ def wrap(
         )
     _check_trainer(model)
     as_filter(filters)
-    masked = Masked(model, rule=rule, filters=filters, masks=masks)
+    as_filter(exclude, name="exclude")
+    masked = Masked(
+        model, rule=rule, filters=filters, masks=masks, exclude=exclude
+    )
     if not masked.kernels:
         reasons = "; ".join(f"{path}: {why}" for path, why in masked.skipped)
         raise ValueError(
             "`model` must have something to prune: a trainable weight of rank "
             "2 or more whose name ends in 'kernel'. "
-            f"Received: model={model!r}, filters={filters!r}. "
+            f"Received: model={model!r}, filters={filters!r}, "
+            f"exclude={exclude!r}. "
             f"Left out: {reasons or 'nothing'}"
         )
     wrapped = MaskedModel(masked)

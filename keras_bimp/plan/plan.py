@@ -72,6 +72,9 @@ class Plan:
         prunable: Pairs (path, size) of the weights to prune; empty if the plan
             was made without a model.
         skipped: Pairs (path, reason) of kernels that stay as they are.
+        pruning: What is pruned by which rules, in words.
+        pruned: Number of pruned weights at the end of each phase, where the
+            sparsities alone do not say it.
     """
 
     phases: tuple[Phase, ...]
@@ -82,6 +85,8 @@ class Plan:
     retraining: Retraining = RETRAINING["allr"]
     prunable: tuple[tuple[str, int], ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    pruning: str = ""
+    pruned: tuple[int, ...] = ()
 
     @classmethod
     def bimp(
@@ -274,9 +279,23 @@ class Plan:
 
     def counts(self, total: int) -> list[int]:
         """Pruned weights of `total` at the end of each phase, exactly."""
+        if self.pruned:
+            return list(self.pruned)
         return sparsity_schedules.chained_counts(
             total, [phase.sparsity for phase in self.phases]
         )
+
+    def sparsities(self, total: int) -> list[float]:
+        """Sparsity of each phase that `round(sparsity * total)` is exact for.
+
+        Between the first and the last they are those of `counts`: each
+        pruning removes a rounded share of what remains.
+        """
+        counts = sparsity_schedules.chained_counts(
+            total, [phase.sparsity for phase in self.phases]
+        )
+        between = [count / total for count in counts[:-1]]
+        return [*between, self.target_sparsity]
 
     def values(self) -> np.ndarray:
         """The learning rate of every iteration of the run, as float64 array.

@@ -25,6 +25,8 @@ def _facts(plan):
     if plan.prunable:
         total = sum(size for _, size in plan.prunable)
         yield f"{len(plan.prunable)} prunable kernels, {total:,} weights"
+    if plan.pruning:
+        yield f"prunes {plan.pruning}"
     for path, reason in plan.skipped:
         yield f"not pruned: {path} ({reason})"
     yield f"peak learning rate {plan.peak:g} ({plan.peak_source})"

@@ -1,15 +1,13 @@
 """Batch-norm statistics of a model whose weights were changed."""
 
 import itertools
-import operator
 
 import keras
 from keras import ops
 
 from keras_bimp.checks import check_integer
+from keras_bimp.retraining.samples import split
 from keras_bimp.slots import as_array
-
-_BATCH_SIZE = 128  # Of arrays.
 
 
 def recalibrate_batch_norm(
@@ -101,14 +99,7 @@ def recalibrate_batch_norm(
 def _batches(data):
     """Yields pairs (inputs of a batch, its size)."""
     if isinstance(data, tuple | dict) or hasattr(data, "shape"):
-        data = _split(data[0] if isinstance(data, tuple) else data)
+        data = split(data[0] if isinstance(data, tuple) else data)
     for batch in data:
         inputs = batch[0] if isinstance(batch, tuple | list) else batch
         yield inputs, len(keras.tree.flatten(inputs)[0])
-
-
-def _split(arrays):
-    """Yields batches of arrays, which may be nested."""
-    for begin in range(0, len(keras.tree.flatten(arrays)[0]), _BATCH_SIZE):
-        part = slice(begin, begin + _BATCH_SIZE)
-        yield keras.tree.map_structure(operator.itemgetter(part), arrays)

@@ -3,19 +3,19 @@
 import dataclasses
 import os
 from collections.abc import Callable
+from collections.abc import Mapping
 
 import keras
 
 from keras_bimp import selection
 from keras_bimp.checks import check_integer
 from keras_bimp.checks import check_positive
-from keras_bimp.checks import check_sparsity
 from keras_bimp.plan import Plan
 from keras_bimp.plan import as_retraining
 from keras_bimp.plan import check_cycles
 from keras_bimp.retraining import optimizers
-from keras_bimp.retraining.accuracy import Accuracy
 from keras_bimp.retraining.prune_and_retrain import PruneAndRetrain
+from keras_bimp.retraining.pruning import samples_for
 from keras_bimp.retraining.rewinding import is_file_name
 
 
@@ -25,9 +25,9 @@ def callbacks(
     dense_epochs: int | None = None,
     cycles: int | str = 1,
     retraining: str | Callable = "allr",
-    allocation: str | Callable = "global",
-    criterion: str | Callable = "magnitude",
-    granularity: str = "weight",
+    allocation: str | Callable | selection.Allocation | None = None,
+    criterion: str | Callable | selection.Criterion = "magnitude",
+    granularity: str | selection.Granularity = "weight",
     original=None,
     original_epochs: float | None = None,
     dense_schedule=None,
@@ -36,6 +36,10 @@ def callbacks(
     data_fraction: float = 1.0,
     rewind_to: str | os.PathLike | None = None,
     on_collapse: str = "protect",
+    max_layer_sparsity: float | Mapping[str, float] | None = None,
+    layer_sparsity: Mapping[str, float] | None = None,
+    filters: str | list[str] | Callable | None = None,
+    exclude: str | list[str] | Callable | None = None,
     verbose: int = 1,
 ) -> list[keras.callbacks.Callback]:
     """The callbacks that prune and retrain a wrapped model during `fit`.
@@ -80,9 +84,10 @@ def callbacks(
         steps_per_epoch: Integer >= 1. Needed only where the data has no known
             length.
         data: Training data for `"accallr"`, which goes through it once before
-            the first pruning and once after each: a tuple of arrays `(x, y)`,
-            or batches, as a `tf.data.Dataset` or a `PyDataset`. Not the very
-            object that `fit` shuffles: it would come in another order.
+            the first pruning and once after each, and for
+            `criterion="saliency"`, once before each: a tuple of arrays `(x,
+            y)`, or batches, as a `tf.data.Dataset` or a `PyDataset`. Not the
+            very object that `fit` shuffles: it would come in another order.
         data_fraction: Float in (0, 1], how much of `data` to use: its first
             batches.
         rewind_to: For `"wr"`. With a pretrained model the file, `.keras` or
@@ -96,6 +101,13 @@ def callbacks(
         on_collapse: What to do when a pruning would leave a kernel fewer
             weights than it has output units: `"protect"`, `"raise"` or
             `"ignore"`; see `keras_bimp.select`.
+        max_layer_sparsity: The sparsity that no kernel exceeds; see
+            `keras_bimp.prune`.
+        layer_sparsity: Mapping from names of kernels, or regexes, to the
+            sparsity that they have at the end, whatever the allocation says;
+            on the way there they follow the same geometric path as all.
+        filters: Which layers to prune; see `keras_bimp.prune`.
+        exclude: Which of them not to prune.
         verbose: 0 is silent; 1 prints the plan and a line at each pruning.
 
     Returns:
@@ -129,7 +141,14 @@ def callbacks(
     - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
       Retraining", ICLR 2023, Section 3.3 (BIMP).
     """
-    selection.check_rules(allocation, criterion, granularity, on_collapse)
+    rules = selection.as_rules(
+        allocation,
+        criterion,
+        granularity,
+        on_collapse,
+        max_layer_sparsity,
+        layer_sparsity,
+    )
     if steps_per_epoch is not None:
         check_integer("steps_per_epoch", steps_per_epoch, minimum=1)
     if isinstance(target_sparsity, Plan):
@@ -164,13 +183,26 @@ def callbacks(
         retraining = as_retraining(retraining)
         pretrained = dense_epochs == 0
         planner = _BimpPlan(
-            target_sparsity=check_sparsity("target_sparsity", target_sparsity),
+            target_sparsity=rules.check_target(
+                "target_sparsity", target_sparsity
+            ),
             dense_epochs=check_integer("dense_epochs", dense_epochs, 0),
             cycles=check_cycles(cycles),
             retraining=retraining,
             original=original,
             original_epochs=original_epochs,
             dense_schedule=dense_schedule,
+        )
+    prunings = cycles
+    if isinstance(target_sparsity, Plan):
+        prunings = sum(phase.prunes for phase in target_sparsity.phases)
+        rules.check_target("target_sparsity", target_sparsity.target_sparsity)
+    if isinstance(rules.granularity, selection.NM) and prunings != 1:
+        raise ValueError(
+            "`cycles` must be 1 with N of M weights to stay: there is nothing "
+            "between dense and that. To get there in steps, call "
+            "`keras_bimp.prune` with `selection.NM(3, 4)` first. "
+            f"Received: cycles={prunings!r}"
         )
     if retraining.by_accuracy and data is None:
         raise ValueError(
@@ -182,13 +214,12 @@ def callbacks(
         PruneAndRetrain(
             planner,
             steps_per_epoch=steps_per_epoch,
-            accuracy=None if data is None else Accuracy(data, data_fraction),
+            rules=rules,
+            filters=filters,
+            exclude=exclude,
+            samples=samples_for(rules, data, data_fraction),
             rewind_to=rewind_to,
             verbose=verbose,
-            allocation=allocation,
-            criterion=criterion,
-            granularity=granularity,
-            on_collapse=on_collapse,
         )
     ]
 

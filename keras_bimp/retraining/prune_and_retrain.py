@@ -1,21 +1,20 @@
 """The callback that carries a plan out during `model.fit`."""
 
 import dataclasses
+import math
 import warnings
 import weakref
 
 import keras
+import numpy as np
 
-from keras_bimp import selection
-from keras_bimp.masking import find_prunable
-from keras_bimp.masking import masked_layers
 from keras_bimp.retraining import optimizers
+from keras_bimp.retraining.accuracy import Accuracy
+from keras_bimp.retraining.pruning import check_optimizer
+from keras_bimp.retraining.pruning import find_targets
 from keras_bimp.retraining.pruning import prune_to
-from keras_bimp.retraining.pruning import read
-from keras_bimp.retraining.pruning import targets
 from keras_bimp.retraining.rewinding import Rewinding
 from keras_bimp.schedules import Joined
-from keras_bimp.slots import check_keeps_zeros
 
 # The models that are pruned and retrained now -> what identifies their `fit`.
 _RUNNING = weakref.WeakKeyDictionary()
@@ -29,11 +28,13 @@ class PruneAndRetrain(keras.callbacks.Callback):
     Args:
         planner: Callable (epochs, steps_per_epoch, optimizer) -> `Plan`.
         steps_per_epoch: Integer, or `None` to ask `fit`.
-        accuracy: `Accuracy`, or `None` where nothing needs it.
+        rules: Which weights stay, a `selection.Rules`.
+        filters: Which layers to prune, as `prune` takes it.
+        exclude: Which not, as `prune` takes it.
+        samples: `Samples` for what needs data, or `None`.
         rewind_to: File of the weights to rewind to, or directory to keep them
             in, or `None`.
         verbose: 0 or 1.
-        **how: What `prune` takes.
 
     Attributes:
         plan: The `Plan`, from the beginning of `fit` on.
@@ -41,15 +42,27 @@ class PruneAndRetrain(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, planner, *, steps_per_epoch, accuracy, rewind_to, verbose, **how
+        self,
+        planner,
+        *,
+        steps_per_epoch,
+        rules,
+        filters,
+        exclude,
+        samples,
+        rewind_to,
+        verbose,
     ):
         super().__init__()
         self._planner = planner
         self._steps_per_epoch = steps_per_epoch
-        self._accuracy = accuracy
+        self._rules = rules
+        self._filters = filters
+        self._exclude = exclude
+        self._samples = samples
+        self._accuracy = Accuracy(samples)
         self._rewind_to = rewind_to
         self._verbose = verbose
-        self._how = how
         self.plan = None
         self.prunings = []
 
@@ -58,9 +71,11 @@ class PruneAndRetrain(keras.callbacks.Callback):
         self.prunings = []
         self._logs = {"norm_drop": 0.0, "discount": 1.0}
         self._phase = None
-        self._targets = targets(self.model)
+        self._found = find_targets(
+            self.model, self._rules, self._filters, self._exclude
+        )
         self.plan = self._make_plan()
-        self._counts = self.plan.counts(self._size())
+        self._sparsities = self.plan.sparsities(self._found.size)
         self._check()
         self._rewinding = Rewinding(self.plan, self._rewind_to)
         self._rewinding.prepare(self.model)
@@ -93,7 +108,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
             return
         phase = self.plan.phases[current]
         if phase.prunes:
-            self._prune(phase, self._counts[current])
+            self._prune(current)
         into_phase = (epoch - phase.start_epoch) * self.plan.steps_per_epoch
         count = optimizers.step_count(model.optimizer)
         self._schedule.begin(current, count - into_phase)
@@ -105,7 +120,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
         logs = {} if logs is None else logs
         cycle = sum(p.prunes for p in self.plan.phases[: self._phase + 1])
         logs["cycle"] = cycle
-        logs["sparsity"] = self._pruned() / self._size()
+        logs["sparsity"] = self._found.pruned / self._found.size
         step = optimizers.step_count(self.model.optimizer)
         logs["learning_rate"] = float(self._schedule(max(step - 1, 0)))
         logs.update(self._logs)
@@ -148,45 +163,62 @@ class PruneAndRetrain(keras.callbacks.Callback):
                 "Received: steps_per_epoch=None"
             )
         plan = self._planner(self.params["epochs"], steps, self.model.optimizer)
-        inside = {target.path for target in self._targets}
         return dataclasses.replace(
             plan,
-            prunable=tuple((t.path, t.kernel.size) for t in self._targets),
-            skipped=_skipped(self.model, inside),
+            prunable=tuple(
+                (t.path, t.kernel.size) for t in self._found.targets
+            ),
+            skipped=self._found.skipped,
+            pruning=str(self._rules),
         )
-
-    def _size(self):
-        return sum(target.kernel.size for target in self._targets)
-
-    def _pruned(self):
-        left = sum(
-            int(keras.ops.count_nonzero(target.mask.value))
-            for target in self._targets
-        )
-        return self._size() - left
 
     def _check(self):
         """Tries all that a pruning could stumble over hours later."""
-        if any(target.rule.hard for target in self._targets):
-            check_keeps_zeros(
-                self.model.optimizer,
-                {len(t.kernel.variable.shape) for t in self._targets},
-            )
+        check_optimizer(self.model.optimizer, self._found)
         if self.plan.retraining.by_accuracy:
             self._accuracy.check(self.model)
-        kernels, masks = read(self._targets)
-        # What a later pruning would raise for depends on the training.
-        first, last = dict(self._how), dict(self._how)
-        if last["on_collapse"] == "raise":
-            last["on_collapse"] = "ignore"
-        for count, how in ((self._counts[0], first), (self._counts[-1], last)):
-            selection.select_count(
-                kernels,
-                count,
-                masks=masks,
-                output_units=[t.kernel.output_units for t in self._targets],
-                **how,
+        kernels, masks = self._found.read()
+        gradients = self._found.gradients(self.model, self._samples, limit=1)
+        self._counts = self._try_out(
+            kernels, masks, gradients, self._rules.on_collapse
+        )
+        planned = self._counts
+        if not all(mask.all() for mask in masks):
+            # What the table shows is the run from its beginning.
+            full = [np.ones_like(mask) for mask in masks]
+            planned = self._try_out(kernels, full, gradients, "ignore")
+        self.plan = dataclasses.replace(self.plan, pruned=tuple(planned))
+
+    def _try_out(self, kernels, masks, gradients, on_collapse):
+        """How many weights are pruned at the end of each phase.
+
+        Prunes copies, cycle by cycle, with the weights as they are now.
+        """
+        counts = []
+        for i, phase in enumerate(self.plan.phases):
+            if phase.prunes:
+                rules = dataclasses.replace(
+                    self._rules_of(i), on_collapse=on_collapse
+                )
+                masks = self._found.choose(
+                    kernels, self._sparsities[i], masks, gradients, rules
+                ).masks
+                # What a later pruning would raise for depends on the training.
+                if on_collapse == "raise":
+                    on_collapse = "ignore"
+            left = sum(int(np.count_nonzero(mask)) for mask in masks)
+            counts.append(self._found.size - left)
+        return counts
+
+    def _rules_of(self, phase):
+        """The rules of the pruning at the start of a phase."""
+        target = self.plan.target_sparsity
+        progress = 1.0
+        if self._sparsities[phase] < target:
+            progress = math.log1p(-self._sparsities[phase]) / math.log1p(
+                -target
             )
+        return self._rules.part_way(progress)
 
     def _begin_at(self, epoch, current):
         """Takes up a run in its midst, where `fit` has an `initial_epoch`."""
@@ -196,7 +228,8 @@ class PruneAndRetrain(keras.callbacks.Callback):
         for i, phase in enumerate(phases[: current + 1]):
             # Whoever restores the masks may not restore the schedule.
             pruned = (
-                epoch > phase.start_epoch and self._pruned() >= self._counts[i]
+                epoch > phase.start_epoch
+                and self._found.pruned >= self._counts[i]
             )
             if i < current or self._schedule.begun(i) or pruned:
                 self._rewinding.forget(phase)
@@ -206,7 +239,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
             optimizers.uninstall(self.model.optimizer)
             raise
         missed = sum(
-            phase.prunes and self._pruned() < count
+            phase.prunes and self._found.pruned < count
             for phase, count in zip(
                 phases[:current], self._counts[:current], strict=True
             )
@@ -232,20 +265,25 @@ class PruneAndRetrain(keras.callbacks.Callback):
             self._schedule.copy_state(before)
             self._logs["discount"] = float(before.discounts[max(last, 0)])
 
-    def _prune(self, phase, count):
+    def _prune(self, current):
+        phase = self.plan.phases[current]
         retraining = self.plan.retraining
         notes = self._schedule.notes
         if retraining.by_accuracy and "dense_accuracy" not in notes:
-            if self._pruned():
+            if self._found.pruned:
                 warnings.warn(
                     "The accuracy of the dense model is not known: the "
                     "accuracy lost is taken against that of the model as it "
-                    f"is, {self._pruned() / self._size():.2%} sparse.",
+                    f"is, {self._found.pruned / self._found.size:.2%} sparse.",
                     stacklevel=2,
                 )
             notes["dense_accuracy"] = self._accuracy(self.model)
         pruning = prune_to(
-            self._targets, count, self.model.optimizer, **self._how
+            self._found,
+            self._sparsities[current],
+            self.model.optimizer,
+            gradients=self._found.gradients(self.model, self._samples),
+            rules=self._rules_of(current),
         )
         self.prunings.append(pruning)
         change, fraction = pruning.norm_drop, pruning.pruned_fraction
@@ -254,7 +292,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
         _, _, discount = retraining.discount(
             change, fraction, phase.epochs, self.plan.original_epochs
         )
-        self._rewinding.rewind(phase, self.model, self._targets)
+        self._rewinding.rewind(phase, self.model, self._found.targets)
         phase.discount.assign(discount)
         self._logs = {"norm_drop": pruning.norm_drop, "discount": discount}
         self._report(phase, pruning, discount)
@@ -269,8 +307,8 @@ class PruneAndRetrain(keras.callbacks.Callback):
         left = sum(pruning.counts.values())
         adapts = self.plan.retraining.formula
         self._print(
-            f"{phase.name}: pruned to {1 - left / self._size():.2%}, "
-            f"{left:,} of {self._size():,} weights left, "
+            f"{phase.name}: pruned to {1 - left / self._found.size:.2%}, "
+            f"{left:,} of {self._found.size:,} weights left, "
             f"norm drop {pruning.norm_drop:.3f}"
             + (f", discount {discount:.3f}" if adapts else "")
         )
@@ -284,17 +322,6 @@ class PruneAndRetrain(keras.callbacks.Callback):
     def _print(self, text):
         if self._verbose:
             print(text)
-
-
-def _skipped(model, inside):
-    """Pairs (path, reason) of all kernels that are not pruned."""
-    reasons = {}
-    for kernel in find_prunable(model, lambda layer: True).kernels:
-        reasons[kernel.path] = "not masked"
-    reasons.update(find_prunable(model).skipped)
-    for masked in masked_layers(model):
-        reasons.update(masked.skipped)
-    return tuple((p, why) for p, why in reasons.items() if p not in inside)
 
 
 def _same_phases(one, other):

@@ -3,17 +3,20 @@
 import dataclasses
 import warnings
 from collections.abc import Callable
+from collections.abc import Mapping
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_bimp import selection
-from keras_bimp.checks import check_sparsity
 from keras_bimp.masking import Kernel
 from keras_bimp.masking import Masked
 from keras_bimp.masking import Rule
+from keras_bimp.masking import find_prunable
 from keras_bimp.masking import masked_layers
+from keras_bimp.retraining.gradients import gradients
+from keras_bimp.retraining.samples import Samples
 from keras_bimp.slots import check_keeps_zeros
 from keras_bimp.slots import slots
 from keras_bimp.slots import zero_pruned
@@ -30,12 +33,14 @@ class Pruning:
         pruned_fraction: Share of the weights remaining before that was
             removed.
         protected: Paths of the kernels that would have collapsed.
+        skipped: Pairs (path, reason) of kernels that stay as they are.
     """
 
     counts: dict[str, int]
     norm_drop: float
     pruned_fraction: float
     protected: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +56,109 @@ class Target:
     path: str
 
 
-def targets(model: keras.Model) -> list[Target]:
-    """What pruning acts on, by first appearance in `trainable_variables`.
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """What pruning acts on, and how it chooses.
+
+    Args:
+        targets: By first appearance in `trainable_variables`.
+        skipped: Pairs (path, reason) of the model's other kernels.
+        rules: Which weights stay.
+    """
+
+    targets: tuple[Target, ...]
+    skipped: tuple[tuple[str, str], ...]
+    rules: selection.Rules
+
+    @property
+    def size(self) -> int:
+        """The number of prunable weights."""
+        return sum(target.kernel.size for target in self.targets)
+
+    @property
+    def pruned(self) -> int:
+        """How many of them are pruned."""
+        return self.size - sum(
+            int(ops.count_nonzero(target.mask.value)) for target in self.targets
+        )
+
+    def choose(
+        self, kernels, sparsity: float, masks, gradients=None, rules=None
+    ) -> selection.Chosen:
+        """Chooses which weights stay; `rules` defaults to its own."""
+        return selection.choose(
+            kernels,
+            sparsity,
+            self.rules if rules is None else rules,
+            masks=masks,
+            layouts=[target.kernel.layout for target in self.targets],
+            names=[target.path for target in self.targets],
+            gradients=gradients,
+        )
+
+    def read(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Kernels and masks as arrays."""
+        return (
+            [
+                ops.convert_to_numpy(target.kernel.variable.value)
+                for target in self.targets
+            ],
+            [
+                ops.convert_to_numpy(target.mask.value)
+                for target in self.targets
+            ],
+        )
+
+    def gradients(self, model, samples, limit=None) -> list[np.ndarray] | None:
+        """The gradients that the criterion needs, or `None` if it does not."""
+        if not self.rules.criterion.needs_gradients:
+            return None
+        return gradients(
+            model,
+            [target.kernel.variable for target in self.targets],
+            samples,
+            limit,
+        )
+
+
+def find_targets(
+    model: keras.Model, rules: selection.Rules, filters=None, exclude=None
+) -> Targets:
+    """Finds the masked kernels that pruning by `rules` acts on.
 
     Raises:
         ValueError: If `model` has no mask, or a kernel has two, or is used
-            outside its `Masked` layer too.
+            outside its `Masked` layer too, or nothing is left to prune.
     """
+    found = _all_targets(model)
+    reasons = _not_masked(model)
+    kept = []
+    chosen = None
+    if filters is not None or exclude is not None:
+        prunable = find_prunable(model, filters, exclude)
+        reasons.update(prunable.skipped)
+        chosen = {id(kernel.variable) for kernel in prunable.kernels}
+    for target in found:
+        reason = rules.granularity.refuses(target.kernel.layout)
+        if chosen is not None and id(target.kernel.variable) not in chosen:
+            reason = reasons.get(target.path, "left out")
+        if reason is None:
+            kept.append(target)
+            reasons.pop(target.path, None)
+        else:
+            reasons[target.path] = reason
+    if not kept:
+        raise ValueError(
+            "`filters`, `exclude` and `granularity` must leave a kernel to "
+            "prune. Received: "
+            + ", ".join(f"{t.path} ({reasons[t.path]})" for t in found)
+        )
+    for name in ("max_layer_sparsity", "layer_sparsity"):
+        selection.by_kernel(name, getattr(rules, name), [t.path for t in kept])
+    return Targets(tuple(kept), tuple(reasons.items()), rules)
+
+
+def _all_targets(model):
     found = masked_layers(model) if isinstance(model, keras.Layer) else []
     if not found:
         raise ValueError(
@@ -94,6 +195,21 @@ def targets(model: keras.Model) -> list[Target]:
     return ordered
 
 
+def _not_masked(model):
+    """Path -> reason of all kernels that are not masked or not trained."""
+    masked = masked_layers(model)
+    inside = {id(k.variable) for layer in masked for k in layer.kernels}
+    reasons = {
+        kernel.path: "not masked"
+        for kernel in find_prunable(model, lambda layer: True).kernels
+        if id(kernel.variable) not in inside
+    }
+    reasons.update(find_prunable(model).skipped)
+    for layer in masked:
+        reasons.update(layer.skipped)
+    return reasons
+
+
 def _variables_outside_masks(layer):
     if isinstance(layer, Masked):
         return set()
@@ -108,11 +224,17 @@ def prune(
     model: keras.Model,
     target_sparsity: float,
     *,
-    allocation: str | Callable = "global",
-    criterion: str | Callable = "magnitude",
-    granularity: str = "weight",
+    allocation: str | Callable | selection.Allocation | None = None,
+    criterion: str | Callable | selection.Criterion = "magnitude",
+    granularity: str | selection.Granularity = "weight",
     optimizer: keras.optimizers.Optimizer | None = None,
     on_collapse: str = "protect",
+    max_layer_sparsity: float | Mapping[str, float] | None = None,
+    layer_sparsity: Mapping[str, float] | None = None,
+    filters: str | list[str] | Callable | None = None,
+    exclude: str | list[str] | Callable | None = None,
+    data=None,
+    data_fraction: float = 1.0,
 ) -> Pruning:
     """Prunes a wrapped model now. For training loops of your own.
 
@@ -123,21 +245,37 @@ def prune(
     Args:
         model: A model made by `wrap`, or with `Masked` layers inside.
         target_sparsity: Float in [0, 1), the fraction of all prunable weights
-            that is pruned after the call: exactly `round(target * weights)`.
+            (filters, blocks) that is pruned after the call: exactly
+            `round(target * weights)`; where the allocation gives each kernel
+            its share, the sum of what each one rounds.
         allocation: See `keras_bimp.select`.
         criterion: See `keras_bimp.select`.
         granularity: See `keras_bimp.select`.
         optimizer: The optimizer that trains `model`. Defaults to the compiled
             one.
         on_collapse: See `keras_bimp.select`. Defaults to `"protect"`.
+        max_layer_sparsity: The sparsity that no kernel exceeds: a float in
+            [0, 1), or a mapping from names of kernels, or regexes searched in
+            them, to floats. What they spare, the others give up.
+        layer_sparsity: Mapping from names of kernels, or regexes, to the
+            sparsity that they have whatever the allocation says; 0.0 leaves
+            one as it is. The total stays what it is.
+        filters: Which layers to prune: a regex or list of regexes searched in
+            the layer's name and path, or a callable layer -> bool. Others do
+            not count. Defaults to all that are masked.
+        exclude: Which of them not to prune, said in the same way.
+        data: For `criterion="saliency"`: a tuple of arrays `(x, y)`, or
+            batches.
+        data_fraction: Float in (0, 1], how much of `data` to use: its first
+            batches.
 
     Returns:
         A `Pruning`.
 
     Raises:
         ValueError: If the model is not wrapped, a weight is not finite, no
-            weight would be left, or the optimizer would move pruned weights.
-            Nothing has changed then.
+            weight would be left, the optimizer would move pruned weights, or
+            the arguments do not go together. Nothing has changed then.
 
     Example:
 
@@ -155,90 +293,81 @@ def prune(
             optimizer.apply(gradients, model.trainable_variables)
     ```
     """
-    target_sparsity = check_sparsity("target_sparsity", target_sparsity)
-    selection.check_rules(allocation, criterion, granularity, on_collapse)
-    found = targets(model)
-    total = sum(target.kernel.size for target in found)
+    rules = selection.as_rules(
+        allocation,
+        criterion,
+        granularity,
+        on_collapse,
+        max_layer_sparsity,
+        layer_sparsity,
+    )
+    target_sparsity = rules.check_target("target_sparsity", target_sparsity)
+    samples = samples_for(rules, data, data_fraction)
+    found = find_targets(model, rules, filters, exclude)
     if optimizer is None and getattr(model, "compiled", False):
         optimizer = model.optimizer
-    if optimizer is not None and any(t.rule.hard for t in found):
-        check_keeps_zeros(
-            optimizer, {len(t.kernel.variable.shape) for t in found}
-        )
+    check_optimizer(optimizer, found)
     return prune_to(
         found,
-        round(target_sparsity * total),
+        target_sparsity,
         optimizer,
-        allocation=allocation,
-        criterion=criterion,
-        granularity=granularity,
-        on_collapse=on_collapse,
+        gradients=found.gradients(model, samples),
     )
+
+
+def samples_for(
+    rules: selection.Rules, data, data_fraction: float
+) -> Samples | None:
+    """The data of an argument `data`, which `rules` may need."""
+    if data is not None:
+        return Samples(data, data_fraction)
+    if rules.criterion.needs_gradients:
+        raise ValueError(
+            "`data` must be given for criterion='saliency': the training data "
+            "that gradients are taken of. Received: data=None"
+        )
+    return None
+
+
+def check_optimizer(optimizer, found: Targets) -> None:
+    """Raises ValueError if the optimizer would move pruned weights."""
+    if optimizer is not None and any(t.rule.hard for t in found.targets):
+        check_keeps_zeros(
+            optimizer, {len(t.kernel.variable.shape) for t in found.targets}
+        )
 
 
 def prune_to(
-    found: list[Target],
-    count: int,
-    optimizer,
-    *,
-    on_collapse: str,
-    **how,
+    found: Targets, sparsity: float, optimizer, *, gradients=None, rules=None
 ) -> Pruning:
-    """Prunes to `count` pruned weights in all. See `prune`."""
-    kernels, masks = read(found)
-    total = sum(mask.size for mask in masks)
+    """Prunes to a sparsity of all units in all. See `prune`."""
+    kernels, masks = found.read()
+    total = found.size
     before = total - sum(np.count_nonzero(mask) for mask in masks)
-    if count < before:
+    chosen = found.choose(kernels, sparsity, masks, gradients, rules)
+    norm, removed = selection.norms(kernels, masks, chosen.masks)
+    after = total - sum(int(np.count_nonzero(mask)) for mask in chosen.masks)
+    if after > before:
+        _set_masks(found.targets, chosen.masks, optimizer)
+    elif found.rules.exact and before > round(sparsity * total):
         warnings.warn(
             f"{before:,} of {total:,} weights are pruned already, more than "
-            f"the {count:,} that were asked for. Pruned weights never grow "
-            "back.",
+            f"the {round(sparsity * total):,} that were asked for. Pruned "
+            "weights never grow back.",
             stacklevel=3,
         )
-    new_masks, collapsed = selection.select_count(
-        kernels,
-        count,
-        masks=masks,
-        output_units=[target.kernel.output_units for target in found],
-        on_collapse=on_collapse,
-        **how,
-    )
-    norm, removed = selection.norms(kernels, masks, new_masks)
-    if any((m != n).any() for m, n in zip(masks, new_masks, strict=True)):
-        _set_masks(found, new_masks, optimizer)
-    after = total - sum(int(np.count_nonzero(mask)) for mask in new_masks)
     return Pruning(
         counts={
             t.path: int(np.count_nonzero(mask))
-            for t, mask in zip(found, new_masks, strict=True)
+            for t, mask in zip(found.targets, chosen.masks, strict=True)
         },
         norm_drop=removed / norm if norm else 0.0,
         pruned_fraction=float(after - before) / float(total - before),
-        protected=tuple(found[i].path for i in collapsed)
-        if on_collapse == "protect"
+        protected=tuple(found.targets[i].path for i in chosen.collapsed)
+        if found.rules.on_collapse == "protect"
         else (),
+        skipped=found.skipped,
     )
-
-
-def read(found: list[Target]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Kernels and masks as arrays.
-
-    Raises:
-        ValueError: If a weight is not finite.
-    """
-    kernels, masks = [], []
-    for target in found:
-        kernel = ops.convert_to_numpy(target.kernel.variable.value)
-        finite = np.isfinite(kernel.astype("float32", copy=False))
-        if not finite.all():
-            index = tuple(map(int, np.argwhere(~finite)[0]))
-            raise ValueError(
-                "All weights must be finite to be ranked. "
-                f"Received: {kernel[index]} in '{target.path}' at index {index}"
-            )
-        kernels.append(kernel)
-        masks.append(ops.convert_to_numpy(target.mask.value))
-    return kernels, masks
 
 
 def _set_masks(found, masks, optimizer):

@@ -1,0 +1,112 @@
+"""Gradients of a model's loss, for the saliency criterion."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bimp.retraining.samples import Samples
+
+
+def gradients(
+    model: keras.Model,
+    variables: list[keras.Variable],
+    samples: Samples,
+    limit: int | None = None,
+) -> list[np.ndarray]:
+    """The gradient of the mean loss over data, in inference mode.
+
+    Nothing changes: not the state of the model, not its metrics.
+
+    Args:
+        model: A compiled model.
+        variables: What to derive by.
+        samples: The data.
+        limit: How many batches to use at most. Defaults to all.
+
+    Returns:
+        An array per variable.
+
+    Raises:
+        ValueError: If the model is not compiled with a loss, the data are
+            empty, or a gradient is not finite.
+    """
+    if not getattr(model, "compiled", False):
+        raise ValueError(
+            "`model` must be compiled with a loss for criterion='saliency'. "
+            f"Received: model={model!r}"
+        )
+    scale = 1.0
+    if model.optimizer is not None:
+        scale = float(model.optimizer.scale_loss(1.0))
+    values = [ops.convert_to_tensor(v.value) for v in variables]
+    sums = [np.zeros(v.shape) for v in variables]
+    seen = 0
+    for x, y, sample_weight in samples.batches(limit):
+        size = len(keras.tree.flatten(x)[0])
+        seen += size
+
+        def loss(values, x=x, y=y, sample_weight=sample_weight):
+            scope = keras.StatelessScope(
+                list(zip(variables, values, strict=True))
+            )
+            with scope:
+                training = (
+                    {"training": False} if model._call_has_training_arg else {}
+                )
+                total = model.compute_loss(
+                    x=x,
+                    y=y,
+                    y_pred=model(x, **training),
+                    sample_weight=sample_weight,
+                    training=False,
+                )
+            return total * scale
+
+        found = _DERIVATIVES[keras.backend.backend()](loss, values)
+        for sum_, gradient in zip(sums, found, strict=True):
+            if gradient is not None:
+                gradient = ops.convert_to_numpy(gradient)
+                sum_ += gradient.astype(np.float64) * (size / scale)
+    if not seen:
+        raise ValueError(
+            "`data` must have at least one batch. "
+            f"Received: data={samples.data!r}"
+        )
+    averages = [sum_ / seen for sum_ in sums]
+    for variable, average in zip(variables, averages, strict=True):
+        if not np.isfinite(average).all():
+            raise ValueError(
+                "The gradients of the loss on `data` must be finite. "
+                f"Received: that of '{variable.path}' is not"
+            )
+    return averages
+
+
+def _derive_tensorflow(loss, values):
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        total = loss(values)
+    return tape.gradient(total, values)
+
+
+def _derive_jax(loss, values):
+    import jax
+
+    return jax.grad(loss)(values)
+
+
+def _derive_torch(loss, values):
+    import torch
+
+    values = [value.detach().requires_grad_() for value in values]
+    with torch.enable_grad():
+        return torch.autograd.grad(loss(values), values, allow_unused=True)
+
+
+_DERIVATIVES = {
+    "tensorflow": _derive_tensorflow,
+    "jax": _derive_jax,
+    "torch": _derive_torch,
+}

@@ -1,0 +1,86 @@
+"""Data that users give beside that of `fit`, gone through in batches."""
+
+import itertools
+import math
+import operator
+from collections.abc import Iterator
+
+import keras
+
+from keras_bimp.checks import check_positive
+
+_BATCH_SIZE = 128  # Of arrays.
+
+
+class Samples:
+    """A part of the data of an argument `data`.
+
+    Args:
+        data: A tuple of arrays `(x, y)` or `(x, y, sample_weight)`, or a
+            dataset of batches that can be gone through again.
+        fraction: Float in (0, 1], how much of the data to use: its first
+            batches.
+    """
+
+    def __init__(self, data, fraction: float = 1.0):
+        if isinstance(data, list | Iterator):
+            raise ValueError(
+                "`data` must be a tuple of arrays (x, y), or batches that can "
+                "be gone through again, as a tf.data.Dataset or a PyDataset. "
+                f"Received: data of type {type(data).__name__}"
+            )
+        if isinstance(data, tuple) and len(data) not in (2, 3):
+            raise ValueError(
+                "`data` must be (x, y) or (x, y, sample_weight) if it is a "
+                f"tuple. Received: a tuple of {len(data)}"
+            )
+        if check_positive("data_fraction", fraction) > 1:
+            raise ValueError(
+                "`data_fraction` must be in (0, 1]. "
+                f"Received: data_fraction={fraction}"
+            )
+        self.data = data
+        self.fraction = fraction
+
+    @property
+    def arrays(self) -> bool:
+        """Whether the data are arrays, not batches."""
+        return isinstance(self.data, tuple)
+
+    def size(self) -> int | None:
+        """How many samples of arrays, or batches, to use; `None` for all."""
+        if self.fraction == 1:
+            return None
+        counted = self.data
+        if self.arrays:
+            counted = keras.tree.flatten(counted)[0]
+        try:
+            return math.ceil(self.fraction * len(counted))
+        except TypeError as error:
+            raise ValueError(
+                "`data_fraction` needs `data` of known length. "
+                f"Received: data_fraction={self.fraction}: {error}"
+            ) from error
+
+    def part(self, size: int | None):
+        """The first samples of arrays."""
+        return keras.tree.map_structure(
+            operator.itemgetter(slice(size)), self.data
+        )
+
+    def batches(self, limit: int | None = None):
+        """Yields `(x, y, sample_weight)` of each batch, `limit` at most."""
+        batches = self.data
+        if self.arrays:
+            batches = split(self.part(self.size()))
+        elif self.size() is not None:
+            batches = itertools.islice(batches, self.size())
+        for batch in itertools.islice(batches, limit):
+            yield keras.utils.unpack_x_y_sample_weight(batch)
+
+
+def split(arrays):
+    """Yields batches of arrays, which may be nested."""
+    for begin in range(0, len(keras.tree.flatten(arrays)[0]), _BATCH_SIZE):
+        part = slice(begin, begin + _BATCH_SIZE)
+        yield keras.tree.map_structure(operator.itemgetter(part), arrays)

@@ -1,0 +1,338 @@
+"""Allocations: how many units each kernel keeps of all that stay."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_bimp.checks import check_choice
+from keras_bimp.layout import Layout
+from keras_bimp.selection.bounds import Bounds
+from keras_bimp.selection.bounds import distribute
+from keras_bimp.selection.bounds import scale
+from keras_bimp.selection.scores import PRUNED
+from keras_bimp.selection.scores import Scores
+from keras_bimp.selection.scores import keep_highest
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A kernel and the scores of its units, for an allocation to look at.
+
+    Args:
+        scores: The scores of its units.
+        shape: The shape of the kernel.
+        layout: What its axes mean.
+    """
+
+    scores: Scores
+    shape: tuple[int, ...]
+    layout: Layout
+
+    @property
+    def units(self) -> int:
+        return self.scores.size
+
+
+class Allotment:
+    """An allocation carried out on some kernels for some sparsity.
+
+    Attributes:
+        budget: How many units stay in all.
+    """
+
+    budget: int
+
+    def keep(self, bounds: Bounds, budget: int) -> list[np.ndarray]:
+        """Returns which units of each kernel stay, `budget` in all."""
+        raise NotImplementedError
+
+
+class Allocation:
+    """Base class of the allocations."""
+
+    def allot(self, candidates: list[Candidate], sparsity: float) -> Allotment:
+        """Returns the `Allotment` of a sparsity of all units together."""
+        raise NotImplementedError
+
+    def __str__(self):
+        named = (name for name, a in ALLOCATIONS.items() if a is self)
+        return f"allocation {next(named, 'by a function')}"
+
+
+class Ranking(Allocation):
+    """The highest scores of all kernels together stay, whatever the kernel.
+
+    Args:
+        rescale: Callable scores -> scores that makes the scores of one kernel
+            comparable with those of another: an array of the kernel's units,
+            `-inf` where pruned, to an array of the same shape, with a higher
+            score never below a lower one. By default scores stay what they
+            are: global pruning.
+        needs_amounts: Whether `rescale` takes scores as amounts, >= 0.
+
+    Example:
+
+    >>> kernels = [np.array([[1.0, 2.0]]), np.array([[10.0, 30.0]])]
+    >>> share = keras_bimp.selection.Ranking(lambda s: s / s.max())
+    >>> masks = keras_bimp.select(kernels, 0.5, allocation=share)
+    >>> [mask.tolist() for mask in masks]
+    [[[False, True]], [[False, True]]]
+    """
+
+    def __init__(
+        self, rescale: Callable | None = None, needs_amounts: bool = False
+    ):
+        self.rescale = rescale
+        self.needs_amounts = needs_amounts
+
+    def allot(self, candidates, sparsity):
+        return _Ranked(self, candidates, sparsity)
+
+
+class _Ranked(Allotment):
+    def __init__(self, ranking, candidates, sparsity):
+        total = sum(c.units for c in candidates)
+        self.budget = total - round(sparsity * total)
+        self._scores = self._ranked = [c.scores for c in candidates]
+        if ranking.rescale is not None:
+            self._ranked = [_rescaled(s, ranking) for s in self._scores]
+
+    def keep(self, bounds, budget):
+        masks = []
+
+        def share(free, left):
+            masks[:] = keep_highest([self._ranked[i] for i in free], left)
+            return _counts(masks)
+
+        kept = distribute(share, bounds, budget)
+        if self._ranked is self._scores and _counts(masks) == kept:
+            return masks
+        return _highest_of_each(self._scores, kept)
+
+
+def _rescaled(scores, ranking):
+    before = scores.array()
+    alive = before > PRUNED
+    if ranking.needs_amounts and (before[alive] < 0).any():
+        raise ValueError(
+            "`criterion` must return scores >= 0 for this allocation. "
+            f"Received: {before[alive].min()}"
+        )
+    after = np.asarray(ranking.rescale(before))
+    if after.shape != before.shape:
+        raise ValueError(
+            "`rescale` must return scores of the same shape. "
+            f"Received: shape {after.shape} for {before.shape}"
+        )
+    after = np.where(alive, after, np.zeros((), after.dtype))
+    return Scores(after, name=scores.name).where(alive)
+
+
+class Shares(Allocation):
+    """Each kernel keeps as many units as a function says.
+
+    Args:
+        function: Callable (list of `Candidate`, sparsity) -> one number of
+            units per kernel. Where bounds are in its way, the numbers are
+            scaled to make up for it.
+    """
+
+    def __init__(self, function: Callable):
+        self.function = function
+
+    def allot(self, candidates, sparsity):
+        return _Shared(self.function(candidates, sparsity), candidates)
+
+
+class _Shared(Allotment):
+    def __init__(self, counts, candidates):
+        self.budget = sum(counts)
+        self._wanted = counts
+        self._scores = [c.scores for c in candidates]
+
+    def keep(self, bounds, budget):
+        def share(free, left):
+            return scale(
+                [self._wanted[i] for i in free],
+                left,
+                [self._scores[i].size for i in free],
+            )
+
+        kept = distribute(share, bounds, budget)
+        return _highest_of_each(self._scores, kept)
+
+
+class _Function(Shares):
+    """A callable (scores, sparsity) -> counts that a user gives."""
+
+    def allot(self, candidates, sparsity):
+        arrays = [c.scores.array() for c in candidates]
+        counts = list(self.function(arrays, sparsity))
+        alive = [c.scores.alive for c in candidates]
+        if len(counts) != len(alive) or not all(
+            0 <= count <= most and count == int(count)
+            for count, most in zip(counts, alive, strict=True)
+        ):
+            raise ValueError(
+                "`allocation` must return for each kernel a number of units "
+                "to keep, and no more than are still there. "
+                f"Received: {counts} where {alive} are there"
+            )
+        return _Shared([int(count) for count in counts], candidates)
+
+
+def uniform(candidates: Sequence[Candidate], sparsity: float) -> list[int]:
+    """The same sparsity in every kernel.
+
+    Reference:
+
+    - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
+      Retraining", ICLR 2023, Appendix C.2 (UNIFORM).
+    """
+    return [c.units - round(sparsity * c.units) for c in candidates]
+
+
+def uniform_plus(candidates: Sequence[Candidate], sparsity: float) -> list[int]:
+    """The first convolution stays dense, the last dense layer is spared.
+
+    All others lose the same share of what they have left, such that the total
+    is `sparsity`. The last dense layer has no more than 80 %.
+
+    Reference:
+
+    - Gale, Elsen, Hooker, "The State of Sparsity in Deep Neural Networks",
+      2019, Section 5.2.
+    """
+    total = sum(c.units for c in candidates)
+    alive = [c.scores.alive for c in candidates]
+    pruned = round(sparsity * total)
+    first = next(
+        (i for i, c in enumerate(candidates) if c.layout.convolution), None
+    )
+    dense = [i for i, c in enumerate(candidates) if len(c.shape) == 2]
+    others = [i for i in range(len(candidates)) if i != first]
+    # What the others are still to lose, of what they have left.
+    losing = pruned - (total - sum(alive))
+    kept = list(alive)
+    if dense and pruned > 0.8 * sum(candidates[i].units for i in others):
+        last = dense[-1]
+        spared = 0.2 * candidates[last].units
+        losing -= max(0.0, alive[last] - spared)
+        kept[last] = min(alive[last], round(spared))
+        others.remove(last)
+    left = sum(alive[i] for i in others)
+    if losing > left:
+        raise ValueError(
+            "allocation='uniform_plus' must be able to spare the first "
+            "convolution, and a fifth of the last dense layer. "
+            f"Received: a sparsity of {sparsity:g}, too high for that"
+        )
+    rate = max(0.0, losing / left) if left else 0.0
+    for i in others:
+        kept[i] -= round(rate * alive[i])
+    return kept
+
+
+def erk(candidates: Sequence[Candidate], sparsity: float) -> list[int]:
+    """Erdos-Renyi-Kernel: small and narrow kernels stay denser.
+
+    The density of a kernel is proportional to `sum(shape) / prod(shape)`.
+    Kernels that would be more than dense stay dense.
+
+    Reference:
+
+    - Evci, Gale, Menick, Castro, Elsen, "Rigging the Lottery: Making All
+      Tickets Winners", ICML 2020, Section 3 (1).
+    """
+    raw = [sum(c.shape) / max(math.prod(c.shape), 1) for c in candidates]
+    sizes = [c.units for c in candidates]
+    dense = set()
+    while len(dense) < len(candidates):
+        others = [i for i in range(len(candidates)) if i not in dense]
+        left = (1 - sparsity) * sum(sizes) - sum(sizes[i] for i in dense)
+        weighted = sum(raw[i] * sizes[i] for i in others)
+        factor = left / weighted if weighted else 0.0
+        widest = max(others, key=lambda i: raw[i])
+        if factor * raw[widest] <= 1:
+            break
+        dense.add(widest)
+    return [
+        size if i in dense else round(factor * raw[i] * size)
+        for i, size in enumerate(sizes)
+    ]
+
+
+def lamp(scores: np.ndarray) -> np.ndarray:
+    """Layer-adaptive magnitudes, comparable whatever a kernel's scale is.
+
+    ```python
+    lamp[u] = w[u] ** 2 / sum(w[v] ** 2 for v if abs(w[v]) >= abs(w[u]))
+    ```
+
+    Args:
+        scores: Magnitudes of a kernel, `-inf` where pruned.
+
+    Returns:
+        Array of the same shape, in [0, 1].
+
+    Reference:
+
+    - Lee, Park, Mo, Ahn, Shin, "Layer-adaptive sparsity for the
+      Magnitude-based Pruning", ICLR 2021, Section 3.
+    """
+    squares = np.where(scores > PRUNED, scores, 0.0).astype(np.float64) ** 2
+    ordered = np.sort(squares, axis=None)
+    not_below = np.cumsum(ordered[::-1])[::-1]
+    at = np.searchsorted(ordered, squares)
+    sums = not_below[np.minimum(at, len(ordered) - 1)] if scores.size else at
+    return np.divide(squares, sums, out=np.zeros_like(squares), where=sums > 0)
+
+
+def relative(scores: np.ndarray) -> np.ndarray:
+    """Magnitudes over the norm of the kernel's weights that are left.
+
+    Not in the paper. It makes global pruning independent of each kernel's
+    scale, which batch normalisation leaves free.
+
+    Args:
+        scores: Magnitudes of a kernel, `-inf` where pruned.
+
+    Returns:
+        Array of the same shape.
+    """
+    amounts = np.where(scores > PRUNED, scores, 0.0).astype(np.float64)
+    norm = np.linalg.norm(amounts)
+    return amounts / norm if norm else amounts
+
+
+ALLOCATIONS = {
+    "global": Ranking(),
+    "uniform": Shares(uniform),
+    "uniform_plus": Shares(uniform_plus),
+    "erk": Shares(erk),
+    "lamp": Ranking(lamp, needs_amounts=True),
+    "relative": Ranking(relative, needs_amounts=True),
+}
+
+
+def as_allocation(allocation: str | Callable | Allocation) -> Allocation:
+    """Looks an allocation up as `keras.losses.get` does."""
+    if isinstance(allocation, Allocation):
+        return allocation
+    if callable(allocation):
+        return _Function(allocation)
+    check_choice("allocation", allocation, ALLOCATIONS)
+    return ALLOCATIONS[allocation]
+
+
+def _counts(masks):
+    return [int(np.count_nonzero(mask)) for mask in masks]
+
+
+def _highest_of_each(scores, kept):
+    return [
+        keep_highest([s], left)[0] for s, left in zip(scores, kept, strict=True)
+    ]
