@@ -6,6 +6,8 @@ from keras_bimp import schedules
 from keras_bimp import selection
 from keras_bimp import sparsity
 from keras_bimp.exporting import export
+from keras_bimp.layer_sensitivity import Sensitivity
+from keras_bimp.layer_sensitivity import sensitivity
 from keras_bimp.masking import Masked
 from keras_bimp.masking import strip
 from keras_bimp.masking import wrap
@@ -26,6 +28,7 @@ __all__ = [
     "Plan",
     "Pruning",
     "RecordLearningRate",
+    "Sensitivity",
     "callbacks",
     "export",
     "masking",
@@ -35,6 +38,7 @@ __all__ = [
     "schedules",
     "select",
     "selection",
+    "sensitivity",
     "sparsity",
     "strip",
     "wrap",

@@ -3,22 +3,110 @@ import json
 import numpy as np
 import pytest
 from helpers import GOLDEN
+from hypothesis import assume
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from keras_bimp import select
+from keras_bimp import selection
 from keras_bimp.selection import Layout
+from keras_bimp.selection import Ranking
 
 
-def oracle(kernels, sparsity, masks):
+def golden_kernels():
+    """The kernels of the reference's masks, in Keras layout."""
+    info = json.loads((GOLDEN / "masks.json").read_text())["resnetish"]
+    rng = np.random.RandomState(info["seed"])
+    kernels = []
+    for i, shape in enumerate(info["shapes"]):
+        scale = np.sqrt(2 / np.prod(shape[1:])) * (1 + 0.25 * (i % 3))
+        weights = (rng.randn(*shape) * scale).astype("float32")
+        # From (out, in, height, width).
+        order = [2, 3, 1, 0] if weights.ndim == 4 else [1, 0]
+        kernels.append(np.transpose(weights, order))
+    return info, kernels
+
+
+def as_golden(mask):
+    """Back to the reference's layout, flat."""
+    order = [3, 2, 0, 1] if mask.ndim == 4 else [1, 0]
+    return np.transpose(mask, order).ravel()
+
+
+NAMES = {
+    "glob": "global",
+    "unif": "uniform",
+    "unifplus": "uniform_plus",
+    "erk": "erk",
+    "lamp": "lamp",
+}
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.95, 0.98, 0.99])
+@pytest.mark.parametrize("name", NAMES)
+def test_masks_are_those_of_the_reference(name, sparsity):
+    _, kernels = golden_kernels()
+    stored = np.load(GOLDEN / "masks.npz")[f"resnetish/{name}/{sparsity}"]
+    golden = np.unpackbits(stored)[: sum(k.size for k in kernels)]
+    masks = select(kernels, sparsity, allocation=NAMES[name])
+    np.testing.assert_array_equal(
+        np.concatenate([as_golden(mask) for mask in masks]), golden
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_three_steps_keep_as_many_as_the_reference(name):
+    info, kernels = golden_kernels()
+    golden = info["methods"][f"{name}/iter3_0.98"]
+    total = sum(k.size for k in kernels)
+    masks, left = None, total
+    for expected in golden["kept"]:
+        # Each step prunes a fraction of what is left.
+        left *= 1 - golden["per_step_fraction"]
+        masks = select(
+            kernels, 1 - left / total, allocation=NAMES[name], masks=masks
+        )
+        kept = [int(mask.sum()) for mask in masks]
+        assert kept == expected
+        left = sum(kept)
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.95, 0.98, 0.99])
+def test_erk_is_rigls_but_for_its_flooring(sparsity):
+    golden = json.loads((GOLDEN / "erk.json").read_text())
+    golden = golden[f"resnetish/erdos_renyi_kernel/{sparsity}"]
+    kernels = [np.ones(shape) for shape in golden["shapes_hwio"]]
+    for mask, expected, zeros in zip(
+        select(kernels, sparsity, allocation="erk"),
+        golden["sparsity"],
+        golden["n_zeros"],
+        strict=True,
+    ):
+        ours = mask.size - np.count_nonzero(mask)
+        assert abs(ours / mask.size - expected) <= 2e-3
+        assert zeros <= ours <= zeros + 2
+
+
+SMALL = st.sampled_from([-2.0, -1.0, -0.0, 0.0, 0.5, 1.0, 3.0])
+ANY = st.floats(-100, 100, width=16)
+
+
+def some_kernels(elements=SMALL):
+    # Few distinct values: many ties, and zeros of both signs.
+    shapes = hnp.array_shapes(min_dims=1, max_dims=4, max_side=4)
+    arrays = st.sampled_from(["float32", "float64", "float16"]).flatmap(
+        lambda dtype: hnp.arrays(dtype, shapes, elements=elements)
+    )
+    return st.lists(arrays, min_size=1, max_size=4)
+
+
+def oracle(kernels, pruned, masks):
     """Global magnitude selection by one stable sort."""
     scores = np.concatenate(
         [np.abs(k).astype("float64").ravel() for k in kernels]
     )
-    alive = np.concatenate([m.ravel() for m in masks])
-    scores[~alive] = -1
-    pruned = max(round(sparsity * len(scores)), int((~alive).sum()))
+    scores[~np.concatenate([m.ravel() for m in masks])] = -1
     keep = np.ones(len(scores), bool)
     keep[np.argsort(scores, kind="stable")[:pruned]] = False
     sizes = np.cumsum([k.size for k in kernels])[:-1]
@@ -26,47 +114,164 @@ def oracle(kernels, sparsity, masks):
     return [p.reshape(k.shape) for p, k in zip(parts, kernels, strict=True)]
 
 
-def some_kernels():
-    # Few distinct values: many ties, and zeros of both signs.
-    values = st.sampled_from([-2.0, -1.0, -0.0, 0.0, 0.5, 1.0, 3.0])
-    shapes = hnp.array_shapes(min_dims=1, max_dims=4, max_side=4)
-    arrays = st.sampled_from(["float32", "float64", "float16"]).flatmap(
-        lambda dtype: hnp.arrays(dtype, shapes, elements=values)
-    )
-    return st.lists(arrays, min_size=1, max_size=4)
+def assert_equal(masks, expected):
+    for ours, theirs in zip(masks, expected, strict=True):
+        assert ours.dtype == bool
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @given(
-    kernels=some_kernels(), sparsity=st.floats(0, 0.99), seed=st.integers(0, 9)
+    kernels=some_kernels() | some_kernels(ANY),
+    sparsity=st.floats(0, 0.99),
+    seed=st.integers(0, 9),
 )
 def test_global_selection_equals_a_stable_sort(kernels, sparsity, seed):
     rng = np.random.default_rng(seed)
     masks = [rng.random(k.shape) < 0.7 for k in kernels]
     total = sum(k.size for k in kernels)
-    if round(sparsity * total) == total or not any(m.any() for m in masks):
-        return
-    expected = oracle(kernels, sparsity, masks)
-    for ours, theirs in zip(
-        select(kernels, sparsity, masks=masks), expected, strict=True
-    ):
-        np.testing.assert_array_equal(ours, theirs)
+    before = sum(int((~m).sum()) for m in masks)
+    pruned = max(round(sparsity * total), before)
+    assume(pruned < total)
+    assert_equal(
+        select(kernels, sparsity, masks=masks), oracle(kernels, pruned, masks)
+    )
+
+
+def selected(kernels, sparsity, allocation):
+    """The masks, or `None` where nothing would be left."""
+    try:
+        return select(kernels, sparsity, allocation=allocation)
+    except ValueError:
+        return None
+
+
+@given(
+    kernels=some_kernels(),
+    sparsity=st.floats(0, 0.9),
+    allocation=st.sampled_from(["uniform", "erk", "lamp", "relative"]),
+)
+def test_each_kernel_keeps_its_highest(kernels, sparsity, allocation):
+    masks = selected(kernels, sparsity, allocation)
+    assume(masks)
+    kept = [int(m.sum()) for m in masks]
+    for kernel, mask, left in zip(kernels, masks, kept, strict=True):
+        everything = [np.ones(kernel.shape, bool)]
+        assert_equal([mask], oracle([kernel], kernel.size - left, everything))
+    sizes = [k.size for k in kernels]
+    if allocation == "uniform":
+        assert kept == [size - round(sparsity * size) for size in sizes]
+    elif allocation == "erk":
+        # Each kernel's share is rounded.
+        wanted = (1 - sparsity) * sum(sizes)
+        assert abs(sum(kept) - wanted) <= len(sizes) / 2 + 1e-9
+    else:
+        assert sum(kept) == sum(sizes) - round(sparsity * sum(sizes))
+
+
+EVERY = ["global", "uniform", "erk", "lamp", "relative"]
 
 
 @given(
     kernels=some_kernels(),
     low=st.floats(0, 0.9),
     high=st.floats(0, 0.9),
+    allocation=st.sampled_from(EVERY),
 )
-def test_a_higher_sparsity_keeps_a_subset(kernels, low, high):
+def test_a_higher_sparsity_keeps_a_subset(kernels, low, high, allocation):
     low, high = sorted((low, high))
-    if round(high * sum(k.size for k in kernels)) == sum(
-        k.size for k in kernels
-    ):
-        return
-    for more, fewer in zip(
-        select(kernels, low), select(kernels, high), strict=True
-    ):
-        assert not (fewer & ~more).any()
+    more = selected(kernels, low, allocation)
+    fewer = selected(kernels, high, allocation)
+    assume(more and fewer)
+    for before, after in zip(more, fewer, strict=True):
+        assert not (after & ~before).any()
+
+
+@given(
+    kernels=some_kernels(),
+    sparsity=st.floats(0, 0.9),
+    allocation=st.sampled_from(["global", "uniform", "uniform_plus", "lamp"]),
+)
+def test_the_same_pruning_again_changes_nothing(kernels, sparsity, allocation):
+    masks = selected(kernels, sparsity, allocation)
+    assume(masks)
+    again = select(kernels, sparsity, allocation=allocation, masks=masks)
+    assert_equal(again, masks)
+
+
+@given(
+    seed=st.integers(0, 99),
+    sparsity=st.floats(0, 0.9),
+    allocation=st.sampled_from(EVERY),
+    order=st.permutations(range(4)),
+)
+def test_the_order_of_kernels_does_not_matter(
+    seed, sparsity, allocation, order
+):
+    rng = np.random.default_rng(seed)
+    shapes = [(3, 3, 2, 4), (8, 5), (2, 9), (4, 4, 3)]
+    kernels = [
+        rng.standard_normal(shape) * scale
+        for shape, scale in zip(shapes, (1, 0.1, 3, 0.5), strict=True)
+    ]
+    masks = select(kernels, sparsity, allocation=allocation)
+    permuted = select(
+        [kernels[i] for i in order], sparsity, allocation=allocation
+    )
+    assert_equal(permuted, [masks[i] for i in order])
+
+
+# More entries than are sorted out at once, of all kinds of distributions.
+LARGE = {
+    "normal": lambda rng, n: rng.standard_normal(n),
+    "few values": lambda rng, n: rng.integers(-3, 4, n) / 4,
+    "half zeros": lambda rng, n: np.maximum(rng.standard_normal(n), 0),
+    "constant": lambda rng, n: np.full(n, 0.5),
+    "two scales": lambda rng, n: rng.standard_normal(n) * rng.choice([1e-9, 1]),
+    "heavy tail": lambda rng, n: rng.standard_cauchy(n),
+    "sorted": lambda rng, n: np.sort(rng.standard_normal(n)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("name", LARGE)
+def test_large_kernels_equal_a_stable_sort(name, dtype):
+    rng = np.random.default_rng(0)
+    shapes = [(300, 220), (70, 90), (3, 3, 50, 60)]
+    kernels = [
+        np.clip(LARGE[name](rng, int(np.prod(shape))), -60000, 60000)
+        .reshape(shape)
+        .astype(dtype)
+        for shape in shapes
+    ]
+    masks = [rng.random(shape) < 0.8 for shape in shapes]
+    full = [np.ones(shape, bool) for shape in shapes]
+    total = sum(k.size for k in kernels)
+    for pruned in (1, total // 2, total * 9 // 10, total - 1):
+        assert_equal(
+            select(kernels, pruned / total), oracle(kernels, pruned, full)
+        )
+        if pruned > sum((~mask).sum() for mask in masks):
+            assert_equal(
+                select(kernels, pruned / total, masks=masks),
+                oracle(kernels, pruned, masks),
+            )
+
+
+def test_a_misleading_sample_does_no_harm(monkeypatch):
+    from keras_bimp.selection import scores
+
+    kernels = [np.random.default_rng(1).standard_normal((400, 300))]
+    full = [np.ones((400, 300), bool)]
+    for low, high in ((-np.inf, 0.001), (2.0, np.inf), (0.1, 0.1)):
+        ends = np.float64(low), np.float64(high)
+        monkeypatch.setattr(scores, "_bracket", lambda *_, e=ends: e)
+        assert_equal(select(kernels, 0.5), oracle(kernels, 60000, full))
+
+
+def test_bfloat16_is_ranked_in_float32():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    kernel = np.array([[1.0, -2.0], [0.5, -0.0]], ml_dtypes.bfloat16)
+    assert select([kernel], 0.5)[0].tolist() == [[True, True], [False, False]]
 
 
 def test_equal_magnitudes_lose_the_lower_indices_first():
@@ -76,23 +281,40 @@ def test_equal_magnitudes_lose_the_lower_indices_first():
     assert second.tolist() == [[False, False, True, True]]
 
 
-def test_global_masks_match_the_reference():
-    info = json.loads((GOLDEN / "masks.json").read_text())
-    rng = np.random.RandomState(info["resnetish"]["seed"])
-    weights = []
-    for i, shape in enumerate(info["resnetish"]["shapes"]):
-        scale = np.sqrt(2 / np.prod(shape[1:])) * (1 + 0.25 * (i % 3))
-        weights.append((rng.randn(*shape) * scale).astype("float32"))
-    stored = np.load(GOLDEN / "masks.npz")
-    keys = [k for k in stored.files if "glob" in k and "resnetish" in k]
-    keys = [k for k in keys if not k.count("step")]
-    assert len(keys) == 5, stored.files
-    total = sum(w.size for w in weights)
-    for key in keys:
-        golden = np.unpackbits(stored[key])[:total].astype(bool)
-        sparsity = float(key.split("/")[-1])
-        ours = np.concatenate([m.ravel() for m in select(weights, sparsity)])
-        np.testing.assert_array_equal(ours, golden)
+def test_lamp_scores_by_hand():
+    # 1 / (1 + 4 + 4), 4 / (4 + 4) for both that are equal.
+    scores = selection.allocations.lamp(np.array([[1.0, 2.0, 2.0]]))
+    np.testing.assert_allclose(scores, [[1 / 9, 1 / 2, 1 / 2]])
+    scores = selection.allocations.lamp(np.array([3.0, -np.inf, 4.0]))
+    np.testing.assert_allclose(scores, [9 / 25, 0, 1])
+
+
+@pytest.mark.parametrize("allocation", ["lamp", "relative"])
+def test_the_scale_of_a_kernel_does_not_matter(allocation):
+    kernels = [np.random.default_rng(i).standard_normal((9, 7)) for i in (0, 1)]
+    masks = select(kernels, 0.8, allocation=allocation)
+    scaled = [kernels[0] * 1e-3, kernels[1] * 50]
+    assert_equal(select(scaled, 0.8, allocation=allocation), masks)
+    assert not select(scaled, 0.8)[0].any()
+
+
+def test_uniform_plus_spares_the_first_convolution_and_the_last_dense():
+    kernels = [
+        np.arange(1.0, 1 + np.prod(shape)).reshape(shape)
+        for shape in ((2, 5), (3, 3, 1, 2), (3, 3, 2, 5), (10, 2))
+    ]
+    masks = select(kernels, 0.8, allocation="uniform_plus")
+    # 138 weights, 110 to prune: 16 of the last 20, 94 of the other 100.
+    assert [int(m.sum()) for m in masks] == [1, 18, 5, 4]
+
+
+def test_uniform_plus_says_when_it_cannot():
+    with pytest.raises(ValueError, match="uniform_plus"):
+        select(
+            [np.ones((3, 3, 4, 4)), np.ones((4, 2))],
+            0.9,
+            allocation="uniform_plus",
+        )
 
 
 def uneven():
@@ -115,12 +337,12 @@ def test_protect_keeps_one_weight_per_output_unit_and_the_total():
     )
 
 
-def test_protect_takes_the_units_it_is_told():
-    layouts = [Layout((1,), (0,)), Layout((0,), (1,))]
-    kernels = [uneven()[0][:2].T, uneven()[1]]
-    protected = select(kernels, 0.9, on_collapse="protect", layouts=layouts)
+def test_protect_takes_the_units_of_the_layout():
+    weak, strong = uneven()
+    kernels = [weak[:2], strong]
+    protected = select(kernels, 0.9, on_collapse="protect")
     assert [int(m.sum()) for m in protected] == [5, 16]
-    layouts = [Layout((0,), (1,)), Layout((0,), (1,))]
+    layouts = [Layout((1,), (0,)), Layout((0,), (1,))]
     protected = select(kernels, 0.9, on_collapse="protect", layouts=layouts)
     assert [int(m.sum()) for m in protected] == [2, 19]
 
@@ -137,20 +359,114 @@ def test_protect_repeats_until_no_kernel_is_below_its_floor():
     assert [int(m.sum()) for m in masks] == [8, 6, 2]
 
 
+@pytest.mark.parametrize(
+    "allocation", [*EVERY, lambda scores, sparsity: [0, 1, 11]]
+)
+def test_protect_with_every_allocation(allocation):
+    rng = np.random.default_rng(0)
+    kernels = [
+        rng.standard_normal(shape) * scale
+        for shape, scale in (((2, 3), 1e-4), ((4, 2), 1.0), ((30, 4), 1.0))
+    ]
+    ignored = select(kernels, 1 - 12 / 134, allocation=allocation)
+    masks = select(
+        kernels, 1 - 12 / 134, allocation=allocation, on_collapse="protect"
+    )
+    kept = [int(m.sum()) for m in masks]
+    assert sum(kept) == sum(int(m.sum()) for m in ignored)
+    assert all(n >= units for n, units in zip(kept, (3, 2, 4), strict=True))
+    for kernel, mask, left in zip(kernels, masks, kept, strict=True):
+        full = [np.ones(kernel.shape, bool)]
+        assert_equal([mask], oracle([kernel], kernel.size - left, full))
+
+
 def test_raise_names_the_kernel():
     with pytest.raises(ValueError, match="0 in kernel 0"):
         select(uneven(), 0.9, on_collapse="raise")
 
 
+@pytest.mark.parametrize("allocation", EVERY)
+def test_no_kernel_exceeds_its_maximum_and_the_total_stays(allocation):
+    kernels = [*uneven(), np.random.default_rng(2).standard_normal((25, 4))]
+    before = select(kernels, 0.8, allocation=allocation)
+    masks = select(
+        kernels,
+        0.8,
+        allocation=allocation,
+        max_layer_sparsity=[0.7, None, 0.5],
+    )
+    kept = [int(m.sum()) for m in masks]
+    assert sum(kept) == sum(int(m.sum()) for m in before)
+    assert kept[0] >= 15
+    assert kept[2] >= 50
+
+
+def test_one_maximum_for_all():
+    # 10 of 50 and 20 of 100 at least; global magnitudes would keep 0 and 30.
+    kernels = [uneven()[0], np.ones((20, 5))]
+    masks = select(kernels, 0.8, max_layer_sparsity=0.8)
+    assert [int(m.sum()) for m in masks] == [10, 20]
+
+
+@pytest.mark.parametrize("allocation", EVERY)
+def test_a_kernel_has_the_sparsity_it_is_told(allocation):
+    kernels = [*uneven(), np.random.default_rng(2).standard_normal((25, 4))]
+    before = select(kernels, 0.8, allocation=allocation)
+    masks = select(
+        kernels, 0.8, allocation=allocation, layer_sparsity=[0.0, None, 0.95]
+    )
+    kept = [int(m.sum()) for m in masks]
+    assert (kept[0], kept[2]) == (50, 5)
+    assert sum(kept) == sum(int(m.sum()) for m in before)
+
+
+def test_random_depends_on_the_seed_and_the_place_only():
+    kernels = [np.ones((20, 5)), np.arange(100.0).reshape(20, 5)]
+    random = selection.Random(3)
+    masks = select(kernels, 0.5, criterion=random)
+    assert_equal(select([k * 2 for k in kernels], 0.5, criterion=random), masks)
+    assert sum(m.sum() for m in masks) == 100
+    other = select(kernels, 0.5, criterion=selection.Random(4))
+    assert (masks[0] != other[0]).any()
+    assert (masks[0] != masks[1]).any()
+    fewer = select(kernels, 0.8, criterion=random)
+    assert not (fewer[0] & ~masks[0]).any()
+
+
+def test_saliency_is_weight_times_gradient():
+    kernels = [np.array([[1.0, -2.0, 3.0]])]
+    masks = select(
+        kernels,
+        0.6,
+        criterion="saliency",
+        gradients=[np.array([[-9.0, 1.0, 0.1]])],
+    )
+    assert masks[0].tolist() == [[True, False, False]]
+
+
 def test_a_callable_criterion_and_allocation():
     kernels = [np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])]
+    shapes = []
+
+    def one_each(scores, sparsity):
+        shapes.extend(score.shape for score in scores)
+        return [1] * len(scores)
+
     masks = select(
         kernels,
         0.5,
         criterion=lambda kernel: -kernel,
-        allocation=lambda scores, sparsity: [1] * len(scores),
+        allocation=one_each,
     )
     assert [m.tolist() for m in masks] == [[[True, False]], [[True, False]]]
+    assert shapes == [(1, 2), (1, 2)]
+
+
+def test_a_ranking_of_ones_own():
+    kernels = [np.array([[1.0, 4.0]]), np.array([[2.0, 3.0]])]
+    first = Ranking(lambda scores: scores + (10 if scores.max() == 3 else 0))
+    masks = select(kernels, 0.5, allocation=first)
+    assert [m.tolist() for m in masks] == [[[False, False]], [[True, True]]]
 
 
 @pytest.mark.parametrize(
@@ -165,22 +481,69 @@ def test_a_callable_criterion_and_allocation():
         ({"allocation": "globl"}, ValueError, "'global'"),
         ({"criterion": "size"}, ValueError, "'magnitude'"),
         ({"granularity": "blok"}, ValueError, "'weight'"),
+        ({"granularity": (2, 4)}, ValueError, "NM"),
         ({"on_collapse": "no"}, ValueError, "'protect'"),
         ({"masks": [np.ones((4, 1), bool)]}, ValueError, "`masks`"),
+        ({"layouts": []}, ValueError, "`layouts`"),
         ({"criterion": lambda k: k[0]}, ValueError, "`criterion`"),
+        ({"criterion": lambda k: k * 1j}, ValueError, "`criterion`"),
+        ({"criterion": lambda k: k / 0.0}, ValueError, "scores must be finite"),
+        ({"criterion": "saliency"}, ValueError, "`gradients`"),
+        (
+            {"criterion": "saliency", "gradients": [np.ones(4)]},
+            ValueError,
+            "`gradients`",
+        ),
+        (
+            {"criterion": "random", "allocation": "lamp"},
+            ValueError,
+            "'lamp', which compares amounts, with random",
+        ),
+        (
+            {"criterion": np.negative, "allocation": "relative"},
+            ValueError,
+            "scores >= 0",
+        ),
         ({"allocation": lambda s, f: [5]}, ValueError, "`allocation`"),
         ({"allocation": lambda s, f: [-1]}, ValueError, "`allocation`"),
+        ({"allocation": lambda s, f: [1.5]}, ValueError, "`allocation`"),
         ({"allocation": lambda s, f: []}, ValueError, "`allocation`"),
+        (
+            {"allocation": Ranking(lambda s: s[0])},
+            ValueError,
+            "`rescale`",
+        ),
         ({"kernels": [np.array([[1.0, np.nan]])]}, ValueError, r"\(0, 1\)"),
         ({"kernels": [np.array([[np.inf, 1.0]])]}, ValueError, r"\(0, 0\)"),
+        ({"kernels": [np.array([["a"]])]}, ValueError, "real numbers"),
         (
             {"kernels": [np.ones((2, 8))], "on_collapse": "protect"},
             ValueError,
             "5 weights for 8 output units",
         ),
+        ({"max_layer_sparsity": 0.5}, ValueError, "`max_layer_sparsity`"),
+        ({"max_layer_sparsity": 1.0}, ValueError, "`max_layer_sparsity`"),
+        ({"max_layer_sparsity": [0.9, 0.9]}, ValueError, "2 for 1 kernels"),
+        ({"layer_sparsity": 0.5}, TypeError, "`layer_sparsity`"),
+        ({"layer_sparsity": [0.0]}, ValueError, "`layer_sparsity`"),
+        (
+            {"layer_sparsity": [0.9], "max_layer_sparsity": 0.8},
+            ValueError,
+            "must not exceed",
+        ),
     ],
 )
 def test_bad_arguments(arguments, error, text):
     arguments = {"kernels": [np.ones((2, 2))], "sparsity": 0.7, **arguments}
-    with pytest.raises(error, match=text):
+    with (
+        np.errstate(divide="ignore", invalid="ignore"),
+        pytest.raises(error, match=text),
+    ):
         select(**arguments)
+
+
+def test_a_nan_is_found_in_a_large_kernel():
+    kernel = np.ones((300, 300), np.float32)
+    kernel[299, 7] = np.nan
+    with pytest.raises(ValueError, match=r"nan in 'kernel 1' at index \(299"):
+        select([np.ones((4, 4)), kernel], 0.5)

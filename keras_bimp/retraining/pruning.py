@@ -15,7 +15,7 @@ from keras_bimp.masking import Masked
 from keras_bimp.masking import Rule
 from keras_bimp.masking import find_prunable
 from keras_bimp.masking import masked_layers
-from keras_bimp.retraining.gradients import gradients
+from keras_bimp.retraining.loss_gradients import gradients
 from keras_bimp.retraining.samples import Samples
 from keras_bimp.slots import check_keeps_zeros
 from keras_bimp.slots import slots

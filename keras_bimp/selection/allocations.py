@@ -91,44 +91,50 @@ class Ranking(Allocation):
     def allot(self, candidates, sparsity):
         return _Ranked(self, candidates, sparsity)
 
+    def comparable(self, candidate: Candidate) -> Scores:
+        """Returns scores that compare with those of other kernels."""
+        if self.rescale is None:
+            return candidate.scores
+        before = candidate.scores.array()
+        alive = before > PRUNED
+        if self.needs_amounts and (before[alive] < 0).any():
+            raise ValueError(
+                "`criterion` must return scores >= 0 for this allocation. "
+                f"Received: {before[alive].min()}"
+            )
+        after = np.asarray(self._apply(before, candidate))
+        if after.shape != before.shape:
+            raise ValueError(
+                "`rescale` must return scores of the same shape. "
+                f"Received: shape {after.shape} for {before.shape}"
+            )
+        after = np.where(alive, after, np.zeros((), after.dtype))
+        return Scores(after, name=candidate.scores.name).where(alive)
+
+    def _apply(self, scores, candidate):
+        return self.rescale(scores)
+
 
 class _Ranked(Allotment):
     def __init__(self, ranking, candidates, sparsity):
         total = sum(c.units for c in candidates)
         self.budget = total - round(sparsity * total)
-        self._scores = self._ranked = [c.scores for c in candidates]
-        if ranking.rescale is not None:
-            self._ranked = [_rescaled(s, ranking) for s in self._scores]
+        self._scores = [c.scores for c in candidates]
+        self._ranked = [ranking.comparable(c) for c in candidates]
+        self._same = self._ranked == self._scores
 
     def keep(self, bounds, budget):
-        masks = []
+        last = []
 
         def share(free, left):
-            masks[:] = keep_highest([self._ranked[i] for i in free], left)
-            return _counts(masks)
+            masks = keep_highest([self._ranked[i] for i in free], left)
+            last[:] = masks, [int(np.count_nonzero(mask)) for mask in masks]
+            return last[1]
 
         kept = distribute(share, bounds, budget)
-        if self._ranked is self._scores and _counts(masks) == kept:
-            return masks
+        if self._same and last[1] == kept:
+            return last[0]
         return _highest_of_each(self._scores, kept)
-
-
-def _rescaled(scores, ranking):
-    before = scores.array()
-    alive = before > PRUNED
-    if ranking.needs_amounts and (before[alive] < 0).any():
-        raise ValueError(
-            "`criterion` must return scores >= 0 for this allocation. "
-            f"Received: {before[alive].min()}"
-        )
-    after = np.asarray(ranking.rescale(before))
-    if after.shape != before.shape:
-        raise ValueError(
-            "`rescale` must return scores of the same shape. "
-            f"Received: shape {after.shape} for {before.shape}"
-        )
-    after = np.where(alive, after, np.zeros((), after.dtype))
-    return Scores(after, name=scores.name).where(alive)
 
 
 class Shares(Allocation):
@@ -291,21 +297,38 @@ def lamp(scores: np.ndarray) -> np.ndarray:
     return np.divide(squares, sums, out=np.zeros_like(squares), where=sums > 0)
 
 
-def relative(scores: np.ndarray) -> np.ndarray:
-    """Magnitudes over the norm of the kernel's weights that are left.
+def relative(scores: np.ndarray, output_units: int) -> np.ndarray:
+    """Magnitudes over the usual norm of what feeds one output unit.
 
-    Not in the paper. It makes global pruning independent of each kernel's
-    scale, which batch normalisation leaves free.
+    Not in the paper. Batch normalisation leaves the scale of a kernel free, so
+    that plain global pruning depends on what does not matter. This divides it
+    out: a weight counts by its share of what its unit sums up.
+
+    ```python
+    relative = abs(w) / sqrt(sum(w ** 2) / output_units)
+    ```
 
     Args:
         scores: Magnitudes of a kernel, `-inf` where pruned.
+        output_units: How many output units the kernel feeds.
 
     Returns:
         Array of the same shape.
     """
     amounts = np.where(scores > PRUNED, scores, 0.0).astype(np.float64)
-    norm = np.linalg.norm(amounts)
+    norm = np.linalg.norm(amounts) / math.sqrt(max(output_units, 1))
     return amounts / norm if norm else amounts
+
+
+class Relative(Ranking):
+    """Global, by magnitudes made `relative`."""
+
+    def __init__(self):
+        super().__init__(relative, needs_amounts=True)
+
+    def _apply(self, scores, candidate):
+        units = candidate.layout.output_units(candidate.shape)
+        return self.rescale(scores, units)
 
 
 ALLOCATIONS = {
@@ -314,7 +337,7 @@ ALLOCATIONS = {
     "uniform_plus": Shares(uniform_plus),
     "erk": Shares(erk),
     "lamp": Ranking(lamp, needs_amounts=True),
-    "relative": Ranking(relative, needs_amounts=True),
+    "relative": Relative(),
 }
 
 
@@ -326,10 +349,6 @@ def as_allocation(allocation: str | Callable | Allocation) -> Allocation:
         return _Function(allocation)
     check_choice("allocation", allocation, ALLOCATIONS)
     return ALLOCATIONS[allocation]
-
-
-def _counts(masks):
-    return [int(np.count_nonzero(mask)) for mask in masks]
 
 
 def _highest_of_each(scores, kept):

@@ -15,7 +15,7 @@ PRUNED = -np.inf
 
 _CHUNK = 1 << 16  # Entries.
 _SMALL = 1 << 16  # Up to so many scores are sorted out at once.
-_SAMPLE = 1 << 18  # So many at most bracket the threshold of a larger choice.
+_SAMPLE = 1 << 17  # So many at most bracket the threshold of a larger choice.
 
 
 class Scores:
@@ -169,7 +169,7 @@ def _highest_of(values, count):
 def _bracket(scores, count, total, dtype):
     """Two scores between which the `count`-th highest lies, all but surely."""
     rng = np.random.default_rng(0)
-    size = min(max(total >> 6, _SMALL >> 2), _SAMPLE)
+    size = min(max(total >> 7, _SMALL >> 2), _SAMPLE)
     sample = np.concatenate(
         [
             s.sample(math.ceil(size * s.size / total), rng).astype(dtype)
@@ -209,7 +209,7 @@ def _split(scores, low, high, dtype):
             np.greater(values, low, out=inside)
             above += np.count_nonzero(part)
             inside ^= part
-            at = np.flatnonzero(inside)
+            at = inside.nonzero()[0]
             between.append((mask, at + start, values[at]))
     return masks, above, between
 

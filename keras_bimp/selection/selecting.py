@@ -54,7 +54,8 @@ def select(
               stays dense, and the last dense layer, which keeps a fifth
             - `"erk"`: Erdos-Renyi-Kernel, small kernels stay denser
             - `"lamp"`: global, by scores adapted to each kernel
-            - `"relative"`: global, by magnitude over the kernel's norm
+            - `"relative"`: global, by magnitude over the usual norm of what
+              feeds one output unit of the kernel
 
             or a `selection.Ranking`, or a callable `(scores, sparsity)` ->
             number of units that each kernel keeps, with `scores` a list of
@@ -175,8 +176,14 @@ def choose(
     layouts: Sequence[Layout] | None = None,
     names: Sequence[str] | None = None,
     gradients: Sequence[np.ndarray] | None = None,
+    allow_empty: bool = False,
 ) -> Chosen:
-    """Selects as `select` does, by rules. `names` are for errors."""
+    """Selects as `select` does, by rules.
+
+    Args:
+        names: What to call the kernels in errors.
+        allow_empty: Whether nothing at all may be left.
+    """
     if layouts is None:
         layouts = [Layout.of_shape(kernel.shape) for kernel in kernels]
     granularity = rules.granularity
@@ -210,13 +217,13 @@ def choose(
         for i, s in zip(part, scores, strict=True)
     ]
     named = [names[i] if names else f"kernel {i}" for i in part]
-    kept, collapsed = _keep(candidates, sparsity, rules, named)
+    kept, collapsed = _keep(candidates, sparsity, rules, named, allow_empty)
     for i, units in zip(part, kept, strict=True):
         new_masks[i] = granularity.expand(units, masks[i], layouts[i])
     return Chosen(new_masks, tuple(part[i] for i in collapsed))
 
 
-def _keep(candidates, sparsity, rules, names):
+def _keep(candidates, sparsity, rules, names, allow_empty):
     """Which units stay, and which of the candidates would have collapsed."""
     total = sum(c.units for c in candidates)
     alive = [c.scores.alive for c in candidates]
@@ -229,7 +236,7 @@ def _keep(candidates, sparsity, rules, names):
     )
     unit = rules.granularity.unit
     budget = min(allotment.budget, sum(alive))
-    if not budget:
+    if not budget and not allow_empty:
         raise ValueError(
             f"The target sparsity must leave at least one of the {total:,} "
             f"{unit}. Received: one that prunes all of them"

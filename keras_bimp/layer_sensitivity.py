@@ -1,0 +1,285 @@
+"""`sensitivity`: which layers tolerate pruning."""
+
+import dataclasses
+import io
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import rich.box
+import rich.console
+import rich.table
+from keras import ops
+
+from keras_bimp import selection
+from keras_bimp.checks import check_rate
+from keras_bimp.masking import find_prunable
+from keras_bimp.masking import masked_layers
+from keras_bimp.retraining import Accuracy
+from keras_bimp.retraining import Samples
+from keras_bimp.retraining import gradients
+
+
+@dataclasses.dataclass(frozen=True)
+class Sensitivity:
+    """Accuracies of a model with one kernel pruned at a time.
+
+    Made by `keras_bimp.sensitivity`. `str(...)` is a table.
+
+    Args:
+        baseline: Accuracy of the model as it is.
+        sparsities: The sparsities that were tried.
+        accuracies: Path of each kernel -> its accuracies, one per sparsity.
+        skipped: Pairs (path, reason) of kernels that were not tried.
+    """
+
+    baseline: float
+    sparsities: tuple[float, ...]
+    accuracies: dict[str, tuple[float, ...]]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def suggested_caps(self, max_drop: float = 0.02) -> dict[str, float]:
+        """The highest sparsity of each kernel that costs little by itself.
+
+        Args:
+            max_drop: Float >= 0, how much accuracy may be lost.
+
+        Returns:
+            Path of each kernel -> the largest sparsity up to which no tried
+            one loses more; 0.0 where the smallest one does. This is what
+            `max_layer_sparsity` takes. Pruning all kernels to their caps at
+            once costs more than `max_drop`: retraining has to make up for it.
+        """
+        least = self.baseline - check_rate("max_drop", max_drop)
+        caps = {}
+        for path, accuracies in self.accuracies.items():
+            caps[path] = 0.0
+            for sparsity, accuracy in zip(
+                self.sparsities, accuracies, strict=True
+            ):
+                if accuracy < least - 1e-9:
+                    break
+                caps[path] = sparsity
+        return caps
+
+    def plot(self, path: str | None = None):
+        """Draws the accuracies as a heat map.
+
+        Args:
+            path: Where to save the picture. Defaults to not saving it.
+
+        Returns:
+            The matplotlib figure.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise ImportError(
+                "Plotting needs matplotlib: pip install matplotlib"
+            ) from error
+        names = list(self.accuracies)
+        figure = Figure(
+            figsize=(3.5 + 0.7 * len(self.sparsities), 1.4 + 0.3 * len(names)),
+            layout="constrained",
+        )
+        axes = figure.subplots()
+        values = np.array([self.accuracies[name] for name in names])
+        image = axes.imshow(
+            values, aspect="auto", cmap="viridis", vmax=self.baseline
+        )
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xticks(
+            range(len(self.sparsities)), [f"{s:g}" for s in self.sparsities]
+        )
+        middle = (values.min() + self.baseline) / 2
+        for row, line in enumerate(values):
+            for column, value in enumerate(line):
+                axes.text(
+                    column,
+                    row,
+                    f"{100 * value:.1f}",
+                    ha="center",
+                    va="center",
+                    fontsize="small",
+                    color="white" if value < middle else "black",
+                )
+        axes.set_xlabel("sparsity of this kernel alone")
+        axes.set_title(f"Accuracy in %; {100 * self.baseline:.1f} as it is")
+        figure.colorbar(image, format=lambda value, _: f"{100 * value:.0f}")
+        if path is not None:
+            figure.savefig(path, dpi=120)
+        return figure
+
+    def __str__(self):
+        console = rich.console.Console(
+            file=io.StringIO(), width=1000, color_system=None, highlight=False
+        )
+        table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("accuracy in %, sparsity")
+        for sparsity in self.sparsities:
+            table.add_column(f"{sparsity:g}", justify="right")
+        table.add_column("cap", justify="right")
+        caps = self.suggested_caps()
+        for name, accuracies in self.accuracies.items():
+            table.add_row(
+                name,
+                *(f"{100 * accuracy:.1f}" for accuracy in accuracies),
+                f"{caps[name]:g}",
+            )
+        console.print(f"accuracy as it is: {100 * self.baseline:.1f} %")
+        console.print(table)
+        for path, reason in self.skipped:
+            console.print(f"not tried: {path} ({reason})")
+        lines = console.file.getvalue().splitlines()
+        return "\n".join(line.rstrip() for line in lines).rstrip("\n")
+
+
+def sensitivity(
+    model: keras.Model,
+    data,
+    sparsities: Sequence[float] = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98),
+    *,
+    criterion: str | Callable | selection.Criterion = "magnitude",
+    granularity: str | selection.Granularity = "weight",
+    filters: str | list[str] | Callable | None = None,
+    exclude: str | list[str] | Callable | None = None,
+    metric: str | None = None,
+    data_fraction: float = 1.0,
+    verbose: int = 1,
+) -> Sensitivity:
+    """Prunes each kernel alone, to each sparsity, and measures the accuracy.
+
+    The model is the same again afterwards. Nothing is retrained, so the
+    figures tell kernels apart rather than what a retrained model will reach.
+
+    Args:
+        model: A compiled model, plain or wrapped, with an accuracy among its
+            metrics.
+        data: A tuple of arrays `(x, y)`, or batches, as a `tf.data.Dataset`
+            or a `PyDataset`. Not the test data, if what you find decides how
+            you prune.
+        sparsities: Floats in [0, 1), ascending.
+        criterion: See `keras_bimp.select`.
+        granularity: See `keras_bimp.select`.
+        filters: Which layers to try: a regex or list of regexes searched in
+            the layer's name and path, or a callable layer -> bool. Defaults
+            to all.
+        exclude: Which of them not to try, said in the same way.
+        metric: Name of the metric that tells the accuracy, the larger the
+            better. By default the one whose name ends in "accuracy" or "acc".
+        data_fraction: Float in (0, 1], how much of `data` to use: its first
+            batches.
+        verbose: 0 is silent; 1 shows the progress.
+
+    Returns:
+        A `Sensitivity`: its `str()` is a table, `plot()` a heat map,
+        `suggested_caps()` what to pass as `max_layer_sparsity`.
+
+    Raises:
+        ValueError: If the model tells no accuracy, there is nothing to prune,
+            or an argument is not as described.
+
+    Example:
+
+    ```python
+    result = keras_bimp.sensitivity(model, (x, y), data_fraction=0.1)
+    print(result)
+    result.plot("sensitivity.png")
+    callbacks = keras_bimp.callbacks(
+        0.9, dense_epochs=40, max_layer_sparsity=result.suggested_caps()
+    )
+    ```
+
+    Reference:
+
+    - Li, Kadav, Durdanovic, Samet, Graf, "Pruning Filters for Efficient
+      ConvNets", ICLR 2017, Section 3.2 (sensitivity of single layers).
+    """
+    rules = selection.as_rules("uniform", criterion, granularity, "ignore")
+    sparsities = _ascending(rules, sparsities)
+    samples = Samples(data, data_fraction)
+    found = find_prunable(model, filters, exclude)
+    masks = {
+        id(kernel.variable): mask
+        for layer in masked_layers(model)
+        for kernel, mask in zip(layer.kernels, layer.masks, strict=True)
+    }
+    skipped = dict(found.skipped)
+    kernels = []
+    for kernel in found.kernels:
+        reason = rules.granularity.refuses(kernel.layout)
+        if reason is None:
+            kernels.append(kernel)
+        else:
+            skipped[kernel.path] = reason
+    if not kernels:
+        raise ValueError(
+            "`model` must have a kernel to prune. Received: "
+            + (
+                ", ".join(f"{p} ({why})" for p, why in skipped.items())
+                or "none"
+            )
+        )
+    accuracy = Accuracy(samples, "keras_bimp.sensitivity", metric)
+    slopes = [None] * len(kernels)
+    if rules.criterion.needs_gradients:
+        slopes = gradients(model, [k.variable for k in kernels], samples)
+    baseline = accuracy(model)
+    accuracies = {}
+    bar = keras.utils.Progbar(len(kernels), unit_name="kernel", verbose=verbose)
+    for index, (kernel, slope) in enumerate(zip(kernels, slopes, strict=True)):
+        accuracies[kernel.path] = tuple(
+            _accuracy_with(
+                kernel,
+                masks.get(id(kernel.variable)),
+                slope,
+                sparsity,
+                rules,
+                lambda: accuracy(model),
+            )
+            for sparsity in sparsities
+        )
+        bar.update(index + 1)
+    return Sensitivity(baseline, sparsities, accuracies, tuple(skipped.items()))
+
+
+def _ascending(rules, sparsities):
+    checked = tuple(rules.check_target("sparsities", s) for s in sparsities)
+    if not checked or list(checked) != sorted(set(checked)):
+        raise ValueError(
+            "`sparsities` must hold numbers in ascending order. "
+            f"Received: sparsities={tuple(sparsities)}"
+        )
+    return checked
+
+
+def _accuracy_with(kernel, mask, slope, sparsity, rules, measure):
+    """What `measure` gives with one kernel pruned; puts it back afterwards."""
+    weights = ops.convert_to_numpy(kernel.variable.value)
+    alive = np.ones(weights.shape, bool)
+    if mask is not None:
+        alive = ops.convert_to_numpy(mask.value)
+    (kept,) = selection.choose(
+        [weights],
+        sparsity,
+        rules,
+        masks=[alive],
+        layouts=[kernel.layout],
+        names=[kernel.path],
+        gradients=None if slope is None else [slope],
+        allow_empty=True,
+    ).masks
+    variable, before, pruned = mask, alive, kept
+    if mask is None:
+        zero = np.zeros((), weights.dtype)
+        variable, before = kernel.variable, weights
+        pruned = np.where(kept, weights, zero)
+    try:
+        variable.assign(pruned)
+        return measure()
+    finally:
+        variable.assign(before)

@@ -1,0 +1,407 @@
+"""Criteria, allocations and granularities, in models and in `fit`."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import data
+from helpers import dense_model
+from helpers import fit
+from helpers import kernels_and_masks
+from helpers import masked
+from helpers import wrapped
+from keras import layers
+from keras import ops
+from masking_test import LAYERS
+from masking_test import layer_model
+
+import keras_bimp
+from keras_bimp import selection
+
+# The layers whose kernels have filters; the others are left alone.
+WITH_FILTERS = {name for name in LAYERS if "Conv" in name}
+# Kernels that have no axis to sum over.
+NO_INPUTS = {"DepthwiseConv1D": 1, "DepthwiseConv2D": 1} | {
+    "SeparableConv1D": 1,
+    "SeparableConv2D": 1,
+}
+
+
+def wrapped_layer(name):
+    make, shape, _, _ = LAYERS[name]
+    model = keras_bimp.wrap(layer_model(make(), shape))
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    return model, masked(model).kernels
+
+
+def train(model, name):
+    """One epoch, in which nothing pruned may come back."""
+    _, shape, _, _ = LAYERS[name]
+    x = np.random.default_rng(0).standard_normal((8, *shape)).astype("float32")
+    before = [mask for _, mask in kernels_and_masks(model)]
+    model.fit(x, model.predict(x, verbose=0) + 1, epochs=1, verbose=0)
+    for old, (kernel, mask) in zip(
+        before, kernels_and_masks(model), strict=True
+    ):
+        np.testing.assert_array_equal(mask, old)
+        assert not kernel[~mask].any()
+        yield mask
+
+
+def masks_after_training(model, name, kernels):
+    """Masks as (space, inputs, outputs), by kernel."""
+    return [
+        kernel.layout.matrices(mask)
+        for kernel, mask in zip(kernels, train(model, name), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_filters_of_every_layer_type(name):
+    model, kernels = wrapped_layer(name)
+    if name not in WITH_FILTERS:
+        with pytest.raises(ValueError, match="has no filters"):
+            keras_bimp.prune(model, 0.5, granularity="filter")
+        return
+    pruning = keras_bimp.prune(model, 0.5, granularity="filter")
+    assert len(pruning.counts) == len(kernels)
+    for mask in masks_after_training(model, name, kernels):
+        whole = mask.all((0, 1))
+        assert (mask.any((0, 1)) == whole).all()
+        assert whole.sum() == len(whole) - round(0.5 * len(whole))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_2_of_4_of_every_layer_type(name):
+    model, kernels = wrapped_layer(name)
+    without = NO_INPUTS.get(name, 0)
+    if without == len(kernels):
+        with pytest.raises(ValueError, match="no input axis"):
+            keras_bimp.prune(model, 0.5, granularity="2:4")
+        return
+    pruning = keras_bimp.prune(model, 0.5, granularity="2:4")
+    assert len(pruning.counts) == len(kernels) - without
+    assert len(pruning.skipped) == without
+    for kernel, mask in zip(
+        kernels, masks_after_training(model, name, kernels), strict=True
+    ):
+        _, inputs, _ = mask.shape
+        if kernel.path not in pruning.counts:
+            assert mask.all()
+            continue
+        for start in range(0, inputs, 4):
+            group = mask[:, start : start + 4]
+            # The last group may be short.
+            assert (group.sum(1) == min(2, inputs - start)).all()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_blocks_of_every_layer_type(name):
+    model, kernels = wrapped_layer(name)
+    keras_bimp.prune(
+        model,
+        0.5,
+        granularity=selection.Block((2, 1)),
+        allocation="uniform",
+        on_collapse="ignore",
+    )
+    for mask in masks_after_training(model, name, kernels):
+        space, inputs, outputs = mask.shape
+        units = space * -(-inputs // 2) * outputs
+        kept = 0
+        for start in range(0, inputs, 2):
+            block = mask[:, start : start + 2]
+            assert (block.all(1) == block.any(1)).all()
+            kept += block.all(1).sum()
+        assert kept == units - round(0.5 * units)
+
+
+@pytest.mark.parametrize(
+    "name", ["LSTM", "MultiHeadAttention", "SeparableConv2D"]
+)
+@pytest.mark.parametrize("allocation", ["uniform", "erk", "lamp", "relative"])
+def test_allocations_in_layers_of_several_kernels(name, allocation):
+    model, kernels = wrapped_layer(name)
+    total = sum(kernel.size for kernel in kernels)
+    pruning = keras_bimp.prune(
+        model, 0.6, allocation=allocation, on_collapse="ignore"
+    )
+    left = sum(pruning.counts.values())
+    if allocation in ("lamp", "relative"):
+        assert left == total - round(0.6 * total)
+    elif allocation == "uniform":
+        assert left == sum(k.size - round(0.6 * k.size) for k in kernels)
+    counted = [mask.sum() for mask in train(model, name)]
+    assert counted == list(pruning.counts.values())
+
+
+def convolutional():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Reshape((6, 1)),
+            layers.Conv1D(8, 3, name="first"),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Conv1D(10, 3, name="second"),
+            layers.ReLU(),
+            layers.Flatten(),
+            layers.Dense(3, name="head"),
+        ],
+        name="net",
+    )
+
+
+def test_filters_in_three_cycles(capsys):
+    model = wrapped(model=convolutional())
+    (callback,) = keras_bimp.callbacks(
+        0.5, dense_epochs=1, cycles=3, granularity="filter"
+    )
+    history = fit(model, 7, [callback]).history
+    *convolutions, head = [mask for _, mask in kernels_and_masks(model)]
+    assert [mask.all((0, 1)).sum() for mask in convolutions] == [4, 5]
+    assert head.all()
+    # Of the weights of the convolutions.
+    np.testing.assert_allclose(history["sparsity"][-1], 0.5)
+    printed = capsys.readouterr().out
+    assert "2 prunable kernels, 264 weights" in printed
+    assert "filters, by magnitude, allocation uniform" in printed
+    assert "not pruned: net/head/kernel (has no filters)" in printed
+    # The plan says before what comes of it.
+    left = [sum(p.counts.values()) for p in callback.prunings]
+    assert [264 - n for n in callback.plan.counts(264)[1:]] == left
+    for count in left:
+        assert f" {count} " in printed
+
+
+def test_a_plan_says_how_many_weights_uniform_leaves():
+    model = wrapped()
+    (callback,) = keras_bimp.callbacks(
+        0.7, dense_epochs=1, cycles=2, allocation="uniform", verbose=0
+    )
+    fit(model, 3, [callback])
+    # Of 48 and 24 weights 33.6 and 16.8 go: 34 and 17, not 50.4 of 72.
+    assert list(callback.prunings[-1].counts.values()) == [14, 7]
+    assert callback.plan.counts(72)[-1] == 51
+
+
+def test_2_of_4_in_fit():
+    model = wrapped()
+    fit(
+        model,
+        2,
+        keras_bimp.callbacks(0.5, dense_epochs=1, granularity="2:4", verbose=0),
+    )
+    first, second = (mask for _, mask in kernels_and_masks(model))
+    assert (second.reshape(2, 4, 3).sum(1) == 2).all()
+    assert (first[:4].sum(0) == 2).all()
+    assert first[4:].all()  # 2 inputs are no more than stay of 4.
+
+
+def test_filters_and_exclude_choose_layers():
+    model = wrapped(model=convolutional())
+    pruning = keras_bimp.prune(model, 0.5, filters=["second", "head"])
+    assert list(pruning.counts) == [
+        "net/second/kernel",
+        "net/head/kernel",
+    ]
+    assert sum(pruning.counts.values()) == (240 + 60) / 2
+    assert pruning.skipped == (
+        ("net/first/kernel", "not matched by `filters`"),
+    )
+    pruning = keras_bimp.prune(model, 0.8, exclude="first|head")
+    assert pruning.counts == {"net/second/kernel": 48}
+    assert dict(pruning.skipped)["net/head/kernel"] == ("matched by `exclude`")
+    pruning = keras_bimp.prune(
+        model, 0.9, exclude=lambda layer: isinstance(layer, layers.Conv1D)
+    )
+    assert list(pruning.counts) == ["net/head/kernel"]
+
+
+def test_wrap_excludes():
+    model = keras_bimp.wrap(convolutional(), exclude="head")
+    assert [k.layer.name for k in masked(model).kernels] == ["first", "second"]
+    assert masked(model).skipped == (
+        ("net/head/kernel", "matched by `exclude`"),
+    )
+
+
+def test_frozen_layers_are_left_out_and_listed():
+    model = convolutional()
+    model.get_layer("first").trainable = False
+    pruning = keras_bimp.prune(wrapped(model=model), 0.5)
+    assert sum(pruning.counts.values()) == 150
+    assert pruning.skipped == (("net/first/kernel", "frozen"),)
+
+
+def test_what_one_layer_is_told_holds_on_the_way_and_at_the_end():
+    model = wrapped(model=convolutional())
+    (callback,) = keras_bimp.callbacks(
+        0.84,
+        dense_epochs=1,
+        cycles=2,
+        verbose=0,
+        layer_sparsity={"first": 0.0, "head": 0.75},
+        max_layer_sparsity={"net/second/kernel": 0.95},
+    )
+    fit(model, 5, [callback])
+    middle, end = (p.counts for p in callback.prunings)
+    assert list(end.values())[::2] == [24, 15]
+    assert sum(end.values()) == 324 - round(0.84 * 324)
+    # Halfway to 75 % is 50 %, as halfway to 84 % is 60 %.
+    assert list(middle.values())[::2] == [24, 30]
+    assert sum(middle.values()) == 324 - round(0.6 * 324)
+
+
+def test_saliency_goes_by_the_gradients_of_the_data():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
+    model = keras_bimp.wrap(model)
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).standard_normal((300, 4)).astype("float32")
+    y = x @ np.array([[5.0], [-5.0], [0.0], [0.0]], "float32")
+    (kernel,) = masked(model).kernels
+    kernel.variable.assign([[0.1], [-0.2], [0.4], [0.3]])
+    # The gradient of the mean of (x w - y)^2.
+    w = np.array([[0.1], [-0.2], [0.4], [0.3]])
+    slope = 2 * x.T @ (x @ w - y) / len(x)
+    saliency = np.abs(w * slope)[:, 0]
+    assert set(saliency.argsort()[2:]) == {0, 1}
+    keras_bimp.prune(model, 0.5, criterion="saliency", data=(x, y))
+    ((after, _),) = kernels_and_masks(model)
+    np.testing.assert_allclose(after[:, 0], [0.1, -0.2, 0, 0], rtol=1e-6)
+
+
+def test_gradients_change_nothing_and_are_those_of_the_whole():
+    model = wrapped(model=dense_model(kernel_regularizer="l2"))
+    x, y = data(200)
+    fit(model, 1)
+    before = [np.array(w) for w in model.get_weights()]
+    variables = [k.variable for k in masked(model).kernels]
+    samples = keras_bimp.retraining.Samples((x, y))
+    found = keras_bimp.retraining.gradients(model, variables, samples)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    # By differences of the loss that `evaluate` tells.
+    for variable, gradient in zip(variables, found, strict=True):
+        value = np.array(ops.convert_to_numpy(variable.value))
+        losses = []
+        for step in (0.01, -0.01):
+            changed = value.copy()
+            changed[1, 2] += step
+            variable.assign(changed)
+            losses.append(model.evaluate(x, y, verbose=0)[0])
+        variable.assign(value)
+        np.testing.assert_allclose(
+            gradient[1, 2], (losses[0] - losses[1]) / 0.02, rtol=0.05, atol=2e-3
+        )
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_saliency_in_fit(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = wrapped()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    callbacks = keras_bimp.callbacks(
+        0.75,
+        dense_epochs=1,
+        cycles=2,
+        criterion="saliency",
+        data=data(),
+        data_fraction=0.5,
+        verbose=0,
+    )
+    history = fit(model, 3, callbacks).history
+    assert history["sparsity"] == pytest.approx([0, 0.5, 0.75])
+
+
+def test_half_precision_variables_are_ranked():
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        model = wrapped()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    pruning = keras_bimp.prune(model, 0.5, on_collapse="ignore")
+    assert sum(pruning.counts.values()) == 36
+    for kernel, mask in kernels_and_masks(model):
+        magnitudes = np.abs(kernel.astype("float32"))
+        assert (magnitudes[mask] > 0).all()
+        assert not magnitudes[~mask].any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"criterion": "saliency"}, ValueError, "`data` must be given"),
+        ({"granularity": (2, 4)}, ValueError, "NM"),
+        ({"granularity": "2:4"}, ValueError, "must be 0.5"),
+        ({"granularity": "2:4", "cycles": 2}, ValueError, "must be 0.5"),
+        (
+            {"granularity": "2:4", "cycles": 2, "target_sparsity": 0.5},
+            ValueError,
+            "`cycles` must be 1",
+        ),
+        (
+            {"granularity": "2:4", "allocation": "erk"},
+            ValueError,
+            "must not be given with granularity '2:4'",
+        ),
+        (
+            {"criterion": "random", "allocation": "lamp"},
+            ValueError,
+            "random scores",
+        ),
+        ({"max_layer_sparsity": {"(": 0.5}}, ValueError, "regexes"),
+        ({"max_layer_sparsity": {"dense": 2}}, ValueError, r"\[0, 1\)"),
+        ({"layer_sparsity": 0.3}, TypeError, "`layer_sparsity`"),
+    ],
+)
+def test_callbacks_refuse(arguments, error, text):
+    arguments = {"target_sparsity": 0.9, "dense_epochs": 1, **arguments}
+    with pytest.raises(error, match=text):
+        keras_bimp.callbacks(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"granularity": "filter"}, ValueError, "has no filters"),
+        ({"filters": "nothing"}, ValueError, "not matched by `filters`"),
+        ({"filters": 3}, TypeError, "`filters`"),
+        ({"exclude": [3]}, TypeError, "`exclude`"),
+        ({"exclude": "dense"}, ValueError, "matched by `exclude`"),
+        (
+            {"max_layer_sparsity": {"convolution": 0.5}},
+            ValueError,
+            "'convolution', which matches none of 'sequential",
+        ),
+        ({"max_layer_sparsity": 0.5}, ValueError, "must allow the target"),
+        ({"allocation": lambda s, f: [1]}, ValueError, "`allocation`"),
+        ({"criterion": np.ravel}, ValueError, "`criterion`"),
+    ],
+)
+def test_fit_and_prune_refuse_before_anything_changed(arguments, error, text):
+    model = wrapped()
+    before = model.get_weights()
+    with pytest.raises(error, match=text):
+        keras_bimp.prune(model, 0.75, **arguments)
+    with pytest.raises(error, match=text):
+        fit(
+            model,
+            2,
+            keras_bimp.callbacks(0.75, dense_epochs=1, verbose=0, **arguments),
+        )
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_nan_is_named():
+    model = wrapped()
+    kernel = masked(model).kernels[1]
+    value = np.ones(kernel.variable.shape)
+    value[3, 1] = np.nan
+    kernel.variable.assign(value)
+    with pytest.raises(ValueError, match=r"nan in '.*/kernel' at index \(3, 1"):
+        keras_bimp.prune(model, 0.5, allocation="uniform")
