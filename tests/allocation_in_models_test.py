@@ -11,8 +11,8 @@ from helpers import masked
 from helpers import wrapped
 from keras import layers
 from keras import ops
-from masking_test import LAYERS
-from masking_test import layer_model
+from layer_types import LAYERS
+from layer_types import layer_model
 
 import keras_bimp
 from keras_bimp import selection

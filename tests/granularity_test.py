@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 from helpers import GOLDEN
+from helpers import golden_kernels
 from hypothesis import given
 from hypothesis import strategies as st
-from selection_test import golden_kernels
 
 from keras_bimp import select
 from keras_bimp.selection import NM

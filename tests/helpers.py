@@ -1,5 +1,6 @@
 """Small models, data and an optimizer that tests share."""
 
+import json
 import pathlib
 
 import keras
@@ -133,3 +134,17 @@ class SaveAfter(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if epoch + 1 == self.epochs:
             self.model.save(self.path)
+
+
+def golden_kernels():
+    """The kernels of the reference's masks, in Keras layout."""
+    info = json.loads((GOLDEN / "masks.json").read_text())["resnetish"]
+    rng = np.random.RandomState(info["seed"])
+    kernels = []
+    for i, shape in enumerate(info["shapes"]):
+        scale = np.sqrt(2 / np.prod(shape[1:])) * (1 + 0.25 * (i % 3))
+        weights = (rng.randn(*shape) * scale).astype("float32")
+        # From (out, in, height, width).
+        order = [2, 3, 1, 0] if weights.ndim == 4 else [1, 0]
+        kernels.append(np.transpose(weights, order))
+    return info, kernels

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from helpers import GOLDEN
+from helpers import golden_kernels
 from hypothesis import assume
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,20 +13,6 @@ from keras_bimp import select
 from keras_bimp import selection
 from keras_bimp.selection import Layout
 from keras_bimp.selection import Ranking
-
-
-def golden_kernels():
-    """The kernels of the reference's masks, in Keras layout."""
-    info = json.loads((GOLDEN / "masks.json").read_text())["resnetish"]
-    rng = np.random.RandomState(info["seed"])
-    kernels = []
-    for i, shape in enumerate(info["shapes"]):
-        scale = np.sqrt(2 / np.prod(shape[1:])) * (1 + 0.25 * (i % 3))
-        weights = (rng.randn(*shape) * scale).astype("float32")
-        # From (out, in, height, width).
-        order = [2, 3, 1, 0] if weights.ndim == 4 else [1, 0]
-        kernels.append(np.transpose(weights, order))
-    return info, kernels
 
 
 def as_golden(mask):
