@@ -268,6 +268,15 @@ def test_equal_magnitudes_lose_the_lower_indices_first():
     assert second.tolist() == [[False, False, True, True]]
 
 
+@pytest.mark.parametrize("allocation", EVERY)
+def test_kernels_without_weights_or_with_zeros_only(allocation):
+    kernels = [np.ones((0, 3)), np.zeros((400, 300)), np.ones((3, 0, 2, 2))]
+    masks = select(kernels, 0.9, allocation=allocation, on_collapse="protect")
+    assert [m.shape for m in masks] == [k.shape for k in kernels]
+    assert masks[1].ravel().nonzero()[0].tolist() == list(range(108000, 120000))
+    assert select([], 0.5, allocation=allocation) == []
+
+
 def test_lamp_scores_by_hand():
     # 1 / (1 + 4 + 4), 4 / (4 + 4) for both that are equal.
     scores = selection.allocations.lamp(np.array([[1.0, 2.0, 2.0]]))

@@ -230,11 +230,10 @@ class NM(Granularity):
         """Returns the new mask of a kernel."""
         values = layout.matrices(scores.where(mask).array())
         space, inputs, outputs = values.shape
-        padded = np.full(
-            (space, inputs + -inputs % self.m, outputs), PRUNED, values.dtype
-        )
+        rows = -(-inputs // self.m)
+        padded = np.full((space, rows * self.m, outputs), PRUNED, values.dtype)
         padded[:, :inputs] = values
-        groups = padded.reshape(space, -1, self.m, outputs)
+        groups = padded.reshape(space, rows, self.m, outputs)
         # A stable sort prunes the lower index first.
         pruned = np.argsort(groups, axis=2, kind="stable")
         kept = groups > PRUNED

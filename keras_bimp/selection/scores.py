@@ -174,6 +174,7 @@ def _bracket(scores, count, total, dtype):
         [
             s.sample(math.ceil(size * s.size / total), rng).astype(dtype)
             for s in scores
+            if s.size
         ]
     )
     share = 1 - count / total
