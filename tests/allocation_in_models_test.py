@@ -297,6 +297,23 @@ def test_gradients_change_nothing_and_are_those_of_the_whole():
         )
 
 
+def test_gradients_in_half_precision():
+    found = []
+    for policy in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            model = wrapped()
+        finally:
+            keras.config.set_dtype_policy("float32")
+        kernels = [k.variable for k in masked(model).kernels]
+        samples = keras_bimp.retraining.Samples(data())
+        found.append(keras_bimp.retraining.gradients(model, kernels, samples))
+    for single, half in zip(*found, strict=True):
+        # Here and there a ReLU is on in the one and off in the other.
+        assert np.median(np.abs(half - single)) < 1e-3
+        assert np.median(np.abs(single)) > 0.01
+
+
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_saliency_in_fit(policy):
     keras.config.set_dtype_policy(policy)

@@ -118,6 +118,8 @@ def test_a_last_group_that_is_short_is_filled_up_with_zeros():
 def test_equal_weights_of_a_group_lose_the_lower_index():
     (mask,) = select([np.ones((4, 2))], 0.5, granularity="2:4")
     assert mask.T.tolist() == [[False, False, True, True]] * 2
+    (mask,) = select([np.ones((64, 1))], 0.5, granularity=NM(32, 64))
+    assert mask[:, 0].tolist() == [False] * 32 + [True] * 32
 
 
 def test_2_of_4_over_several_input_axes():

@@ -404,6 +404,30 @@ def test_one_maximum_for_all():
     assert [int(m.sum()) for m in masks] == [10, 20]
 
 
+def test_a_maximum_may_be_reached():
+    # 0.29 * 100 is a little less than 29 in floating point.
+    kernels = [np.zeros((10, 10)), np.ones((10, 10))]
+    masks = select(kernels, 0.2, max_layer_sparsity=0.29)
+    assert [int(m.sum()) for m in masks] == [71, 89]
+
+
+def test_a_name_goes_before_a_regex():
+    names = ["net/a/kernel", "net/ab/kernel", "net/b/kernel"]
+    value = {"net/a": 0.1, "net/ab/kernel": 0.2}
+    found = selection.by_kernel("argument", value, names)
+    assert found == [0.1, 0.2, None]
+    with pytest.raises(ValueError, match="'c', which matches none of"):
+        selection.by_kernel("argument", {"c": 0.1}, names)
+
+
+@pytest.mark.parametrize("allocation", EVERY)
+def test_less_than_is_pruned_already_changes_nothing(allocation):
+    kernels = uneven()
+    masks = select(kernels, 0.77)
+    after = select(kernels, 0.5, allocation=allocation, masks=masks)
+    assert_equal(after, masks)
+
+
 @pytest.mark.parametrize("allocation", EVERY)
 def test_a_kernel_has_the_sparsity_it_is_told(allocation):
     kernels = [*uneven(), np.random.default_rng(2).standard_normal((25, 4))]

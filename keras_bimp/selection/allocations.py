@@ -177,15 +177,15 @@ class _Function(Shares):
     def allot(self, candidates, sparsity):
         arrays = [c.scores.array() for c in candidates]
         counts = list(self.function(arrays, sparsity))
-        alive = [c.scores.alive for c in candidates]
-        if len(counts) != len(alive) or not all(
-            0 <= count <= most and count == int(count)
-            for count, most in zip(counts, alive, strict=True)
+        sizes = [c.units for c in candidates]
+        if len(counts) != len(sizes) or not all(
+            0 <= count <= size and count == int(count)
+            for count, size in zip(counts, sizes, strict=True)
         ):
             raise ValueError(
                 "`allocation` must return for each kernel a number of units "
-                "to keep, and no more than are still there. "
-                f"Received: {counts} where {alive} are there"
+                "to keep, and no more than it has. "
+                f"Received: {counts} for kernels of {sizes} units"
             )
         return _Shared([int(count) for count in counts], candidates)
 

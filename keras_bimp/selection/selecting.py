@@ -230,11 +230,9 @@ def _keep(candidates, sparsity, rules, names, allow_empty):
     if not total:
         return [np.ones(c.scores.shape, bool) for c in candidates], []
     bounds = _bounds(candidates, alive, rules, names)
-    pruned = total - sum(alive)
-    allotment = rules.allocation.allot(
-        candidates, max(sparsity, pruned / total)
-    )
+    allotment = rules.allocation.allot(candidates, sparsity)
     unit = rules.granularity.unit
+    # Where more is pruned than asked for, all that is alive stays.
     budget = min(allotment.budget, sum(alive))
     if not budget and not allow_empty:
         raise ValueError(
