@@ -3,6 +3,7 @@
 import dataclasses
 import io
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
 
 import keras
@@ -14,8 +15,10 @@ from keras import ops
 
 from keras_bimp import selection
 from keras_bimp.checks import check_rate
+from keras_bimp.masking import MaskedModel
 from keras_bimp.masking import find_prunable
 from keras_bimp.masking import masked_layers
+from keras_bimp.masking import unique_paths
 from keras_bimp.retraining import Accuracy
 from keras_bimp.retraining import Samples
 from keras_bimp.retraining import gradients
@@ -88,14 +91,13 @@ class Sensitivity:
         )
         axes = figure.subplots()
         values = np.array([self.accuracies[name] for name in names])
-        image = axes.imshow(
-            values, aspect="auto", cmap="viridis", vmax=self.baseline
-        )
+        best = max(self.baseline, values.max())
+        image = axes.imshow(values, aspect="auto", cmap="viridis", vmax=best)
         axes.set_yticks(range(len(names)), names)
         axes.set_xticks(
             range(len(self.sparsities)), [f"{s:g}" for s in self.sparsities]
         )
-        middle = (values.min() + self.baseline) / 2
+        middle = (values.min() + best) / 2
         for row, line in enumerate(values):
             for column, value in enumerate(line):
                 axes.text(
@@ -199,65 +201,92 @@ def sensitivity(
     - Li, Kadav, Durdanovic, Samet, Graf, "Pruning Filters for Efficient
       ConvNets", ICLR 2017, Section 3.2 (sensitivity of single layers).
     """
-    rules = selection.as_rules("uniform", criterion, granularity, "ignore")
-    sparsities = _ascending(rules, sparsities)
+    if metric == "loss":
+        raise ValueError(
+            "`metric` must be the larger the better. Received: metric='loss'"
+        )
+    granularity = selection.as_granularity(granularity)
+    policy = selection.as_policy(
+        granularity.default_allocation and "uniform",
+        criterion,
+        granularity,
+        "ignore",
+    )
+    sparsities = _ascending(policy, sparsities)
     samples = Samples(data, data_fraction)
-    found = find_prunable(model, filters, exclude)
     masks = {
         id(kernel.variable): mask
         for layer in masked_layers(model)
         for kernel, mask in zip(layer.kernels, layer.masks, strict=True)
     }
+    plain = model.wrapper.layer if isinstance(model, MaskedModel) else model
+    found = find_prunable(plain, filters, exclude)
+    if filters is None and masks:
+        # What a filter of `wrap` asked for, an embedding say, counts too.
+        every = find_prunable(plain, lambda _: True, exclude)
+        known = {id(kernel.variable) for kernel in found.kernels} | set(masks)
+        found = dataclasses.replace(
+            every,
+            kernels=tuple(k for k in every.kernels if id(k.variable) in known),
+        )
     skipped = dict(found.skipped)
-    kernels = []
-    for kernel in found.kernels:
-        reason = rules.granularity.refuses(kernel.layout)
+    kernels = {}
+    for path, kernel in zip(
+        unique_paths(found.kernels), found.kernels, strict=True
+    ):
+        reason = granularity.refuses(kernel.layout)
         if reason is None:
-            kernels.append(kernel)
+            kernels[path] = kernel
         else:
-            skipped[kernel.path] = reason
+            skipped[path] = reason
     if not kernels:
+        reasons = ", ".join(f"{p} ({why})" for p, why in skipped.items())
         raise ValueError(
-            "`model` must have a kernel to prune. Received: "
-            + (
-                ", ".join(f"{p} ({why})" for p, why in skipped.items())
-                or "none"
-            )
+            "`model` must have a kernel to prune. "
+            f"Received: {reasons or 'a model without kernels'}"
         )
     accuracy = Accuracy(samples, "keras_bimp.sensitivity", metric)
     slopes = [None] * len(kernels)
-    if rules.criterion.needs_gradients:
-        slopes = gradients(model, [k.variable for k in kernels], samples)
+    if policy.criterion.needs_gradients:
+        slopes = gradients(
+            model, [k.variable for k in kernels.values()], samples
+        )
     baseline = accuracy(model)
     accuracies = {}
     bar = keras.utils.Progbar(len(kernels), unit_name="kernel", verbose=verbose)
-    for index, (kernel, slope) in enumerate(zip(kernels, slopes, strict=True)):
-        accuracies[kernel.path] = tuple(
+    for (path, kernel), slope in zip(kernels.items(), slopes, strict=True):
+        accuracies[path] = tuple(
             _accuracy_with(
                 kernel,
                 masks.get(id(kernel.variable)),
                 slope,
                 sparsity,
-                rules,
+                policy,
                 lambda: accuracy(model),
             )
             for sparsity in sparsities
         )
-        bar.update(index + 1)
+        bar.add(1)
     return Sensitivity(baseline, sparsities, accuracies, tuple(skipped.items()))
 
 
-def _ascending(rules, sparsities):
-    checked = tuple(rules.check_target("sparsities", s) for s in sparsities)
+def _ascending(policy, sparsities):
+    if not isinstance(sparsities, Iterable):
+        raise TypeError(
+            "`sparsities` must be a sequence of numbers. "
+            f"Received: sparsities={sparsities!r}"
+        )
+    sparsities = tuple(sparsities)
+    checked = tuple(policy.check_target("sparsities", s) for s in sparsities)
     if not checked or list(checked) != sorted(set(checked)):
         raise ValueError(
             "`sparsities` must hold numbers in ascending order. "
-            f"Received: sparsities={tuple(sparsities)}"
+            f"Received: sparsities={sparsities}"
         )
     return checked
 
 
-def _accuracy_with(kernel, mask, slope, sparsity, rules, measure):
+def _accuracy_with(kernel, mask, slope, sparsity, policy, measure):
     """What `measure` gives with one kernel pruned; puts it back afterwards."""
     weights = ops.convert_to_numpy(kernel.variable.value)
     alive = np.ones(weights.shape, bool)
@@ -266,7 +295,7 @@ def _accuracy_with(kernel, mask, slope, sparsity, rules, measure):
     (kept,) = selection.choose(
         [weights],
         sparsity,
-        rules,
+        policy,
         masks=[alive],
         layouts=[kernel.layout],
         names=[kernel.path],

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import data
 from helpers import dense_model
 from helpers import fit
@@ -97,14 +98,24 @@ def test_2_of_4_of_every_layer_type(name):
 @pytest.mark.parametrize("name", LAYERS)
 def test_blocks_of_every_layer_type(name):
     model, kernels = wrapped_layer(name)
-    keras_bimp.prune(
-        model,
-        0.5,
-        granularity=selection.Block((2, 1)),
-        allocation="uniform",
-        on_collapse="ignore",
-    )
-    for mask in masks_after_training(model, name, kernels):
+    how = {
+        "granularity": selection.Block((2, 1)),
+        "allocation": "uniform",
+        "on_collapse": "ignore",
+    }
+    without = NO_INPUTS.get(name, 0)
+    if without == len(kernels):
+        with pytest.raises(ValueError, match="no input axis"):
+            keras_bimp.prune(model, 0.5, **how)
+        return
+    pruning = keras_bimp.prune(model, 0.5, **how)
+    assert len(pruning.skipped) == without
+    for kernel, mask in zip(
+        kernels, masks_after_training(model, name, kernels), strict=True
+    ):
+        if kernel.path not in pruning.counts:
+            assert mask.all()
+            continue
         space, inputs, outputs = mask.shape
         units = space * -(-inputs // 2) * outputs
         kept = 0
@@ -253,6 +264,158 @@ def test_what_one_layer_is_told_holds_on_the_way_and_at_the_end():
     assert sum(middle.values()) == 324 - round(0.6 * 324)
 
 
+def test_all_layers_may_be_told_their_sparsity_in_several_cycles():
+    model = wrapped()
+    first, second = (kernel.path for kernel in masked(model).kernels)
+    (callback,) = keras_bimp.callbacks(
+        0.75,
+        dense_epochs=1,
+        cycles=3,
+        verbose=0,
+        on_collapse="ignore",
+        layer_sparsity={first: 0.875, second: 0.5},
+    )
+    fit(model, 4, [callback])
+    # Each on its own geometric path: a half, and a little more than a fifth,
+    # of what is left goes each time.
+    kept = [list(p.counts.values()) for p in callback.prunings]
+    assert kept == [[24, 19], [12, 15], [6, 12]]
+
+
+def test_layers_of_the_same_name_are_told_apart():
+    inner = [
+        keras.Sequential([keras.Input((4,)), layers.Dense(4, name="d")])
+        for _ in range(2)
+    ]
+    inputs = keras.Input((4,))
+    outputs = layers.Dense(3, name="out")(inner[1](inner[0](inputs)))
+    model = keras.Model(inputs, outputs)
+    model.compile(
+        "sgd", "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    x, y = data(features=4)
+    result = keras_bimp.sensitivity(model, (x, y), (0.5,), verbose=0)
+    pruning = keras_bimp.prune(keras_bimp.wrap(model), 0.5)
+    assert list(result.accuracies) == list(pruning.counts)
+    assert len(pruning.counts) == 3
+
+
+def test_a_masked_embedding_is_pruned_unless_excluded():
+    model = keras.Sequential(
+        [
+            keras.Input((3,), dtype="int32"),
+            layers.Embedding(10, 4, name="table"),
+            layers.Flatten(),
+            layers.Dense(3, name="out"),
+        ]
+    )
+    model.compile(
+        "sgd", "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    x = np.random.default_rng(0).integers(0, 10, (8, 3))
+    y = np.arange(8) % 3
+    plain = keras_bimp.sensitivity(model, (x, y), (0.5,), verbose=0)
+    assert [path.split("/")[1] for path in plain.accuracies] == ["out"]
+    model = keras_bimp.wrap(model, filters=["table", "out"])
+    result = keras_bimp.sensitivity(model, (x, y), (0.5,), verbose=0)
+    assert len(result.accuracies) == 2
+    assert len(keras_bimp.prune(model, 0.5, exclude="nosuch").counts) == 2
+    assert len(keras_bimp.prune(model, 0.6, exclude="table").counts) == 1
+
+
+def test_filters_mean_the_same_on_a_wrapped_model():
+    inputs = keras.Input((6,))
+    hidden = layers.Dense(4, name="a")(inputs)
+    outputs = layers.Dense(3, name="b")(hidden)
+    model = keras.Model(inputs, outputs, name="net_of_a_kind")
+    model = keras_bimp.wrap(model)
+    assert len(keras_bimp.prune(model, 0.5, exclude="net").counts) == 2
+    with pytest.raises(ValueError, match="not matched by `filters`"):
+        keras_bimp.prune(model, 0.5, filters="kind")
+
+
+def test_caps_of_layers_that_are_left_out_are_no_error():
+    model = wrapped(model=convolutional())
+    caps = {"net/first/kernel": 0.5, "net/head/kernel": 0.6}
+    pruning = keras_bimp.prune(
+        model, 0.7, exclude="head", max_layer_sparsity=caps
+    )
+    assert pruning.counts["net/first/kernel"] >= 12
+
+
+class Penalised(layers.Layer):
+    def call(self, x):
+        self.add_loss(100 * ops.mean(x**2))
+        return x
+
+
+def test_gradients_are_those_of_losses_inside_too():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(3), Penalised()])
+    x, _ = data()
+    # Nothing but the penalty: the loss of equal outputs is 0.
+    y = model.predict(x, verbose=0)
+    model = keras_bimp.wrap(model)
+    model.compile("sgd", "mse")
+    kernels = [k.variable for k in masked(model).kernels]
+    samples = keras_bimp.retraining.Samples((x, y))
+    (found,) = keras_bimp.retraining.gradients(model, kernels, samples)
+    np.testing.assert_allclose(
+        found, 200 * x.T @ y / y.size, rtol=1e-3, atol=1e-3
+    )
+
+
+class OldLoss(keras.Model):
+    """Overrides `compute_loss` as before Keras 3.3."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+        return ops.mean((y - y_pred) ** 2)
+
+
+def test_saliency_with_a_loss_of_ones_own():
+    inputs = keras.Input((6,))
+    outputs = keras_bimp.Masked(layers.Dense(3))(inputs)
+    model = OldLoss(inputs, outputs)
+    model.compile("sgd")
+    x, _ = data()
+    y = np.ones((len(x), 3), "float32")
+    pruning = keras_bimp.prune(model, 0.5, criterion="saliency", data=(x, y))
+    assert list(pruning.counts.values()) == [9]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda x, y: x,
+        lambda x, y: "abc",
+        lambda x, y: (x,),
+        lambda x, y: (x, None),
+        lambda x, y: (x, y[:10]),
+        lambda x, y: (x.tolist(), y.tolist()),
+        lambda x, y: iter([(x, y)]),
+        lambda x, y: tf.data.Dataset.from_tensors((x, y)).repeat(),
+    ],
+)
+def test_bad_data(bad):
+    with pytest.raises(ValueError, match="`data` must"):
+        keras_bimp.prune(
+            wrapped(), 0.5, criterion="saliency", data=bad(*data())
+        )
+
+
+def test_saliency_of_batches():
+    masks = []
+    for given in (
+        data(),
+        tf.data.Dataset.from_tensor_slices(data()).batch(24),
+    ):
+        model = wrapped()
+        keras_bimp.prune(model, 0.5, criterion="saliency", data=given)
+        masks.append([mask for _, mask in kernels_and_masks(model)])
+    for one, other in zip(*masks, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_saliency_goes_by_the_gradients_of_the_data():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
@@ -363,7 +526,7 @@ def test_half_precision_variables_are_ranked():
         (
             {"granularity": "2:4", "allocation": "erk"},
             ValueError,
-            "must not be given with granularity '2:4'",
+            "must not be given for 2 of 4 weights",
         ),
         (
             {"criterion": "random", "allocation": "lamp"},
@@ -373,6 +536,9 @@ def test_half_precision_variables_are_ranked():
         ({"max_layer_sparsity": {"(": 0.5}}, ValueError, "regexes"),
         ({"max_layer_sparsity": {"dense": 2}}, ValueError, r"\[0, 1\)"),
         ({"layer_sparsity": 0.3}, TypeError, "`layer_sparsity`"),
+        ({"filters": 3}, TypeError, "`filters`"),
+        ({"exclude": "("}, ValueError, "`exclude` must hold valid regexes"),
+        ({"data_fraction": 3}, ValueError, "`data_fraction`"),
     ],
 )
 def test_callbacks_refuse(arguments, error, text):
@@ -412,6 +578,11 @@ def test_fit_and_prune_refuse_before_anything_changed(arguments, error, text):
         )
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_data_without_use_is_refused():
+    with pytest.raises(ValueError, match="`data` must not be given"):
+        keras_bimp.prune(wrapped(), 0.5, data=data())
 
 
 def test_a_nan_is_named():

@@ -62,6 +62,20 @@ def test_filters_among_all_layers_and_at_random():
     assert gone[1] != [0, 1, 2, 3]
 
 
+def test_random_filters_and_blocks_are_not_chosen_by_their_size():
+    kernels = [np.ones((1, 1, 1, 64)), np.ones((3, 3, 64, 64))]
+    for granularity in (Filter("l1"), Filter("l2"), Block((64, 1))):
+        small, large = select(
+            kernels,
+            0.5,
+            granularity=granularity,
+            criterion=Random(0),
+            allocation="global",
+        )
+        assert 0.3 < small.mean() < 0.7
+        assert 0.3 < large.mean() < 0.7
+
+
 def test_a_layer_keeps_a_filter():
     kernels = [np.ones((1, 1, 2, 3)), np.ones((1, 1, 3, 30))]
     masks = select(kernels, 0.9, granularity="filter")
@@ -192,7 +206,7 @@ def test_blocks_at_the_edge_are_smaller():
         (
             {"granularity": "2:4", "allocation": "global"},
             ValueError,
-            "`allocation` must not be given with granularity '2:4'",
+            "`allocation` must not be given for 2 of 4 weights",
         ),
         (
             {"granularity": "2:4", "max_layer_sparsity": 0.9},

@@ -440,6 +440,54 @@ def test_a_kernel_has_the_sparsity_it_is_told(allocation):
     assert sum(kept) == sum(int(m.sum()) for m in before)
 
 
+def test_uniform_plus_spares_what_it_need_not_take():
+    # The smallest are in the first two: that is all that was to go.
+    kernels = [np.full((100, 10), 0.1), np.ones((10, 10)), np.ones((10, 10))]
+    masks = select(kernels, 0.83)
+    after = select(kernels, 0.83, allocation="uniform_plus", masks=masks)
+    assert_equal(after, masks)
+
+
+def test_a_told_sparsity_does_not_exceed_the_maximum_by_rounding():
+    masks = select(
+        [np.ones(10), np.ones(200)],
+        0.5,
+        max_layer_sparsity=0.75,
+        layer_sparsity=[0.75, None],
+    )
+    # 7.5 would be rounded to 8.
+    assert [int(m.sum()) for m in masks] == [3, 102]
+
+
+def test_a_told_sparsity_that_would_collapse_can_be_repeated():
+    kernels = [np.ones((3, 1)), np.ones((20, 1))]
+    how = {"layer_sparsity": [0.85, None], "on_collapse": "protect"}
+    masks = select(kernels, 0.5, **how)
+    assert [int(m.sum()) for m in masks] == [1, 10]
+    assert_equal(select(kernels, 0.5, masks=masks, **how), masks)
+
+
+def test_bounds_are_by_kernel_also_where_some_do_not_count():
+    kernels = [np.ones((5, 2)), np.ones((1, 2, 4)), np.ones((1, 2, 8))]
+    masks = select(
+        kernels,
+        0.5,
+        granularity="filter",
+        layer_sparsity=[None, 0.25, None],
+        max_layer_sparsity=[0.1, None, None],
+    )
+    assert [int(m.sum()) for m in masks] == [10, 6, 6]
+
+
+@pytest.mark.parametrize("allocation", ["lamp", "relative"])
+@pytest.mark.parametrize("scale", [1e300, 1e-300])
+def test_the_largest_and_the_smallest_numbers(allocation, scale):
+    kernels = [np.random.default_rng(i).standard_normal((9, 7)) for i in (0, 1)]
+    masks = select(kernels, 0.8, allocation=allocation)
+    scaled = [kernel * scale for kernel in kernels]
+    assert_equal(select(scaled, 0.8, allocation=allocation), masks)
+
+
 def test_random_depends_on_the_seed_and_the_place_only():
     kernels = [np.ones((20, 5)), np.arange(100.0).reshape(20, 5)]
     random = selection.Random(3)
@@ -528,6 +576,27 @@ def test_a_ranking_of_ones_own():
         ({"allocation": lambda s, f: [-1]}, ValueError, "`allocation`"),
         ({"allocation": lambda s, f: [1.5]}, ValueError, "`allocation`"),
         ({"allocation": lambda s, f: []}, ValueError, "`allocation`"),
+        ({"allocation": lambda s, f: 3}, ValueError, "`allocation`"),
+        ({"allocation": lambda s, f: None}, ValueError, "`allocation`"),
+        ({"allocation": lambda s, f: ["a"]}, ValueError, "`allocation`"),
+        (
+            {"allocation": selection.Shares(lambda c, s: [9])},
+            ValueError,
+            "`allocation`",
+        ),
+        (
+            {"kernels": [[np.nan, 1.0]], "criterion": "random"},
+            ValueError,
+            "weights must be finite",
+        ),
+        (
+            {"kernels": [[np.inf, 1.0]], "criterion": np.sign},
+            ValueError,
+            "weights must be finite",
+        ),
+        ({"gradients": [np.ones((2, 2))]}, ValueError, "`gradients`"),
+        ({"layouts": [None]}, ValueError, "`layouts`"),
+        ({"granularity": np.array([2, 4])}, ValueError, "NM"),
         (
             {"allocation": Ranking(lambda s: s[0])},
             ValueError,
@@ -539,7 +608,7 @@ def test_a_ranking_of_ones_own():
         (
             {"kernels": [np.ones((2, 8))], "on_collapse": "protect"},
             ValueError,
-            "5 weights for 8 output units",
+            "leaves 5 of 16 weights, where 8 must stay",
         ),
         ({"max_layer_sparsity": 0.5}, ValueError, "`max_layer_sparsity`"),
         ({"max_layer_sparsity": 1.0}, ValueError, "`max_layer_sparsity`"),

@@ -135,12 +135,25 @@ def test_filters_of_convolutions_only():
     assert reason == "has no filters"
 
 
+def test_2_of_4():
+    model = trained()
+    result = keras_bimp.sensitivity(
+        model, data(), (0.5,), granularity="2:4", verbose=0
+    )
+    assert len(result.accuracies) == 2
+    with pytest.raises(ValueError, match="for 2 of 4 weights"):
+        keras_bimp.sensitivity(model, data(), granularity="2:4", verbose=0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
         ({"sparsities": (0.9, 0.5)}, ValueError, "ascending"),
         ({"sparsities": ()}, ValueError, "ascending"),
         ({"sparsities": (1.0,)}, ValueError, "`sparsities`"),
+        ({"sparsities": 0.5}, TypeError, "`sparsities`"),
+        ({"data": None}, ValueError, "`data`"),
+        ({"metric": "loss"}, ValueError, "`metric`"),
         ({"data": [1]}, ValueError, "`data`"),
         ({"data_fraction": 2.0}, ValueError, "`data_fraction`"),
         ({"metric": "auc"}, ValueError, "'auc'"),

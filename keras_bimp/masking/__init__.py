@@ -4,7 +4,9 @@ from keras_bimp.masking.masked import Masked
 from keras_bimp.masking.masked import masked_layers
 from keras_bimp.masking.prunable import Kernel
 from keras_bimp.masking.prunable import Prunables
+from keras_bimp.masking.prunable import as_filter
 from keras_bimp.masking.prunable import find_prunable
+from keras_bimp.masking.prunable import unique_paths
 from keras_bimp.masking.rules import Hard
 from keras_bimp.masking.rules import Rule
 from keras_bimp.masking.wrapping import MaskedModel
@@ -18,8 +20,10 @@ __all__ = [
     "MaskedModel",
     "Prunables",
     "Rule",
+    "as_filter",
     "find_prunable",
     "masked_layers",
     "strip",
+    "unique_paths",
     "wrap",
 ]

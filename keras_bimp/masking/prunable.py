@@ -1,8 +1,10 @@
 """Which variables of a layer or model can be pruned, and which cannot."""
 
+import collections
 import math
 import re
 from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import keras
@@ -83,11 +85,20 @@ class Prunables:
     Args:
         kernels: The prunable variables, by first appearance in
             `layer.trainable_variables`.
-        skipped: Pairs of a kernel's path and the reason it is left alone.
+        left_out: Pairs of a variable and the reason it is left alone.
     """
 
     kernels: tuple[Kernel, ...]
-    skipped: tuple[tuple[str, str], ...]
+    left_out: tuple[tuple[keras.Variable, str], ...]
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of a kernel's path and the reason it is left alone."""
+        return tuple((v.path, reason) for v, reason in self.left_out)
+
+    def reason(self, variable: keras.Variable) -> str | None:
+        """Why a variable is left alone; `None` if it is not."""
+        return next((why for v, why in self.left_out if v is variable), None)
 
 
 def find_prunable(
@@ -129,13 +140,13 @@ def find_prunable(
                 continue
             if not matched or excluded:
                 skipped[id(variable)] = (
-                    variable.path,
+                    variable,
                     "matched by `exclude`"
                     if excluded
                     else "not matched by `filters`",
                 )
             elif not variable.trainable or not owner.trainable:
-                skipped[id(variable)] = variable.path, "frozen"
+                skipped[id(variable)] = variable, "frozen"
             else:
                 skipped.pop(id(variable), None)
                 owners[id(variable)] = Kernel(variable, owner)
@@ -143,6 +154,16 @@ def find_prunable(
         owners[id(v)] for v in layer.trainable_variables if id(v) in owners
     ]
     return Prunables(tuple(ordered), tuple(skipped.values()))
+
+
+def unique_paths(kernels: Iterable[Kernel]) -> list[str]:
+    """The kernels' paths, numbered where several have the same."""
+    seen, paths = collections.Counter(), []
+    for kernel in kernels:
+        seen[kernel.path] += 1
+        again = seen[kernel.path]
+        paths.append(f"{kernel.path} ({again})" if again > 1 else kernel.path)
+    return paths
 
 
 def _walk(layer, around=()):
@@ -193,6 +214,14 @@ def as_filter(
             f"`{name}` must be a regex, a list of regexes or a callable. "
             f"Received: {name}={filters!r}"
         )
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(
+                f"`{name}` must hold valid regexes. "
+                f"Received: {pattern!r}: {error}"
+            ) from error
     return lambda layer: any(
         re.search(pattern, name)
         for pattern in patterns

@@ -13,7 +13,7 @@ class Accuracy:
         samples: The data.
         what: What needs it, for errors.
         metric: Name of the metric that tells it. By default the one whose
-            name ends in "accuracy" or "acc".
+            name ends in "accuracy" or "acc", the shortest of several.
     """
 
     def __init__(

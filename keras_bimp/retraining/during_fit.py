@@ -10,6 +10,7 @@ import keras
 from keras_bimp import selection
 from keras_bimp.checks import check_integer
 from keras_bimp.checks import check_positive
+from keras_bimp.masking import as_filter
 from keras_bimp.plan import Plan
 from keras_bimp.plan import as_retraining
 from keras_bimp.plan import check_cycles
@@ -45,10 +46,11 @@ def callbacks(
     """The callbacks that prune and retrain a wrapped model during `fit`.
 
     `fit(epochs=E)` is the whole budget: `dense_epochs` of dense training with
-    a learning rate that falls linearly to 0, then `cycles` times a global
-    magnitude pruning and a retraining. The largest rate is the one that the
-    model is compiled with; after the run the optimizer has it back. The
-    callbacks add `sparsity`, `learning_rate`, `cycle`, `norm_drop` and
+    a learning rate that falls linearly to 0, then `cycles` times a pruning, by
+    default of the smallest weights of all layers, and a retraining. The
+    largest rate is the one that the model is compiled with; after the run the
+    optimizer has it back. The callbacks add `sparsity`, `learning_rate`,
+    `cycle`, `norm_drop` and
     `discount` to the logs: list them before callbacks that write logs.
 
     A `fit` that ends with an exception leaves the schedule of the run in the
@@ -56,8 +58,9 @@ def callbacks(
 
     Args:
         target_sparsity: Float in [0, 1), of all prunable weights, reached
-            exactly. Or a `Plan`, which says all that the arguments from
-            `dense_epochs` to `dense_schedule` say, but for the selection.
+            exactly; see `keras_bimp.prune`. Or a `Plan`, which says all that
+            the arguments from `dense_epochs` to `dense_schedule` say, but for
+            the selection.
         dense_epochs: Integer >= 0 and less than `fit`'s epochs. Required: 0
             says that the model is pretrained.
         cycles: Integer >= 1, how often to prune and retrain; or `"renda"`:
@@ -141,7 +144,7 @@ def callbacks(
     - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
       Retraining", ICLR 2023, Section 3.3 (BIMP).
     """
-    rules = selection.as_rules(
+    policy = selection.as_policy(
         allocation,
         criterion,
         granularity,
@@ -149,6 +152,8 @@ def callbacks(
         max_layer_sparsity,
         layer_sparsity,
     )
+    as_filter(filters)
+    as_filter(exclude, name="exclude")
     if steps_per_epoch is not None:
         check_integer("steps_per_epoch", steps_per_epoch, minimum=1)
     if isinstance(target_sparsity, Plan):
@@ -183,7 +188,7 @@ def callbacks(
         retraining = as_retraining(retraining)
         pretrained = dense_epochs == 0
         planner = _BimpPlan(
-            target_sparsity=rules.check_target(
+            target_sparsity=policy.check_target(
                 "target_sparsity", target_sparsity
             ),
             dense_epochs=check_integer("dense_epochs", dense_epochs, 0),
@@ -196,12 +201,12 @@ def callbacks(
     prunings = cycles
     if isinstance(target_sparsity, Plan):
         prunings = sum(phase.prunes for phase in target_sparsity.phases)
-        rules.check_target("target_sparsity", target_sparsity.target_sparsity)
-    if isinstance(rules.granularity, selection.NM) and prunings != 1:
+        policy.check_target("target_sparsity", target_sparsity.target_sparsity)
+    if policy.granularity.sparsity is not None and prunings != 1:
         raise ValueError(
-            "`cycles` must be 1 with N of M weights to stay: there is nothing "
-            "between dense and that. To get there in steps, call "
-            "`keras_bimp.prune` with `selection.NM(3, 4)` first. "
+            f"`cycles` must be 1 for {policy.granularity.unit}: there is "
+            "nothing between dense and that. To get there in steps, call "
+            "`keras_bimp.prune` with `selection.NM(3, 4)`, say, first. "
             f"Received: cycles={prunings!r}"
         )
     if retraining.by_accuracy and data is None:
@@ -214,10 +219,10 @@ def callbacks(
         PruneAndRetrain(
             planner,
             steps_per_epoch=steps_per_epoch,
-            rules=rules,
+            policy=policy,
             filters=filters,
             exclude=exclude,
-            samples=samples_for(rules, data, data_fraction),
+            samples=samples_for(policy, data, data_fraction),
             rewind_to=rewind_to,
             verbose=verbose,
         )

@@ -35,11 +35,29 @@ def gradients(
             "`model` must be compiled with a loss for criterion='saliency'. "
             f"Received: model={model!r}"
         )
-    scale = 1.0
+    # In half precision small gradients vanish, and large ones overflow.
+    scales = [1.0]
     if model.optimizer is not None:
-        scale = float(model.optimizer.scale_loss(1.0))
+        scales = sorted({1.0, float(model.optimizer.scale_loss(1.0))})
+    while scales:
+        averages = _averages(model, variables, samples, limit, scales.pop())
+        unbounded = [
+            variable.path
+            for variable, average in zip(variables, averages, strict=True)
+            if not np.isfinite(average).all()
+        ]
+        if not unbounded:
+            return averages
+    raise ValueError(
+        "The gradients of the loss on `data` must be finite. "
+        f"Received: that of '{unbounded[0]}' is not"
+    )
+
+
+def _averages(model, variables, samples, limit, scale):
     values = [ops.convert_to_tensor(v.value) for v in variables]
     sums = [np.zeros(v.shape) for v in variables]
+    training = {"training": False} if model._call_has_training_arg else {}
     seen = 0
     for x, y, sample_weight in samples.batches(limit):
         size = len(keras.tree.flatten(x)[0])
@@ -47,13 +65,10 @@ def gradients(
 
         def loss(values, x=x, y=y, sample_weight=sample_weight):
             scope = keras.StatelessScope(
-                list(zip(variables, values, strict=True))
+                list(zip(variables, values, strict=True)), collect_losses=True
             )
             with scope:
-                training = (
-                    {"training": False} if model._call_has_training_arg else {}
-                )
-                total = model.compute_loss(
+                total = model._compute_loss(
                     x=x,
                     y=y,
                     y_pred=model(x, **training),
@@ -72,14 +87,7 @@ def gradients(
             "`data` must have at least one batch. "
             f"Received: data={samples.data!r}"
         )
-    averages = [sum_ / seen for sum_ in sums]
-    for variable, average in zip(variables, averages, strict=True):
-        if not np.isfinite(average).all():
-            raise ValueError(
-                "The gradients of the loss on `data` must be finite. "
-                f"Received: that of '{variable.path}' is not"
-            )
-    return averages
+    return [sum_ / seen for sum_ in sums]
 
 
 def _derive_tensorflow(loss, values):

@@ -28,7 +28,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
     Args:
         planner: Callable (epochs, steps_per_epoch, optimizer) -> `Plan`.
         steps_per_epoch: Integer, or `None` to ask `fit`.
-        rules: Which weights stay, a `selection.Rules`.
+        policy: Which weights stay, a `selection.Policy`.
         filters: Which layers to prune, as `prune` takes it.
         exclude: Which not, as `prune` takes it.
         samples: `Samples` for what needs data, or `None`.
@@ -46,7 +46,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
         planner,
         *,
         steps_per_epoch,
-        rules,
+        policy,
         filters,
         exclude,
         samples,
@@ -56,7 +56,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
         super().__init__()
         self._planner = planner
         self._steps_per_epoch = steps_per_epoch
-        self._rules = rules
+        self._policy = policy
         self._filters = filters
         self._exclude = exclude
         self._samples = samples
@@ -72,7 +72,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
         self._logs = {"norm_drop": 0.0, "discount": 1.0}
         self._phase = None
         self._found = find_targets(
-            self.model, self._rules, self._filters, self._exclude
+            self.model, self._policy, self._filters, self._exclude
         )
         self.plan = self._make_plan()
         self._sparsities = self.plan.sparsities(self._found.size)
@@ -169,7 +169,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
                 (t.path, t.kernel.size) for t in self._found.targets
             ),
             skipped=self._found.skipped,
-            pruning=str(self._rules),
+            pruning=str(self._policy),
         )
 
     def _check(self):
@@ -180,7 +180,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
         kernels, masks = self._found.read()
         gradients = self._found.gradients(self.model, self._samples, limit=1)
         self._counts = self._try_out(
-            kernels, masks, gradients, self._rules.on_collapse
+            kernels, masks, gradients, self._policy.on_collapse
         )
         planned = self._counts
         if not all(mask.all() for mask in masks):
@@ -197,11 +197,11 @@ class PruneAndRetrain(keras.callbacks.Callback):
         counts = []
         for i, phase in enumerate(self.plan.phases):
             if phase.prunes:
-                rules = dataclasses.replace(
-                    self._rules_of(i), on_collapse=on_collapse
+                policy = dataclasses.replace(
+                    self._policy_at(i), on_collapse=on_collapse
                 )
                 masks = self._found.choose(
-                    kernels, self._sparsities[i], masks, gradients, rules
+                    kernels, self._sparsities[i], masks, gradients, policy
                 ).masks
                 # What a later pruning would raise for depends on the training.
                 if on_collapse == "raise":
@@ -210,15 +210,15 @@ class PruneAndRetrain(keras.callbacks.Callback):
             counts.append(self._found.size - left)
         return counts
 
-    def _rules_of(self, phase):
-        """The rules of the pruning at the start of a phase."""
+    def _policy_at(self, phase):
+        """The policy of the pruning at the start of a phase."""
         target = self.plan.target_sparsity
         progress = 1.0
         if self._sparsities[phase] < target:
             progress = math.log1p(-self._sparsities[phase]) / math.log1p(
                 -target
             )
-        return self._rules.part_way(progress)
+        return self._policy.part_way(progress)
 
     def _begin_at(self, epoch, current):
         """Takes up a run in its midst, where `fit` has an `initial_epoch`."""
@@ -283,7 +283,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
             self._sparsities[current],
             self.model.optimizer,
             gradients=self._found.gradients(self.model, self._samples),
-            rules=self._rules_of(current),
+            policy=self._policy_at(current),
         )
         self.prunings.append(pruning)
         change, fraction = pruning.norm_drop, pruning.pruned_fraction

@@ -12,11 +12,14 @@ from keras import ops
 from keras_bimp import selection
 from keras_bimp.masking import Kernel
 from keras_bimp.masking import Masked
+from keras_bimp.masking import MaskedModel
 from keras_bimp.masking import Rule
 from keras_bimp.masking import find_prunable
 from keras_bimp.masking import masked_layers
+from keras_bimp.masking import unique_paths
 from keras_bimp.retraining.loss_gradients import gradients
 from keras_bimp.retraining.samples import Samples
+from keras_bimp.retraining.samples import check_fraction
 from keras_bimp.slots import check_keeps_zeros
 from keras_bimp.slots import slots
 from keras_bimp.slots import zero_pruned
@@ -63,12 +66,12 @@ class Targets:
     Args:
         targets: By first appearance in `trainable_variables`.
         skipped: Pairs (path, reason) of the model's other kernels.
-        rules: Which weights stay.
+        policy: Which weights stay.
     """
 
     targets: tuple[Target, ...]
     skipped: tuple[tuple[str, str], ...]
-    rules: selection.Rules
+    policy: selection.Policy
 
     @property
     def size(self) -> int:
@@ -83,13 +86,13 @@ class Targets:
         )
 
     def choose(
-        self, kernels, sparsity: float, masks, gradients=None, rules=None
+        self, kernels, sparsity: float, masks, gradients=None, policy=None
     ) -> selection.Chosen:
-        """Chooses which weights stay; `rules` defaults to its own."""
+        """Chooses which weights stay; `policy` defaults to its own."""
         return selection.choose(
             kernels,
             sparsity,
-            self.rules if rules is None else rules,
+            self.policy if policy is None else policy,
             masks=masks,
             layouts=[target.kernel.layout for target in self.targets],
             names=[target.path for target in self.targets],
@@ -111,7 +114,7 @@ class Targets:
 
     def gradients(self, model, samples, limit=None) -> list[np.ndarray] | None:
         """The gradients that the criterion needs, or `None` if it does not."""
-        if not self.rules.criterion.needs_gradients:
+        if not self.policy.criterion.needs_gradients:
             return None
         return gradients(
             model,
@@ -122,9 +125,9 @@ class Targets:
 
 
 def find_targets(
-    model: keras.Model, rules: selection.Rules, filters=None, exclude=None
+    model: keras.Model, policy: selection.Policy, filters=None, exclude=None
 ) -> Targets:
-    """Finds the masked kernels that pruning by `rules` acts on.
+    """Finds the masked kernels that pruning by `policy` acts on.
 
     Raises:
         ValueError: If `model` has no mask, or a kernel has two, or is used
@@ -132,19 +135,21 @@ def find_targets(
     """
     found = _all_targets(model)
     reasons = _not_masked(model)
-    kept = []
-    chosen = None
+    prunable = None
     if filters is not None or exclude is not None:
-        prunable = find_prunable(model, filters, exclude)
-        reasons.update(prunable.skipped)
-        chosen = {id(kernel.variable) for kernel in prunable.kernels}
+        # The names are those of the plain model. All that is masked counts,
+        # an embedding too.
+        plain = model.wrapper.layer if isinstance(model, MaskedModel) else model
+        prunable = find_prunable(
+            plain, (lambda _: True) if filters is None else filters, exclude
+        )
+    kept = []
     for target in found:
-        reason = rules.granularity.refuses(target.kernel.layout)
-        if chosen is not None and id(target.kernel.variable) not in chosen:
-            reason = reasons.get(target.path, "left out")
+        reason = policy.granularity.refuses(target.kernel.layout)
+        if prunable is not None:
+            reason = prunable.reason(target.kernel.variable) or reason
         if reason is None:
             kept.append(target)
-            reasons.pop(target.path, None)
         else:
             reasons[target.path] = reason
     if not kept:
@@ -153,9 +158,18 @@ def find_targets(
             "prune. Received: "
             + ", ".join(f"{t.path} ({reasons[t.path]})" for t in found)
         )
-    for name in ("max_layer_sparsity", "layer_sparsity"):
-        selection.by_kernel(name, getattr(rules, name), [t.path for t in kept])
-    return Targets(tuple(kept), tuple(reasons.items()), rules)
+    by_kernel = {
+        name: selection.by_kernel(
+            name,
+            getattr(policy, name),
+            [target.path for target in kept],
+            others=list(reasons),
+        )
+        for name in ("max_layer_sparsity", "layer_sparsity")
+        if getattr(policy, name) is not None
+    }
+    policy = dataclasses.replace(policy, **by_kernel)
+    return Targets(tuple(kept), tuple(reasons.items()), policy)
 
 
 def _all_targets(model):
@@ -181,18 +195,19 @@ def _all_targets(model):
                     "`Masked` layer several times instead"
                 )
             by_id[key] = kernel, mask, rule
-    ordered = []
-    for variable in model.trainable_variables:
-        if id(variable) in by_id:
-            same = sum(t.kernel.path == variable.path for t in ordered)
-            path = f"{variable.path} ({same + 1})" if same else variable.path
-            ordered.append(Target(*by_id[id(variable)], path))
+    ordered = [
+        by_id[id(v)] for v in model.trainable_variables if id(v) in by_id
+    ]
     if not ordered:
         raise ValueError(
             "`model` must have a masked kernel that is built and trainable. "
             f"Received: model={model!r}"
         )
-    return ordered
+    paths = unique_paths(kernel for kernel, _, _ in ordered)
+    return [
+        Target(*masked, path)
+        for masked, path in zip(ordered, paths, strict=True)
+    ]
 
 
 def _not_masked(model):
@@ -293,7 +308,7 @@ def prune(
             optimizer.apply(gradients, model.trainable_variables)
     ```
     """
-    rules = selection.as_rules(
+    policy = selection.as_policy(
         allocation,
         criterion,
         granularity,
@@ -301,9 +316,14 @@ def prune(
         max_layer_sparsity,
         layer_sparsity,
     )
-    target_sparsity = rules.check_target("target_sparsity", target_sparsity)
-    samples = samples_for(rules, data, data_fraction)
-    found = find_targets(model, rules, filters, exclude)
+    target_sparsity = policy.check_target("target_sparsity", target_sparsity)
+    samples = samples_for(policy, data, data_fraction)
+    if samples is not None and not policy.criterion.needs_gradients:
+        raise ValueError(
+            "`data` must not be given for this criterion, which has no use "
+            f"for it. Received: criterion={criterion!r}"
+        )
+    found = find_targets(model, policy, filters, exclude)
     if optimizer is None and getattr(model, "compiled", False):
         optimizer = model.optimizer
     check_optimizer(optimizer, found)
@@ -316,12 +336,13 @@ def prune(
 
 
 def samples_for(
-    rules: selection.Rules, data, data_fraction: float
+    policy: selection.Policy, data, data_fraction: float
 ) -> Samples | None:
-    """The data of an argument `data`, which `rules` may need."""
+    """The data of an argument `data`, which `policy` may need."""
+    check_fraction(data_fraction)
     if data is not None:
         return Samples(data, data_fraction)
-    if rules.criterion.needs_gradients:
+    if policy.criterion.needs_gradients:
         raise ValueError(
             "`data` must be given for criterion='saliency': the training data "
             "that gradients are taken of. Received: data=None"
@@ -338,18 +359,18 @@ def check_optimizer(optimizer, found: Targets) -> None:
 
 
 def prune_to(
-    found: Targets, sparsity: float, optimizer, *, gradients=None, rules=None
+    found: Targets, sparsity: float, optimizer, *, gradients=None, policy=None
 ) -> Pruning:
     """Prunes to a sparsity of all units in all. See `prune`."""
     kernels, masks = found.read()
     total = found.size
     before = total - sum(np.count_nonzero(mask) for mask in masks)
-    chosen = found.choose(kernels, sparsity, masks, gradients, rules)
+    chosen = found.choose(kernels, sparsity, masks, gradients, policy)
     norm, removed = selection.norms(kernels, masks, chosen.masks)
     after = total - sum(int(np.count_nonzero(mask)) for mask in chosen.masks)
     if after > before:
         _set_masks(found.targets, chosen.masks, optimizer)
-    elif found.rules.exact and before > round(sparsity * total):
+    elif found.policy.exact and before > round(sparsity * total):
         warnings.warn(
             f"{before:,} of {total:,} weights are pruned already, more than "
             f"the {round(sparsity * total):,} that were asked for. Pruned "
@@ -362,9 +383,9 @@ def prune_to(
             for t, mask in zip(found.targets, chosen.masks, strict=True)
         },
         norm_drop=removed / norm if norm else 0.0,
-        pruned_fraction=float(after - before) / float(total - before),
+        pruned_fraction=float(after - before) / max(float(total - before), 1),
         protected=tuple(found.targets[i].path for i in chosen.collapsed)
-        if found.rules.on_collapse == "protect"
+        if found.policy.on_collapse == "protect"
         else (),
         skipped=found.skipped,
     )

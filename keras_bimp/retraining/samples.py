@@ -23,24 +23,45 @@ class Samples:
     """
 
     def __init__(self, data, fraction: float = 1.0):
-        if isinstance(data, list | Iterator):
+        self.data = data
+        self.fraction = check_fraction(fraction)
+        if self.arrays:
+            self._check_arrays()
+        else:
+            self._check_batches()
+
+    def _check_arrays(self):
+        lengths = {
+            x.shape[0] if getattr(x, "shape", ()) else None
+            for x in keras.tree.flatten(self.data)
+        }
+        if len(self.data) not in (2, 3) or len(lengths) != 1 or None in lengths:
+            raise ValueError(
+                "`data` must be (x, y) or (x, y, sample_weight) if it is a "
+                "tuple, arrays of the same length. Received: a tuple of "
+                f"{len(self.data)}, lengths {sorted(map(str, lengths))}"
+            )
+
+    def _check_batches(self):
+        kind = type(self.data).__name__
+        if (
+            isinstance(self.data, list | Iterator | str)
+            or hasattr(self.data, "shape")
+            or not hasattr(self.data, "__iter__")
+        ):
             raise ValueError(
                 "`data` must be a tuple of arrays (x, y), or batches that can "
                 "be gone through again, as a tf.data.Dataset or a PyDataset. "
-                f"Received: data of type {type(data).__name__}"
+                f"Received: data of type {kind}"
             )
-        if isinstance(data, tuple) and len(data) not in (2, 3):
+        endless = getattr(self.data, "num_batches", 0) is None
+        if hasattr(self.data, "cardinality"):
+            endless = int(self.data.cardinality()) == -1
+        if endless:
             raise ValueError(
-                "`data` must be (x, y) or (x, y, sample_weight) if it is a "
-                f"tuple. Received: a tuple of {len(data)}"
+                "`data` must have an end. "
+                f"Received: a {kind} that goes on for ever"
             )
-        if check_positive("data_fraction", fraction) > 1:
-            raise ValueError(
-                "`data_fraction` must be in (0, 1]. "
-                f"Received: data_fraction={fraction}"
-            )
-        self.data = data
-        self.fraction = fraction
 
     @property
     def arrays(self) -> bool:
@@ -77,6 +98,16 @@ class Samples:
             batches = itertools.islice(batches, self.size())
         for batch in itertools.islice(batches, limit):
             yield keras.utils.unpack_x_y_sample_weight(batch)
+
+
+def check_fraction(fraction) -> float:
+    """Returns `data_fraction`, or raises if it is none."""
+    if check_positive("data_fraction", fraction) > 1:
+        raise ValueError(
+            "`data_fraction` must be in (0, 1]. "
+            f"Received: data_fraction={fraction}"
+        )
+    return fraction
 
 
 def split(arrays):

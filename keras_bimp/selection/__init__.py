@@ -3,8 +3,12 @@
 from keras_bimp.layout import Layout
 from keras_bimp.selection.allocations import ALLOCATIONS
 from keras_bimp.selection.allocations import Allocation
+from keras_bimp.selection.allocations import Candidate
 from keras_bimp.selection.allocations import Ranking
 from keras_bimp.selection.allocations import Shares
+from keras_bimp.selection.choosing import Chosen
+from keras_bimp.selection.choosing import choose
+from keras_bimp.selection.choosing import norms
 from keras_bimp.selection.criteria import CRITERIA
 from keras_bimp.selection.criteria import Criterion
 from keras_bimp.selection.criteria import Magnitude
@@ -16,14 +20,12 @@ from keras_bimp.selection.granularities import Block
 from keras_bimp.selection.granularities import Filter
 from keras_bimp.selection.granularities import Granularity
 from keras_bimp.selection.granularities import Weight
-from keras_bimp.selection.rules import ON_COLLAPSE
-from keras_bimp.selection.rules import LayerSparsity
-from keras_bimp.selection.rules import Rules
-from keras_bimp.selection.rules import as_rules
-from keras_bimp.selection.rules import by_kernel
-from keras_bimp.selection.selecting import Chosen
-from keras_bimp.selection.selecting import choose
-from keras_bimp.selection.selecting import norms
+from keras_bimp.selection.granularities import as_granularity
+from keras_bimp.selection.policy import ON_COLLAPSE
+from keras_bimp.selection.policy import LayerSparsity
+from keras_bimp.selection.policy import Policy
+from keras_bimp.selection.policy import as_policy
+from keras_bimp.selection.policy import by_kernel
 from keras_bimp.selection.selecting import select
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "ON_COLLAPSE",
     "Allocation",
     "Block",
+    "Candidate",
     "Chosen",
     "Criterion",
     "Filter",
@@ -41,13 +44,14 @@ __all__ = [
     "LayerSparsity",
     "Layout",
     "Magnitude",
+    "Policy",
     "Random",
     "Ranking",
-    "Rules",
     "Saliency",
     "Shares",
     "Weight",
-    "as_rules",
+    "as_granularity",
+    "as_policy",
     "by_kernel",
     "choose",
     "norms",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -150,7 +151,26 @@ class Shares(Allocation):
         self.function = function
 
     def allot(self, candidates, sparsity):
-        return _Shared(self.function(candidates, sparsity), candidates)
+        counts = self.counts(candidates, sparsity)
+        sizes = [c.units for c in candidates]
+        if (
+            np.shape(counts) != (len(sizes),)
+            or not all(isinstance(n, numbers.Real) for n in counts)
+            or not all(
+                0 <= n <= size and n == int(n)
+                for n, size in zip(counts, sizes, strict=True)
+            )
+        ):
+            raise ValueError(
+                "`allocation` must return for each kernel a number of units "
+                "to keep, and no more than it has. "
+                f"Received: {counts} for kernels of {sizes} units"
+            )
+        return _Shared([int(n) for n in counts], candidates)
+
+    def counts(self, candidates, sparsity):
+        """How many units each kernel keeps."""
+        return self.function(candidates, sparsity)
 
 
 class _Shared(Allotment):
@@ -174,20 +194,8 @@ class _Shared(Allotment):
 class _Function(Shares):
     """A callable (scores, sparsity) -> counts that a user gives."""
 
-    def allot(self, candidates, sparsity):
-        arrays = [c.scores.array() for c in candidates]
-        counts = list(self.function(arrays, sparsity))
-        sizes = [c.units for c in candidates]
-        if len(counts) != len(sizes) or not all(
-            0 <= count <= size and count == int(count)
-            for count, size in zip(counts, sizes, strict=True)
-        ):
-            raise ValueError(
-                "`allocation` must return for each kernel a number of units "
-                "to keep, and no more than it has. "
-                f"Received: {counts} for kernels of {sizes} units"
-            )
-        return _Shared([int(count) for count in counts], candidates)
+    def counts(self, candidates, sparsity):
+        return self.function([c.scores.array() for c in candidates], sparsity)
 
 
 def uniform(candidates: Sequence[Candidate], sparsity: float) -> list[int]:
@@ -205,7 +213,9 @@ def uniform_plus(candidates: Sequence[Candidate], sparsity: float) -> list[int]:
     """The first convolution stays dense, the last dense layer is spared.
 
     All others lose the same share of what they have left, such that the total
-    is `sparsity`. The last dense layer has no more than 80 %.
+    is `sparsity`. The last dense layer loses no more than 80 %. First and last
+    are those of the kernels that are pruned; a dense layer is one whose kernel
+    has two axes.
 
     Reference:
 
@@ -226,8 +236,9 @@ def uniform_plus(candidates: Sequence[Candidate], sparsity: float) -> list[int]:
     if dense and pruned > 0.8 * sum(candidates[i].units for i in others):
         last = dense[-1]
         spared = 0.2 * candidates[last].units
-        losing -= max(0.0, alive[last] - spared)
-        kept[last] = min(alive[last], round(spared))
+        going = min(max(0.0, alive[last] - spared), max(0.0, losing))
+        losing -= going
+        kept[last] -= round(going)
         others.remove(last)
     left = sum(alive[i] for i in others)
     if losing > left:
@@ -289,7 +300,7 @@ def lamp(scores: np.ndarray) -> np.ndarray:
     - Lee, Park, Mo, Ahn, Shin, "Layer-adaptive sparsity for the
       Magnitude-based Pruning", ICLR 2021, Section 3.
     """
-    squares = np.where(scores > PRUNED, scores, 0.0).astype(np.float64) ** 2
+    squares = _amounts(scores) ** 2
     ordered = np.sort(squares, axis=None)
     not_below = np.cumsum(ordered[::-1])[::-1]
     at = np.searchsorted(ordered, squares)
@@ -315,9 +326,15 @@ def relative(scores: np.ndarray, output_units: int) -> np.ndarray:
     Returns:
         Array of the same shape.
     """
-    amounts = np.where(scores > PRUNED, scores, 0.0).astype(np.float64)
+    amounts = _amounts(scores)
     norm = np.linalg.norm(amounts) / math.sqrt(max(output_units, 1))
     return amounts / norm if norm else amounts
+
+
+def _amounts(scores):
+    """Scores over the largest, 0 where pruned: their squares fit a float."""
+    amounts = np.where(scores > PRUNED, scores, 0.0).astype(np.float64)
+    return amounts / (amounts.max(initial=0.0) or 1.0)
 
 
 class Relative(Ranking):
@@ -345,6 +362,8 @@ def as_allocation(allocation: str | Callable | Allocation) -> Allocation:
     """Looks an allocation up as `keras.losses.get` does."""
     if isinstance(allocation, Allocation):
         return allocation
+    if isinstance(allocation, type) and issubclass(allocation, Ranking):
+        return allocation()
     if callable(allocation):
         return _Function(allocation)
     check_choice("allocation", allocation, ALLOCATIONS)

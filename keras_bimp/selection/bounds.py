@@ -71,9 +71,8 @@ def scale(counts: Sequence[int], total: int, sizes: Sequence[int]) -> list[int]:
 
     Args:
         counts: Integers >= 0.
-        total: Integer in [0, sum of `sizes`].
-        sizes: What each count can be at most. Counts that are all 0 are taken
-            as proportional to it.
+        total: Integer >= 0.
+        sizes: What to take instead of the counts if all of them are 0.
 
     Returns:
         As many integers. Fractions are rounded so that the largest go up; of

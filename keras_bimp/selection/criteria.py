@@ -86,7 +86,8 @@ class Random(Criterion):
 
     def scores(self, kernel, *, index, gradient, name):
         rng = np.random.default_rng([self.seed, index])
-        return Scores(rng.random(kernel.shape, np.float32), name=name)
+        random_numbers = rng.random(kernel.shape, np.float32)
+        return Scores(random_numbers, measures=False, name=name)
 
 
 class Saliency(Criterion):

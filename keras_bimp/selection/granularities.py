@@ -17,12 +17,16 @@ class Granularity:
 
     Attributes:
         unit: What a unit is called, in the plural.
+        least: The fewest units that do not count as collapse, in words.
         default_allocation: Name of the allocation that it usually goes with;
             `None` if it says itself how many units each kernel keeps.
+        sparsity: The sparsity of each kernel then; `None` if it does not.
     """
 
     unit = "units"
+    least = "one unit"
     default_allocation = "global"
+    sparsity = None
 
     def refuses(self, layout: Layout) -> str | None:
         """Why a kernel is left alone, or `None` if it is not."""
@@ -51,6 +55,7 @@ class Weight(Granularity):
     """Single weights: unstructured pruning."""
 
     unit = "weights"
+    least = "one weight per output unit"
 
     def scores(self, scores, mask, layout):
         return scores if mask.all() else scores.where(mask)
@@ -86,6 +91,7 @@ class Filter(Granularity):
     """
 
     unit = "filters"
+    least = "one filter"
     default_allocation = "uniform"
 
     def __init__(self, norm: str = "l2"):
@@ -97,8 +103,13 @@ class Filter(Granularity):
 
     def scores(self, scores, mask, layout):
         values = layout.matrices(_amounts(scores, mask, "filter"))
-        if self.norm == "l2":
-            norms = np.sqrt(np.square(values).sum((0, 1)))
+        if not scores.measures:
+            # A norm of random numbers would tell how large a filter is.
+            norms = layout.matrices(scores.array())[:1, :1].sum((0, 1))
+        elif self.norm == "l2":
+            # Squares of what is at most 1 neither overflow nor vanish.
+            largest = values.max(initial=0.0) or 1.0
+            norms = largest * np.sqrt(np.square(values / largest).sum((0, 1)))
         else:
             norms = values.sum((0, 1))
         return Scores(norms, name=scores.name).where(
@@ -143,18 +154,27 @@ class Block(Granularity):
             )
         self.shape = tuple(check_integer("shape", n, minimum=1) for n in shape)
 
+    least = "one block per output unit"
+
     @property
     def unit(self):
         return f"{self.shape[0]}x{self.shape[1]} blocks"
+
+    def refuses(self, layout):
+        if self.shape[0] == 1 or layout.inputs:
+            return None
+        return "has no input axis"
 
     def scores(self, scores, mask, layout):
         amounts = layout.matrices(_amounts(scores, mask, "block"))
         sizes = self._blocks(np.ones(amounts.shape[1:])[None])
         alive = self._blocks(layout.matrices(mask))
-        return Scores(
-            self._blocks(amounts).sum((2, 4)) / sizes.sum((2, 4)),
-            name=scores.name,
-        ).where(alive.any((2, 4)))
+        means = self._blocks(amounts).sum((2, 4)) / sizes.sum((2, 4))
+        if not scores.measures:
+            # A mean of random numbers would depend on how many they are.
+            random_numbers = layout.matrices(scores.array())
+            means = self._blocks(random_numbers)[:, :, 0, :, 0]
+        return Scores(means, name=scores.name).where(alive.any((2, 4)))
 
     def expand(self, kept, mask, layout):
         _, inputs, outputs = layout.matrices(mask).shape
@@ -216,7 +236,7 @@ class NM(Granularity):
 
     @property
     def unit(self):
-        return f"weights, {self.n} of {self.m} stay"
+        return f"{self.n} of {self.m} weights"
 
     @property
     def sparsity(self) -> float:
@@ -253,7 +273,7 @@ def as_granularity(granularity: "str | Granularity") -> Granularity:
     if isinstance(granularity, str) and _NM.fullmatch(granularity):
         n, m = map(int, _NM.fullmatch(granularity).groups())
         return NM(n, m)
-    if isinstance(granularity, (tuple, list)):
+    if isinstance(granularity, (tuple, list, np.ndarray)):
         raise ValueError(
             "`granularity` must say what a pair means: "
             "`keras_bimp.selection.NM(2, 4)`, 2 of 4 weights, or "

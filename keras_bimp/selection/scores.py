@@ -25,6 +25,7 @@ class Scores:
         values: Array of floats, one per unit.
         absolute: Whether the score is the magnitude of the value. Computed
             piece by piece, so that no copy of the kernel is needed.
+        measures: Whether a score is an amount; random scores are not.
         name: What to call the kernel in an error.
     """
 
@@ -33,11 +34,13 @@ class Scores:
         values: np.ndarray,
         *,
         absolute: bool = False,
+        measures: bool = True,
         name: str = "",
     ):
         self.shape = values.shape
         self.size = values.size
         self.absolute = absolute
+        self.measures = measures
         self.name = name
         # Half precision, bfloat16 too, is ranked in float32.
         double = values.dtype.kind in "iub" or values.dtype.itemsize > 4
@@ -45,7 +48,7 @@ class Scores:
         self._values = values.reshape(-1)
         self._alive = None
         if not absolute:
-            self._check(self._values)
+            check_finite(values, "scores", name)
 
     def where(self, alive: np.ndarray) -> "Scores":
         """The same scores with units already pruned, where `alive` is False."""
@@ -77,7 +80,9 @@ class Scores:
                 out[:] = self._values[part]
                 np.abs(out, out=out)
             if len(out) and not out.max() < np.inf:
-                self._check(self._values)
+                check_finite(
+                    self._values.reshape(self.shape), "weights", self.name
+                )
         else:
             out[:] = self._values[part]
         if self._alive is not None:
@@ -93,18 +98,18 @@ class Scores:
             values[~self._alive[at]] = PRUNED
         return values
 
-    def _check(self, values):
-        finite = np.isfinite(values)
-        if finite.all():
-            return
-        at = int(np.argmin(finite))
-        what = "weights" if self.absolute else "scores"
-        where = f" in '{self.name}'" if self.name else ""
-        index = tuple(map(int, np.unravel_index(at, self.shape)))
-        raise ValueError(
-            f"All {what} must be finite to be ranked. "
-            f"Received: {values[at]}{where} at index {index}"
-        )
+
+def check_finite(values: np.ndarray, what: str, name: str) -> None:
+    """Raises ValueError, naming the first index, if a value is not finite."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return
+    index = tuple(map(int, np.unravel_index(finite.argmin(), values.shape)))
+    where = f" in '{name}'" if name else ""
+    raise ValueError(
+        f"All {what} must be finite to be ranked. "
+        f"Received: {values[index]}{where} at index {index}"
+    )
 
 
 def keep_highest(scores: Sequence[Scores], count: int) -> list[np.ndarray]:

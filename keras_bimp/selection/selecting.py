@@ -1,7 +1,5 @@
 """`select`: which weights stay. A pure function of arrays."""
 
-import dataclasses
-import math
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -9,14 +7,10 @@ import numpy as np
 
 from keras_bimp.layout import Layout
 from keras_bimp.selection.allocations import Allocation
-from keras_bimp.selection.allocations import Candidate
-from keras_bimp.selection.bounds import Bounds
+from keras_bimp.selection.choosing import choose
 from keras_bimp.selection.criteria import Criterion
-from keras_bimp.selection.granularities import NM
 from keras_bimp.selection.granularities import Granularity
-from keras_bimp.selection.rules import Rules
-from keras_bimp.selection.rules import as_rules
-from keras_bimp.selection.rules import by_kernel
+from keras_bimp.selection.policy import as_policy
 
 
 def select(
@@ -108,7 +102,7 @@ def select(
     - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
       Retraining", ICLR 2023, Appendix C.2.
     """
-    rules = as_rules(
+    policy = as_policy(
         allocation,
         criterion,
         granularity,
@@ -117,6 +111,10 @@ def select(
         layer_sparsity,
     )
     kernels = [np.asarray(kernel) for kernel in kernels]
+    masks, gradients, layouts = (
+        None if given is None else list(given)
+        for given in (masks, gradients, layouts)
+    )
     for kernel in kernels:
         if kernel.dtype.kind in "cOSUMm":
             raise ValueError(
@@ -133,189 +131,30 @@ def select(
                 f"kernel. Received: kernels of shapes {shapes}, {name} of "
                 f"shapes {[np.shape(a) for a in arrays]}"
             )
-    if layouts is not None and len(layouts) != len(kernels):
+    if layouts is not None and (
+        len(layouts) != len(kernels)
+        or not all(isinstance(layout, Layout) for layout in layouts)
+    ):
         raise ValueError(
-            "`layouts` must hold one layout per kernel. "
-            f"Received: {len(layouts)} for {len(kernels)} kernels"
+            "`layouts` must hold one `selection.Layout` per kernel. "
+            f"Received: layouts={layouts} for {len(kernels)} kernels"
         )
-    if rules.criterion.needs_gradients and gradients is None:
+    if policy.criterion.needs_gradients and gradients is None:
         raise ValueError(
             "`gradients` must be given for this criterion: those of the loss "
             "with respect to the kernels. Received: gradients=None"
         )
+    if gradients is not None and not policy.criterion.needs_gradients:
+        raise ValueError(
+            "`gradients` must not be given for this criterion, which has no "
+            f"use for them. Received: criterion={criterion!r}"
+        )
     chosen = choose(
         kernels,
-        rules.check_target("sparsity", sparsity),
-        rules,
+        policy.check_target("sparsity", sparsity),
+        policy,
         masks=[np.asarray(mask, bool) for mask in masks],
         layouts=layouts,
         gradients=gradients,
     )
     return chosen.masks
-
-
-@dataclasses.dataclass(frozen=True)
-class Chosen:
-    """What `choose` returns.
-
-    Args:
-        masks: Boolean arrays of the kernels' shapes, True = kept.
-        collapsed: Indices of the kernels that would have collapsed.
-    """
-
-    masks: list[np.ndarray]
-    collapsed: tuple[int, ...] = ()
-
-
-def choose(
-    kernels: Sequence[np.ndarray],
-    sparsity: float,
-    rules: Rules,
-    *,
-    masks: Sequence[np.ndarray],
-    layouts: Sequence[Layout] | None = None,
-    names: Sequence[str] | None = None,
-    gradients: Sequence[np.ndarray] | None = None,
-    allow_empty: bool = False,
-) -> Chosen:
-    """Selects as `select` does, by rules.
-
-    Args:
-        names: What to call the kernels in errors.
-        allow_empty: Whether nothing at all may be left.
-    """
-    if layouts is None:
-        layouts = [Layout.of_shape(kernel.shape) for kernel in kernels]
-    granularity = rules.granularity
-    reasons = [granularity.refuses(layout) for layout in layouts]
-    part = [i for i, reason in enumerate(reasons) if reason is None]
-    if kernels and not part:
-        raise ValueError(
-            "`granularity` must apply to some kernel. "
-            f"Received: one that applies to none: every kernel {reasons[0]}"
-        )
-    scores = [
-        rules.criterion.scores(
-            kernels[i],
-            index=i,
-            gradient=None if gradients is None else gradients[i],
-            name=names[i] if names else f"kernel {i}",
-        )
-        for i in part
-    ]
-    new_masks = list(masks)
-    if isinstance(granularity, NM):
-        for i, s in zip(part, scores, strict=True):
-            new_masks[i] = granularity.keep(s, masks[i], layouts[i])
-        return Chosen(new_masks)
-    candidates = [
-        Candidate(
-            granularity.scores(s, masks[i], layouts[i]),
-            kernels[i].shape,
-            layouts[i],
-        )
-        for i, s in zip(part, scores, strict=True)
-    ]
-    named = [names[i] if names else f"kernel {i}" for i in part]
-    kept, collapsed = _keep(candidates, sparsity, rules, named, allow_empty)
-    for i, units in zip(part, kept, strict=True):
-        new_masks[i] = granularity.expand(units, masks[i], layouts[i])
-    return Chosen(new_masks, tuple(part[i] for i in collapsed))
-
-
-def _keep(candidates, sparsity, rules, names, allow_empty):
-    """Which units stay, and which of the candidates would have collapsed."""
-    total = sum(c.units for c in candidates)
-    alive = [c.scores.alive for c in candidates]
-    if not total:
-        return [np.ones(c.scores.shape, bool) for c in candidates], []
-    bounds = _bounds(candidates, alive, rules, names)
-    allotment = rules.allocation.allot(candidates, sparsity)
-    unit = rules.granularity.unit
-    # Where more is pruned than asked for, all that is alive stays.
-    budget = min(allotment.budget, sum(alive))
-    if not budget and not allow_empty:
-        raise ValueError(
-            f"The target sparsity must leave at least one of the {total:,} "
-            f"{unit}. Received: one that prunes all of them"
-        )
-    if not sum(bounds.lower) <= budget <= sum(bounds.upper):
-        raise ValueError(
-            "`max_layer_sparsity` and `layer_sparsity` must allow the target "
-            f"sparsity. Received: a target that leaves {budget:,} of "
-            f"{total:,} {unit}, where they leave from {sum(bounds.lower):,} "
-            f"to {sum(bounds.upper):,}"
-        )
-    kept = allotment.keep(bounds, budget)
-    floors = [
-        min(rules.granularity.floor(c.shape, c.layout), most)
-        for c, most in zip(candidates, alive, strict=True)
-    ]
-    collapsed = [
-        i
-        for i, (units, floor) in enumerate(zip(kept, floors, strict=True))
-        if np.count_nonzero(units) < floor
-    ]
-    if collapsed and rules.on_collapse == "raise":
-        raise ValueError(
-            "A pruning must leave every kernel at least as many weights as "
-            "it has output units, or be told `on_collapse='protect'` or "
-            f"'ignore'. Received: a pruning that leaves {budget:,} of "
-            f"{total:,} {unit}: "
-            + ", ".join(
-                f"{np.count_nonzero(kept[i])} in {names[i]}" for i in collapsed
-            )
-        )
-    if collapsed and rules.on_collapse == "protect":
-        bounds = bounds.raised_to(floors)
-        if sum(bounds.lower) > budget:
-            raise ValueError(
-                "With `on_collapse='protect'`, every kernel must be able to "
-                "keep one weight per output unit, or one filter. Received: a "
-                f"sparsity that leaves {budget:,} {unit} for {sum(floors):,} "
-                f"output units, where {sum(bounds.lower):,} must stay. Lower "
-                "the sparsity, or pass `on_collapse='ignore'`"
-            )
-        kept = allotment.keep(bounds, budget)
-    return kept, collapsed
-
-
-def _bounds(candidates, alive, rules, names):
-    caps = by_kernel("max_layer_sparsity", rules.max_layer_sparsity, names)
-    fixed = by_kernel("layer_sparsity", rules.layer_sparsity, names)
-    lower, upper = [], []
-    for c, most, cap, sparsity, name in zip(
-        candidates, alive, caps, fixed, names, strict=True
-    ):
-        least = 0
-        if cap is not None:
-            # 0.9 of 10 units are 9, whatever the last digit says.
-            least = min(c.units - math.floor(cap * c.units + 1e-9), most)
-        if sparsity is not None:
-            if cap is not None and sparsity > cap:
-                raise ValueError(
-                    "`layer_sparsity` must not exceed `max_layer_sparsity`. "
-                    f"Received: {sparsity:g} and {cap:g} for {name}"
-                )
-            least = most = min(c.units - round(sparsity * c.units), most)
-        lower.append(least)
-        upper.append(most)
-    return Bounds(tuple(lower), tuple(upper))
-
-
-def norms(kernels, masks, new_masks) -> tuple[float, float]:
-    """L2 norms of all weights that `masks` keep, and of those then pruned.
-
-    Returns:
-        The tuple `(norm, norm_of_removed)`, summed in float64.
-    """
-    before, removed = 0.0, 0.0
-    for kernel, mask, new_mask in zip(kernels, masks, new_masks, strict=True):
-        flat = [np.reshape(a, -1) for a in (kernel, mask, new_mask)]
-        for start in range(0, kernel.size, 1 << 16):
-            part = slice(start, start + (1 << 16))
-            weights, alive, kept = (array[part] for array in flat)
-            squares = np.square(weights.astype(np.float64)) * alive
-            before += squares.sum()
-            removed += squares[~kept].sum()
-    return math.sqrt(before), math.sqrt(removed)

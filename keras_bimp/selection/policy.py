@@ -1,4 +1,4 @@
-"""Rules: everything that says which weights stay, looked up and checked."""
+"""Policy: everything that says which weights stay, looked up and checked."""
 
 import dataclasses
 import re
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from types import NoneType
 
+import numpy as np
+
 from keras_bimp.checks import check_choice
 from keras_bimp.checks import check_sparsity
 from keras_bimp.selection.allocations import Allocation
@@ -14,7 +16,6 @@ from keras_bimp.selection.allocations import Ranking
 from keras_bimp.selection.allocations import as_allocation
 from keras_bimp.selection.criteria import Criterion
 from keras_bimp.selection.criteria import as_criterion
-from keras_bimp.selection.granularities import NM
 from keras_bimp.selection.granularities import Granularity
 from keras_bimp.selection.granularities import Weight
 from keras_bimp.selection.granularities import as_granularity
@@ -26,8 +27,8 @@ LayerSparsity = float | Mapping[str, float] | Sequence[float | None] | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Rules:
-    """Which weights stay. Made by `as_rules`.
+class Policy:
+    """Which weights stay. Made by `as_policy`.
 
     Args:
         criterion: What a weight scores.
@@ -39,6 +40,8 @@ class Rules:
             or one per kernel, or by kernel name.
         layer_sparsity: The sparsity that some kernels have whatever the
             allocation says.
+        exact_total: Whether the bounds of kernels must leave room for the
+            total; if not, the total gives way.
     """
 
     criterion: Criterion
@@ -47,6 +50,7 @@ class Rules:
     on_collapse: str
     max_layer_sparsity: LayerSparsity = None
     layer_sparsity: LayerSparsity = None
+    exact_total: bool = True
 
     @property
     def exact(self) -> bool:
@@ -55,10 +59,11 @@ class Rules:
             self.allocation, Ranking
         )
 
-    def part_way(self, progress: float) -> "Rules":
-        """The rules at a pruning on the way, at `progress` in [0, 1].
+    def part_way(self, progress: float) -> "Policy":
+        """The policy at a pruning on the way, at `progress` in [0, 1].
 
         `layer_sparsity` follows the same geometric path as all weights do.
+        These paths need not add up: the total gives way.
         """
         fixed = self.layer_sparsity
         if progress == 1 or fixed is None:
@@ -67,37 +72,41 @@ class Rules:
             fixed = {k: _on_the_way(progress, v) for k, v in fixed.items()}
         else:
             fixed = [_on_the_way(progress, v) for v in fixed]
-        return dataclasses.replace(self, layer_sparsity=fixed)
+        return dataclasses.replace(
+            self, layer_sparsity=fixed, exact_total=False
+        )
 
     def __str__(self):
         by = f"{self.granularity.unit}, by {self.criterion}"
         return f"{by}, {self.allocation}" if self.allocation else by
 
     def check_target(self, name: str, sparsity) -> float:
-        """Returns a target sparsity, or raises if these rules forbid it."""
+        """Returns a target sparsity, or raises if the policy forbids it."""
         sparsity = check_sparsity(name, sparsity)
-        nm = self.granularity
-        if isinstance(nm, NM) and abs(sparsity - nm.sparsity) > 1e-6:
+        only = self.granularity.sparsity
+        if only is not None and abs(sparsity - only) > 1e-6:
             raise ValueError(
-                f"`{name}` must be {nm.sparsity:g} with {nm.n} of {nm.m} "
-                f"weights to stay. Received: {name}={sparsity:g}"
+                f"`{name}` must be {only:g} for {self.granularity.unit}. "
+                f"Received: {name}={sparsity:g}"
             )
         return sparsity
 
 
-def as_rules(
+def as_policy(
     allocation: str | Callable | Allocation | None = None,
     criterion: str | Callable | Criterion = "magnitude",
     granularity: str | Granularity = "weight",
     on_collapse: str = "protect",
     max_layer_sparsity: LayerSparsity = None,
     layer_sparsity: LayerSparsity = None,
-) -> Rules:
+) -> Policy:
     """Looks up what names stand for, and checks that it goes together.
 
     Raises:
         ValueError: If a name is unknown or the combination makes no sense.
     """
+    max_layer_sparsity = _as_list(max_layer_sparsity)
+    layer_sparsity = _as_list(layer_sparsity)
     criterion = as_criterion(criterion)
     granularity = as_granularity(granularity)
     check_choice("on_collapse", on_collapse, ON_COLLAPSE)
@@ -111,7 +120,7 @@ def as_rules(
             "`layer_sparsity` must say of which kernels: a mapping from names "
             f"to numbers. Received: layer_sparsity={layer_sparsity!r}"
         )
-    if isinstance(granularity, NM):
+    if granularity.sparsity is not None:
         for name, value in (
             ("allocation", allocation),
             ("max_layer_sparsity", max_layer_sparsity),
@@ -119,9 +128,9 @@ def as_rules(
         ):
             if value is not None:
                 raise ValueError(
-                    f"`{name}` must not be given with granularity "
-                    f"'{granularity.n}:{granularity.m}', which keeps the same "
-                    f"number in every group. Received: {name}={value!r}"
+                    f"`{name}` must not be given for {granularity.unit}, "
+                    "which says how many each kernel keeps. "
+                    f"Received: {name}={value!r}"
                 )
     else:
         if allocation is None:
@@ -137,7 +146,7 @@ def as_rules(
                 "with random scores. Use allocation='global', 'uniform', "
                 "'uniform_plus' or 'erk'"
             )
-    return Rules(
+    return Policy(
         criterion=criterion,
         granularity=granularity,
         allocation=allocation,
@@ -145,6 +154,10 @@ def as_rules(
         max_layer_sparsity=max_layer_sparsity,
         layer_sparsity=layer_sparsity,
     )
+
+
+def _as_list(value):
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _on_the_way(progress, sparsity):
@@ -171,7 +184,10 @@ def _check_layer_sparsity(name, value):
 
 
 def by_kernel(
-    argument: str, value: LayerSparsity, names: Sequence[str]
+    argument: str,
+    value: LayerSparsity,
+    names: Sequence[str],
+    others: Sequence[str] = (),
 ) -> list[float | None]:
     """Returns the value for each kernel, or `None` where there is none.
 
@@ -181,6 +197,7 @@ def by_kernel(
             from names: a kernel's own name, or a regex searched in the names.
             The kernel's own name goes first, then the order of the mapping.
         names: The kernels' names.
+        others: Names of kernels that are not pruned: no error to name them.
 
     Raises:
         ValueError: If there is not one per kernel, or a name matches none.
@@ -195,13 +212,14 @@ def by_kernel(
             )
         return list(value)
     for pattern in value:
-        if pattern not in names and not any(
-            re.search(pattern, name) for name in names
+        known = [*names, *others]
+        if pattern not in known and not any(
+            re.search(pattern, name) for name in known
         ):
             raise ValueError(
-                f"The keys of `{argument}` must match kernels that are pruned. "
+                f"The keys of `{argument}` must match kernels. "
                 f"Received: {pattern!r}, which matches none of "
-                + ", ".join(repr(name) for name in names)
+                + ", ".join(repr(name) for name in known)
             )
     return [
         value[name]

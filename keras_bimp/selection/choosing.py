@@ -1,0 +1,226 @@
+"""Which weights stay by a policy: what `select` and `prune` carry out."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_bimp.layout import Layout
+from keras_bimp.selection.allocations import Candidate
+from keras_bimp.selection.bounds import Bounds
+from keras_bimp.selection.criteria import Magnitude
+from keras_bimp.selection.policy import Policy
+from keras_bimp.selection.policy import by_kernel
+from keras_bimp.selection.scores import check_finite
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """What `choose` returns.
+
+    Args:
+        masks: Boolean arrays of the kernels' shapes, True = kept.
+        collapsed: Indices of the kernels that would have collapsed.
+    """
+
+    masks: list[np.ndarray]
+    collapsed: tuple[int, ...] = ()
+
+
+def choose(
+    kernels: Sequence[np.ndarray],
+    sparsity: float,
+    policy: Policy,
+    *,
+    masks: Sequence[np.ndarray],
+    layouts: Sequence[Layout] | None = None,
+    names: Sequence[str] | None = None,
+    gradients: Sequence[np.ndarray] | None = None,
+    allow_empty: bool = False,
+) -> Chosen:
+    """Selects as `select` does, by policy.
+
+    Args:
+        names: What to call the kernels in errors.
+        allow_empty: Whether nothing at all may be left.
+    """
+    if layouts is None:
+        layouts = [Layout.of_shape(kernel.shape) for kernel in kernels]
+    granularity = policy.granularity
+    reasons = [granularity.refuses(layout) for layout in layouts]
+    part = [i for i, reason in enumerate(reasons) if reason is None]
+    if kernels and not part:
+        raise ValueError(
+            "`granularity` must apply to some kernel. "
+            f"Received: one that applies to none: every kernel {reasons[0]}"
+        )
+    if names is None:
+        names = [f"kernel {i}" for i in range(len(kernels))]
+    if not isinstance(policy.criterion, Magnitude):  # That looks itself.
+        for i in part:
+            check_finite(kernels[i], "weights", names[i])
+    scores = [
+        policy.criterion.scores(
+            kernels[i],
+            index=i,
+            gradient=None if gradients is None else gradients[i],
+            name=names[i],
+        )
+        for i in part
+    ]
+    new_masks = list(masks)
+    if granularity.sparsity is not None:
+        for i, s in zip(part, scores, strict=True):
+            new_masks[i] = granularity.keep(s, masks[i], layouts[i])
+        return Chosen(new_masks)
+    candidates = [
+        Candidate(
+            granularity.scores(s, masks[i], layouts[i]),
+            kernels[i].shape,
+            layouts[i],
+        )
+        for i, s in zip(part, scores, strict=True)
+    ]
+    caps, fixed = (
+        by_kernel(name, getattr(policy, name), names)
+        for name in ("max_layer_sparsity", "layer_sparsity")
+    )
+    kept, collapsed = _Choice(
+        candidates,
+        policy,
+        [names[i] for i in part],
+        [caps[i] for i in part],
+        [fixed[i] for i in part],
+    )(sparsity, allow_empty)
+    for i, units in zip(part, kept, strict=True):
+        new_masks[i] = granularity.expand(units, masks[i], layouts[i])
+    return Chosen(new_masks, tuple(part[i] for i in collapsed))
+
+
+class _Choice:
+    """Chooses units of the candidates, within what bounds each kernel."""
+
+    def __init__(self, candidates, policy, names, caps, fixed):
+        self.candidates = candidates
+        self.policy = policy
+        self.names = names
+        self.units = [c.units for c in candidates]
+        self.alive = [c.scores.alive for c in candidates]
+        self.floors = [
+            min(policy.granularity.floor(c.shape, c.layout), alive)
+            for c, alive in zip(candidates, self.alive, strict=True)
+        ]
+        self.bounds = self._bounds(caps, fixed)
+
+    def __call__(self, sparsity, allow_empty):
+        """Which units stay, and which of the candidates would have collapsed.
+
+        Returns:
+            One boolean array per candidate, and a list of indices.
+        """
+        if not sum(self.units):
+            return [np.ones(c.scores.shape, bool) for c in self.candidates], []
+        allotment = self.policy.allocation.allot(self.candidates, sparsity)
+        # Where more is pruned than asked for, all that is alive stays.
+        budget = min(allotment.budget, sum(self.alive))
+        if not self.policy.exact_total:
+            budget = max(budget, sum(self.bounds.lower))
+            budget = min(budget, sum(self.bounds.upper))
+        self._check(budget, allow_empty)
+        kept = allotment.keep(self.bounds, budget)
+        collapsed = [
+            i
+            for i, (units, floor) in enumerate(
+                zip(kept, self.floors, strict=True)
+            )
+            if np.count_nonzero(units) < floor
+        ]
+        if collapsed and self.policy.on_collapse == "raise":
+            raise ValueError(
+                "A pruning must leave every kernel at least "
+                f"{self.policy.granularity.least}, or be told "
+                "`on_collapse='protect'` or 'ignore'. Received: a pruning "
+                f"that leaves {self._of(budget)}: "
+                + ", ".join(
+                    f"{np.count_nonzero(kept[i])} in {self.names[i]}"
+                    for i in collapsed
+                )
+            )
+        if collapsed and self.policy.on_collapse == "protect":
+            kept = allotment.keep(self._protected(budget), budget)
+        return kept, collapsed
+
+    def _bounds(self, caps, fixed):
+        lower, upper = [], []
+        for i, (units, most) in enumerate(
+            zip(self.units, self.alive, strict=True)
+        ):
+            least = 0
+            if caps[i] is not None:
+                # 0.29 of 100 units are 29, whatever the last digit says.
+                least = min(units - math.floor(caps[i] * units + 1e-9), most)
+            if fixed[i] is not None:
+                if caps[i] is not None and fixed[i] > caps[i]:
+                    raise ValueError(
+                        "`layer_sparsity` must not exceed "
+                        f"`max_layer_sparsity`. Received: {fixed[i]:g} and "
+                        f"{caps[i]:g} for {self.names[i]}"
+                    )
+                told = max(units - round(fixed[i] * units), least)
+                if self.policy.on_collapse == "protect":
+                    told = max(told, self.floors[i])
+                least = most = min(told, most)
+            lower.append(least)
+            upper.append(most)
+        return Bounds(tuple(lower), tuple(upper))
+
+    def _check(self, budget, allow_empty):
+        if not budget and not allow_empty:
+            raise ValueError(
+                "The target sparsity must leave at least one of the "
+                f"{sum(self.units):,} {self.policy.granularity.unit}. "
+                "Received: one that prunes all of them"
+            )
+        least, most = sum(self.bounds.lower), sum(self.bounds.upper)
+        if not least <= budget <= most:
+            raise ValueError(
+                "`max_layer_sparsity` and `layer_sparsity` must allow the "
+                "target sparsity. Received: a target that leaves "
+                f"{self._of(budget)}, where they leave from {least:,} to "
+                f"{most:,}"
+            )
+
+    def _protected(self, budget):
+        """The bounds raised to the floors."""
+        bounds = self.bounds.raised_to(self.floors)
+        if sum(bounds.lower) > budget:
+            raise ValueError(
+                "With `on_collapse='protect'`, every kernel must be able to "
+                f"keep {self.policy.granularity.least}. Received: a sparsity "
+                f"that leaves {self._of(budget)}, where {sum(bounds.lower):,} "
+                "must stay. Lower the sparsity, or pass `on_collapse='ignore'`"
+            )
+        return bounds
+
+    def _of(self, budget):
+        unit = self.policy.granularity.unit
+        return f"{budget:,} of {sum(self.units):,} {unit}"
+
+
+def norms(kernels, masks, new_masks) -> tuple[float, float]:
+    """L2 norms of all weights that `masks` keep, and of those then pruned.
+
+    Returns:
+        The tuple `(norm, norm_of_removed)`, summed in float64.
+    """
+    before, removed = 0.0, 0.0
+    for kernel, mask, new_mask in zip(kernels, masks, new_masks, strict=True):
+        flat = [np.reshape(a, -1) for a in (kernel, mask, new_mask)]
+        for start in range(0, kernel.size, 1 << 16):
+            part = slice(start, start + (1 << 16))
+            weights, alive, kept = (array[part] for array in flat)
+            squares = np.square(weights.astype(np.float64)) * alive
+            before += squares.sum()
+            removed += squares[~kept].sum()
+    return math.sqrt(before), math.sqrt(removed)
