@@ -108,7 +108,8 @@ def callbacks(
             `keras_bimp.prune`.
         layer_sparsity: Mapping from names of kernels, or regexes, to the
             sparsity that they have at the end, whatever the allocation says;
-            on the way there they follow the same geometric path as all.
+            on the way there each follows a geometric path of its own, and
+            the total gives way if it must.
         filters: Which layers to prune; see `keras_bimp.prune`.
         exclude: Which of them not to prune.
         verbose: 0 is silent; 1 prints the plan and a line at each pruning.
