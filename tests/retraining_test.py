@@ -577,7 +577,7 @@ def test_collapse_can_be_ignored_or_raise():
     assert zeros(model) == round(0.6 * TOTAL)
     model, ours = collapsing("raise")
     rate = model.optimizer._learning_rate
-    with pytest.raises(ValueError, match="output units"):
+    with pytest.raises(ValueError, match="one weight per output unit"):
         fit(model, 1, ours)
     assert model.optimizer._learning_rate is rate
 
@@ -636,7 +636,13 @@ def nan_weight():
         (wrapped, 2, {}, ValueError, "`dense_epochs`"),
         (wrapped, 4, {"cycles": 3}, ValueError, "`cycles`"),
         (wrapped, 4, {"target_sparsity": 0.999}, ValueError, "at least one"),
-        (wrapped, 4, {"target_sparsity": 0.9}, ValueError, "11 output units"),
+        (
+            wrapped,
+            4,
+            {"target_sparsity": 0.9},
+            ValueError,
+            "where 11 must stay",
+        ),
         (
             wrapped,
             4,
