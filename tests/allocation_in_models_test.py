@@ -343,6 +343,23 @@ def test_caps_of_layers_that_are_left_out_are_no_error():
     assert pruning.counts["net/first/kernel"] >= 12
 
 
+def test_caps_of_layers_that_are_left_out_are_no_error_in_fit():
+    model = wrapped(model=convolutional())
+    (callback,) = keras_bimp.callbacks(
+        0.7,
+        dense_epochs=1,
+        cycles=2,
+        exclude="head",
+        max_layer_sparsity={"net/first/kernel": 0.5, "net/head/kernel": 0.6},
+        layer_sparsity={"net/head/kernel": 0.0},
+        verbose=0,
+    )
+    fit(model, 3, [callback])
+    counts = callback.prunings[-1].counts
+    assert sum(counts.values()) == 264 - round(0.7 * 264)
+    assert counts["net/first/kernel"] >= 12
+
+
 class Penalised(layers.Layer):
     def call(self, x):
         self.add_loss(100 * ops.mean(x**2))

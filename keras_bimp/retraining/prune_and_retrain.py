@@ -218,7 +218,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
             progress = math.log1p(-self._sparsities[phase]) / math.log1p(
                 -target
             )
-        return self._policy.part_way(progress)
+        return self._found.policy.part_way(progress)
 
     def _begin_at(self, epoch, current):
         """Takes up a run in its midst, where `fit` has an `initial_epoch`."""
