@@ -11,9 +11,9 @@ import numpy as np
 from keras_bimp.retraining import optimizers
 from keras_bimp.retraining.accuracy import Accuracy
 from keras_bimp.retraining.pruning import check_optimizer
-from keras_bimp.retraining.pruning import find_targets
 from keras_bimp.retraining.pruning import prune_to
 from keras_bimp.retraining.rewinding import Rewinding
+from keras_bimp.retraining.targets import find_targets
 from keras_bimp.schedules import Joined
 
 # The models that are pruned and retrained now -> what identifies their `fit`.

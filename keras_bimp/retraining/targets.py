@@ -1,0 +1,206 @@
+"""Which kernels of a model a pruning acts on."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bimp import selection
+from keras_bimp.masking import Kernel
+from keras_bimp.masking import Masked
+from keras_bimp.masking import MaskedModel
+from keras_bimp.masking import Rule
+from keras_bimp.masking import find_prunable
+from keras_bimp.masking import masked_layers
+from keras_bimp.masking import unique_paths
+from keras_bimp.retraining.loss_gradients import gradients
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A kernel that pruning acts on, with its mask and its rule.
+
+    `path` is the kernel's, made unique where several have the same.
+    """
+
+    kernel: Kernel
+    mask: keras.Variable
+    rule: Rule
+    path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """What pruning acts on, and how it chooses.
+
+    Args:
+        targets: By first appearance in `trainable_variables`.
+        skipped: Pairs (path, reason) of the model's other kernels.
+        policy: Which weights stay.
+    """
+
+    targets: tuple[Target, ...]
+    skipped: tuple[tuple[str, str], ...]
+    policy: selection.Policy
+
+    @property
+    def size(self) -> int:
+        """The number of prunable weights."""
+        return sum(target.kernel.size for target in self.targets)
+
+    @property
+    def pruned(self) -> int:
+        """How many of them are pruned."""
+        return self.size - sum(
+            int(ops.count_nonzero(target.mask.value)) for target in self.targets
+        )
+
+    def choose(
+        self, kernels, sparsity: float, masks, gradients=None, policy=None
+    ) -> selection.Chosen:
+        """Chooses which weights stay; `policy` defaults to its own."""
+        return selection.choose(
+            kernels,
+            sparsity,
+            self.policy if policy is None else policy,
+            masks=masks,
+            layouts=[target.kernel.layout for target in self.targets],
+            names=[target.path for target in self.targets],
+            gradients=gradients,
+        )
+
+    def read(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Kernels and masks as arrays."""
+        return (
+            [
+                ops.convert_to_numpy(target.kernel.variable.value)
+                for target in self.targets
+            ],
+            [
+                ops.convert_to_numpy(target.mask.value)
+                for target in self.targets
+            ],
+        )
+
+    def gradients(self, model, samples, limit=None) -> list[np.ndarray] | None:
+        """The gradients that the criterion needs, or `None` if it does not."""
+        if not self.policy.criterion.needs_gradients:
+            return None
+        return gradients(
+            model,
+            [target.kernel.variable for target in self.targets],
+            samples,
+            limit,
+        )
+
+
+def find_targets(
+    model: keras.Model, policy: selection.Policy, filters=None, exclude=None
+) -> Targets:
+    """Finds the masked kernels that pruning by `policy` acts on.
+
+    Raises:
+        ValueError: If `model` has no mask, or a kernel has two, or is used
+            outside its `Masked` layer too, or nothing is left to prune.
+    """
+    found = _all_targets(model)
+    reasons = _not_masked(model)
+    prunable = None
+    if filters is not None or exclude is not None:
+        # The names are those of the plain model. All that is masked counts,
+        # an embedding too.
+        plain = model.wrapper.layer if isinstance(model, MaskedModel) else model
+        prunable = find_prunable(
+            plain, (lambda _: True) if filters is None else filters, exclude
+        )
+    kept = []
+    for target in found:
+        reason = policy.granularity.refuses(target.kernel.layout)
+        if prunable is not None:
+            reason = prunable.reason(target.kernel.variable) or reason
+        if reason is None:
+            kept.append(target)
+        else:
+            reasons[target.path] = reason
+    if not kept:
+        raise ValueError(
+            "`filters`, `exclude` and `granularity` must leave a kernel to "
+            "prune. Received: "
+            + ", ".join(f"{t.path} ({reasons[t.path]})" for t in found)
+        )
+    by_kernel = {
+        name: selection.by_kernel(
+            name,
+            getattr(policy, name),
+            [target.path for target in kept],
+            others=list(reasons),
+        )
+        for name in ("max_layer_sparsity", "layer_sparsity")
+        if getattr(policy, name) is not None
+    }
+    policy = dataclasses.replace(policy, **by_kernel)
+    return Targets(tuple(kept), tuple(reasons.items()), policy)
+
+
+def _all_targets(model):
+    found = masked_layers(model) if isinstance(model, keras.Layer) else []
+    if not found:
+        raise ValueError(
+            "`model` must be wrapped: call `model = keras_bimp.wrap(model)` "
+            "first, or put `keras_bimp.Masked` around layers inside it. "
+            f"Received: model={model!r}"
+        )
+    by_id = {}
+    unmasked = _variables_outside_masks(model)
+    for masked in found:
+        for kernel, mask, rule in zip(
+            masked.kernels, masked.masks, masked.rules, strict=True
+        ):
+            key = id(kernel.variable)
+            if key in by_id or key in unmasked:
+                raise ValueError(
+                    "A kernel must belong to one `Masked` layer and be used "
+                    "nowhere else, or it would grow back. Received: "
+                    f"'{kernel.path}', which several layers hold. Call one "
+                    "`Masked` layer several times instead"
+                )
+            by_id[key] = kernel, mask, rule
+    ordered = [
+        by_id[id(v)] for v in model.trainable_variables if id(v) in by_id
+    ]
+    if not ordered:
+        raise ValueError(
+            "`model` must have a masked kernel that is built and trainable. "
+            f"Received: model={model!r}"
+        )
+    paths = unique_paths(kernel for kernel, _, _ in ordered)
+    return [
+        Target(*masked, path)
+        for masked, path in zip(ordered, paths, strict=True)
+    ]
+
+
+def _not_masked(model):
+    """Path -> reason of all kernels that are not masked or not trained."""
+    masked = masked_layers(model)
+    inside = {id(k.variable) for layer in masked for k in layer.kernels}
+    reasons = {
+        kernel.path: "not masked"
+        for kernel in find_prunable(model, lambda layer: True).kernels
+        if id(kernel.variable) not in inside
+    }
+    reasons.update(find_prunable(model).skipped)
+    for layer in masked:
+        reasons.update(layer.skipped)
+    return reasons
+
+
+def _variables_outside_masks(layer):
+    if isinstance(layer, Masked):
+        return set()
+    # What is masked may be listed around the mask too: ask layers without
+    # layers inside only.
+    if not layer._layers:
+        return {id(v) for v in layer.weights}
+    return set().union(*map(_variables_outside_masks, layer._layers))
