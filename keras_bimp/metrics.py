@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-from keras import ops
 
+from keras_bimp.backends import count_nonzero
 from keras_bimp.masking import find_prunable
 from keras_bimp.masking import masked_layers
 
@@ -73,7 +73,7 @@ def sparsity(model: keras.Model, filters=None) -> Sparsity:
             _, mask, rule = effective[id(kernel.variable)]
             value = rule.final_kernel(value, mask.value)
         prunable += kernel.size
-        zeros += kernel.size - int(ops.count_nonzero(value))
+        zeros += kernel.size - count_nonzero(value)
     total = sum(
         int(np.prod(v.shape)) for v in model.weights if id(v) not in masks
     )

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bimp.backends import as_array
+
 # Keras 3.13 does not have it yet.
 MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())
 
@@ -130,33 +132,34 @@ def _fresh(optimizer):
         ) from error
 
 
-def check_keeps_zeros(optimizer, ranks: set[int]) -> None:
-    """Raises ValueError if an optimizer spoils weights that get no gradient.
+def ranks_moved(optimizer, ranks: set[int]) -> set[int]:
+    """The ranks of kernels whose zeros an optimizer moves without a gradient.
 
     Momentum, adaptive and sign methods work entry by entry. One that mixes
-    the entries of a kernel, as Muon does, would bring pruned weights back.
-    Adafactor divides 0 by 0 where a row and a column of the gradient are 0,
-    unless its `epsilon_1` is large enough to be squared. Each optimizer is
-    tried out on a small kernel of each rank.
+    the entries of a kernel, as Muon does, brings pruned weights back. Each
+    optimizer is tried out on a small kernel of each rank.
+
+    Raises:
+        ValueError: If it makes weights NaN. Adafactor does: it divides 0 by 0
+            where a row and a column of the gradient are 0, unless its
+            `epsilon_1` is large enough to be squared.
     """
+    moved = set()
     for leaf in leaves(optimizer):
         for rank in ranks:
             pruned = _pruned_after_two_steps(leaf, rank)
-            if not pruned.any():
-                continue
-            name = type(leaf).__name__
-            reason = f"{name}, which would bring pruned weights back"
-            remedy = (
-                "Use SGD, Adam or another optimizer that works entry by entry"
-            )
             if np.isnan(pruned).any():
-                reason = f"{name}, which makes them NaN"
-            if isinstance(leaf, keras.optimizers.Adafactor):
-                remedy = "Pass it epsilon_1=1e-15"
-            raise ValueError(
-                "The optimizer must leave a weight at 0 that is 0 and gets no "
-                f"gradient. Received: {reason}. {remedy}"
-            )
+                remedy = "Use SGD or Adam"
+                if isinstance(leaf, keras.optimizers.Adafactor):
+                    remedy = "Pass it epsilon_1=1e-15"
+                raise ValueError(
+                    "The optimizer must leave a weight finite that is 0 and "
+                    f"gets no gradient. Received: {type(leaf).__name__}, "
+                    f"which makes it NaN. {remedy}"
+                )
+            if pruned.any():
+                moved.add(rank)
+    return moved
 
 
 def _pruned_after_two_steps(optimizer, rank):
@@ -174,9 +177,3 @@ def _pruned_after_two_steps(optimizer, rank):
     for _ in range(2):
         fresh.apply([gradient])
     return as_array(kernel)[~mask]
-
-
-def as_array(variable: keras.Variable) -> np.ndarray:
-    """A copy of a variable's value."""
-    value = ops.convert_to_tensor(variable.value)  # Of one replica of several.
-    return np.array(ops.convert_to_numpy(value))

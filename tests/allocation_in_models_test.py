@@ -18,6 +18,8 @@ from layer_types import layer_model
 import keras_bimp
 from keras_bimp import selection
 
+pytestmark = pytest.mark.every_backend
+
 # The layers whose kernels have filters; the others are left alone.
 WITH_FILTERS = {name for name in LAYERS if "Conv" in name}
 # Kernels that have no axis to sum over.

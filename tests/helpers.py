@@ -5,6 +5,7 @@ import pathlib
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 from keras import ops
 
@@ -68,6 +69,51 @@ def fit(model, epochs, callbacks=(), batch_size=16, **kwargs):
     )
 
 
+def array(variable):
+    """A copy of a variable's value; on torch `numpy()` shares its memory."""
+    return np.array(ops.convert_to_numpy(variable.value))
+
+
+def skip_unless_steps_run_together():
+    if keras.backend.backend() == "torch":
+        pytest.skip("Keras runs one step at a time on torch")
+
+
+def gradients(model, loss_fn, x, y):
+    """The loss in training and its gradients, on any backend.
+
+    The model's other variables are updated.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = loss_fn(y, model(x, training=True))
+        return loss, tape.gradient(loss, model.trainable_variables)
+    if keras.backend.backend() == "torch":
+        model.zero_grad()
+        loss = loss_fn(y, model(x, training=True))
+        loss.backward()
+        return loss.detach(), [v.value.grad for v in model.trainable_variables]
+    import jax
+
+    def stateless(trainable, others):
+        outputs, others = model.stateless_call(
+            trainable, others, x, training=True
+        )
+        return loss_fn(y, outputs), others
+
+    (loss, others), found = jax.value_and_grad(stateless, has_aux=True)(
+        [v.value for v in model.trainable_variables],
+        [v.value for v in model.non_trainable_variables],
+    )
+    for variable, value in zip(
+        model.non_trainable_variables, others, strict=True
+    ):
+        variable.assign(value)
+    return loss, found
+
+
 def masked(model):
     (layer,) = keras_bimp.masking.masked_layers(model)
     return layer
@@ -77,10 +123,7 @@ def kernels_and_masks(model):
     """Pairs of NumPy arrays: raw kernel, mask."""
     layer = masked(model)
     return [
-        (
-            ops.convert_to_numpy(kernel.variable.value),
-            ops.convert_to_numpy(mask.value),
-        )
+        (array(kernel.variable), array(mask))
         for kernel, mask in zip(layer.kernels, layer.masks, strict=True)
     ]
 

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers import array
 from helpers import compile_model
 from helpers import data
 from helpers import dense_model
@@ -16,6 +17,8 @@ from layer_types import layer_model
 import keras_bimp
 from keras_bimp.masking import find_prunable
 
+pytestmark = pytest.mark.every_backend
+
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_layer_type(name):
@@ -25,7 +28,7 @@ def test_every_layer_type(name):
     y = model.predict(x, verbose=0)
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
     wrapped = keras_bimp.wrap(model)
-    np.testing.assert_array_equal(wrapped.predict(x, verbose=0), y)
+    assert_equal(wrapped.predict(x, verbose=0), y)
 
     pruning = keras_bimp.prune(wrapped, 0.5)
     assert len(pruning.counts) == count
@@ -48,11 +51,26 @@ def test_every_layer_type(name):
     expected = wrapped.predict(x, verbose=0)
     stripped = keras_bimp.strip(wrapped)
     assert stripped is model
-    np.testing.assert_array_equal(stripped.predict(x, verbose=0), expected)
+    assert_equal(stripped.predict(x, verbose=0), expected)
+
+
+def assert_equal(found, expected):
+    """Asserts bit for bit, but on torch.
+
+    There Keras computes an LSTM in another order where its weights are no
+    parameters.
+    """
+    tolerance = 1e-5 if keras.backend.backend() == "torch" else 0
+    np.testing.assert_allclose(
+        found, expected, rtol=tolerance, atol=tolerance / 10
+    )
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_training_with_full_masks_equals_training_without(jit_compile):
+    if jit_compile and keras.backend.backend() == "torch":
+        pytest.skip("torch.compile rounds otherwise, and takes minutes")
+
     def model():
         keras.utils.set_random_seed(0)
         return keras.Sequential(
@@ -73,7 +91,7 @@ def test_training_with_full_masks_equals_training_without(jit_compile):
     for theirs, mine in zip(
         plain.weights, masked(ours).layer.weights, strict=True
     ):
-        np.testing.assert_array_equal(theirs.numpy(), mine.numpy())
+        np.testing.assert_array_equal(array(theirs), array(mine))
 
 
 def test_several_inputs_and_outputs_and_a_shared_layer():
@@ -151,11 +169,11 @@ def test_wrap_keeps_the_optimizer_object_and_its_slots():
     plain = compile_model(dense_model())
     fit(plain, 2)
     optimizer = plain.optimizer
-    before = [v.numpy() for v in optimizer.variables]
+    before = [array(v) for v in optimizer.variables]
     model = keras_bimp.wrap(plain)
     assert model.optimizer is optimizer
     for variable, value in zip(optimizer.variables, before, strict=True):
-        np.testing.assert_array_equal(variable.numpy(), value)
+        np.testing.assert_array_equal(array(variable), value)
     fit(model, 1)
     assert int(optimizer.iterations) == 3 * 4
 
@@ -164,11 +182,12 @@ def test_masks_of_todays_zeros_survive_training():
     model = compile_model(dense_model())
     fit(model, 1)  # The momentum is not 0.
     kernel = model.layers[0].kernel
-    kernel.assign(ops.where(ops.abs(kernel) < 0.3, 0.0, kernel))
-    zeros = kernel.numpy() == 0
+    value = array(kernel)
+    kernel.assign(np.where(np.abs(value) < 0.3, 0.0, value))
+    zeros = array(kernel) == 0
     assert 0 < zeros.sum() < zeros.size
     fit(keras_bimp.wrap(model, masks="nonzero"), 2)
-    np.testing.assert_array_equal(kernel.numpy() == 0, zeros)
+    np.testing.assert_array_equal(array(kernel) == 0, zeros)
 
 
 def test_filters_choose_layers():
@@ -273,7 +292,9 @@ def test_a_stateful_layer_keeps_its_state():
     plain, ours = model(), keras_bimp.wrap(model())
     for _ in range(3):
         expected = plain.predict(x, verbose=0)
-        np.testing.assert_array_equal(ours.predict(x, verbose=0), expected)
+        assert_equal(ours.predict(x, verbose=0), expected)
+    if keras.backend.backend() == "jax":
+        pytest.skip("Keras keeps no state from batch to batch in `predict`")
     assert np.abs(plain.predict(x, verbose=0) - expected).max() > 0
 
 
@@ -288,8 +309,10 @@ def test_a_model_called_with_two_tensors():
 
     model = Two()
     x, y = np.ones((3, 4), "float32"), np.ones((3, 2), "float32")
-    expected = model(x, y).numpy()
-    np.testing.assert_array_equal(keras_bimp.wrap(model)(x, y), expected)
+    expected = ops.convert_to_numpy(model(x, y))
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(keras_bimp.wrap(model)(x, y)), expected
+    )
 
 
 def test_strip_reaches_into_nested_models():
@@ -362,11 +385,15 @@ def test_mixed_precision_keeps_each_layers_own_dtype():
         model.add(layers.Dense(2, dtype="float32"))
         x, _ = data()
         before = model.predict(x, verbose=0)
-        np.testing.assert_array_equal(
-            keras_bimp.wrap(model).predict(x, verbose=0), before
-        )
+        after = keras_bimp.wrap(model).predict(x, verbose=0)
     finally:
         keras.config.set_dtype_policy("float32")
+
+    if keras.backend.backend() == "jax":
+        # XLA keeps more digits than bfloat16 has where it fuses operations.
+        np.testing.assert_allclose(after, before, rtol=0.03)
+    else:
+        np.testing.assert_array_equal(after, before)
 
 
 def test_summary_shows_the_layers_inside_and_the_sparsity():
@@ -386,13 +413,13 @@ def test_a_rule_with_trainable_variables(tmp_path, capsys):
     fit(model, 2)
     layer = masked(model)
     assert len(layer.trainable_variables) == 6 + 2
-    assert all(float(rule.threshold) != 0.1 for rule in layer.rules)
+    assert all(array(rule.threshold) != 0.1 for rule in layer.rules)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     x, y = data()
     expected = model.predict(x, verbose=0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    penalty = sum(0.01 * float(rule.threshold) ** 2 for rule in layer.rules)
+    penalty = sum(0.01 * array(rule.threshold) ** 2 for rule in layer.rules)
     assert model.evaluate(x, y, verbose=0)[0] == pytest.approx(
         float(loss(y, expected)) + penalty, rel=1e-6
     )

@@ -6,11 +6,14 @@ from helpers import RecordingSGD
 from helpers import data
 from helpers import fit
 from helpers import recorded
+from helpers import skip_unless_steps_run_together
 from helpers import wrapped
 
 import keras_bimp
 from keras_bimp import RecordLearningRate
 from keras_bimp import schedules
+
+pytestmark = pytest.mark.every_backend
 
 COSINE = keras.optimizers.schedules.CosineDecay(0.1, 40)
 
@@ -32,6 +35,8 @@ class EveryBatch(keras.callbacks.Callback):
 @pytest.mark.parametrize("together", [1, 3, 8])
 @pytest.mark.parametrize("kind", ["number", "schedule", "plateau", "batches"])
 def test_it_records_what_the_compiled_step_used(kind, together):
+    if together > 1:
+        skip_unless_steps_run_together()
     optimizer = RecordingSGD(COSINE if kind == "schedule" else 0.1)
     model = wrapped(optimizer, steps_per_execution=together)
     others = {"plateau": [Plateau()], "batches": [EveryBatch()]}.get(kind, [])

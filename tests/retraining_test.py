@@ -4,10 +4,12 @@ import pytest
 from helpers import STEPS
 from helpers import TOTAL
 from helpers import RecordingSGD
+from helpers import array
 from helpers import compile_model
 from helpers import data
 from helpers import dense_model
 from helpers import fit
+from helpers import gradients
 from helpers import kernels_and_masks
 from helpers import masked
 from helpers import recorded
@@ -19,6 +21,8 @@ from keras import ops
 import keras_bimp
 from keras_bimp import schedules
 from keras_bimp import slots
+
+pytestmark = pytest.mark.every_backend
 
 
 class Watch(keras.callbacks.Callback):
@@ -186,7 +190,13 @@ def test_more_cycles_trace_the_step_no_more_often():
         fit(model, 5, ours)
         return count
 
-    assert traces(1) == traces(4) > 0
+    # JAX compiles what a schedule's variables hold: anew for each pruning.
+    anew = 3 if keras.backend.backend() == "jax" else 0
+    if keras.backend.backend() == "torch":
+        assert traces(1) == traces(4) >= 5 * STEPS  # Nothing is compiled.
+    else:
+        assert traces(1) > 0
+        assert traces(4) == traces(1) + anew
 
 
 OPTIMIZERS = {
@@ -273,8 +283,6 @@ def test_prune_reaches_the_slots_of_a_multi_optimizer():
 
 
 def test_prune_in_a_loop_of_ones_own():
-    import tensorflow as tf
-
     model = keras_bimp.wrap(dense_model())
     optimizer = keras.optimizers.Adam(0.01)
     loss_fn = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -283,10 +291,8 @@ def test_prune_in_a_loop_of_ones_own():
     for step in range(20):
         if step == 10:
             pruning = keras_bimp.prune(model, 0.5, optimizer=optimizer)
-        with tf.GradientTape() as tape:
-            loss = loss_fn(y, model(x, training=True))
-        gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply(gradients, model.trainable_variables)
+        loss, found = gradients(model, loss_fn, x, y)
+        optimizer.apply(found, model.trainable_variables)
         losses.append(float(loss))
     assert losses[-1] < losses[0]
     assert zeros(model) == 36 == TOTAL - sum(pruning.counts.values())
@@ -324,7 +330,7 @@ def test_target_zero_changes_no_weight():
     for theirs, mine in zip(
         plain.weights, masked(model).layer.weights, strict=True
     ):
-        np.testing.assert_array_equal(theirs.numpy(), mine.numpy())
+        np.testing.assert_array_equal(array(theirs), array(mine))
 
 
 @pytest.mark.parametrize("saved_after", [1, 4, 6])
@@ -363,7 +369,7 @@ def test_a_model_saved_in_mid_run_goes_on_as_if_undisturbed(
     for theirs, mine in zip(
         undisturbed.optimizer.variables, model.optimizer.variables, strict=True
     ):
-        np.testing.assert_array_equal(theirs.numpy(), mine.numpy())
+        np.testing.assert_array_equal(array(theirs), array(mine))
     assert rest["loss"] == history["loss"][saved_after:]
     assert rest["discount"] == pytest.approx(history["discount"][saved_after:])
 
@@ -621,7 +627,7 @@ def test_steps_per_epoch_must_be_those_of_fit():
 def nan_weight():
     model = wrapped()
     kernel = masked(model).kernels[1].variable
-    value = np.array(kernel.numpy())
+    value = np.array(array(kernel))
     value[2, 1] = np.nan
     kernel.assign(value)
     return model
@@ -656,7 +662,7 @@ def test_fit_refuses_before_anything_changed(
     make, epochs, arguments, error, text
 ):
     model = make()
-    before = [v.numpy() for v in model.variables]
+    before = [array(v) for v in model.variables]
     rate = model.optimizer._learning_rate
     ours = keras_bimp.callbacks(
         **{"target_sparsity": 0.5, "dense_epochs": 2, **arguments}
@@ -665,7 +671,7 @@ def test_fit_refuses_before_anything_changed(
         fit(model, epochs, ours)
     assert model.optimizer._learning_rate is rate
     for old, new in zip(before, model.variables, strict=True):
-        np.testing.assert_array_equal(old, new.numpy())
+        np.testing.assert_array_equal(old, array(new))
 
 
 def test_a_single_weight_cannot_be_pruned_away():

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import SaveAfter
+from helpers import array
 from helpers import compile_model
 from helpers import dense_model
 from helpers import fit
@@ -14,6 +15,8 @@ from keras import layers
 import keras_bimp
 from keras_bimp import slots
 
+pytestmark = pytest.mark.every_backend
+
 
 def wr(**kwargs):
     arguments = {"target_sparsity": 0.75, "retraining": "wr", "verbose": 0}
@@ -24,7 +27,7 @@ def state(model):
     """Copies of all weights but masks, and of all slots."""
     masks = {id(m) for m in masked(model).masks}
     return [
-        variable.numpy()
+        array(variable)
         for variable in model.weights + slots.all_slots(model.optimizer)
         if id(variable) not in masks
     ]
@@ -174,8 +177,8 @@ def test_a_pretrained_model_rewinds_to_a_file(
             plain.save(path)
     else:
         plain.save_weights(path)
-    weights = [w.numpy() for w in plain.weights]
-    momenta = [s.numpy() for s in slots.all_slots(plain.optimizer)]
+    weights = [array(w) for w in plain.weights]
+    momenta = [array(s) for s in slots.all_slots(plain.optimizer)]
     fit(plain, 5, initial_epoch=3)
 
     model = keras_bimp.wrap(plain)

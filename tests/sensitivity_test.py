@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers import array
 from helpers import compile_model
 from helpers import data
 from helpers import dense_model
@@ -11,6 +12,8 @@ from matplotlib.figure import Figure
 
 import keras_bimp
 
+pytestmark = pytest.mark.every_backend
+
 
 def trained():
     model = compile_model(dense_model())
@@ -20,7 +23,7 @@ def trained():
 
 def accuracy_with(model, kernel, pruned):
     """The accuracy with the smallest weights of a kernel at 0."""
-    value = kernel.numpy()
+    value = array(kernel)
     order = np.argsort(np.abs(value), axis=None, kind="stable")
     changed = value.copy()
     changed.flat[order[:pruned]] = 0
@@ -55,14 +58,14 @@ def test_a_wrapped_model_gives_the_same():
     plain = keras_bimp.sensitivity(model, data(), verbose=0)
     model = keras_bimp.wrap(model)
     assert keras_bimp.sensitivity(model, data(), verbose=0) == plain
-    assert all(mask.numpy().all() for mask in masked(model).masks)
+    assert all(array(mask).all() for mask in masked(model).masks)
     # What is pruned already stays pruned, and comes back to that.
     keras_bimp.prune(model, 0.6)
-    masks = [mask.numpy() for mask in masked(model).masks]
+    masks = [array(mask) for mask in masked(model).masks]
     pruned = keras_bimp.sensitivity(model, data(), (0.01,), verbose=0)
     assert {row[0] for row in pruned.accuracies.values()} == {pruned.baseline}
     for one, other in zip(masks, masked(model).masks, strict=True):
-        np.testing.assert_array_equal(one, other.numpy())
+        np.testing.assert_array_equal(one, array(other))
 
 
 RESULT = keras_bimp.Sensitivity(

@@ -1,5 +1,7 @@
 """Masks: the layer that wraps any layer, its rules, `wrap` and `strip`."""
 
+from keras_bimp.masking.holding import hold
+from keras_bimp.masking.holding import release
 from keras_bimp.masking.masked import Masked
 from keras_bimp.masking.masked import masked_layers
 from keras_bimp.masking.prunable import Kernel
@@ -22,7 +24,9 @@ __all__ = [
     "Rule",
     "as_filter",
     "find_prunable",
+    "hold",
     "masked_layers",
+    "release",
     "strip",
     "unique_paths",
     "wrap",

@@ -4,7 +4,10 @@ import keras
 from keras import ops
 from keras import tree
 
+from keras_bimp.backends import eager_on_torch
+from keras_bimp.backends import share_layout
 from keras_bimp.checks import check_choice
+from keras_bimp.masking.holding import regularize_what_is_left
 from keras_bimp.masking.prunable import Kernel
 from keras_bimp.masking.prunable import find_prunable
 from keras_bimp.masking.rules import Hard
@@ -97,8 +100,11 @@ class Masked(keras.layers.Wrapper):
                 autocast=False,
                 name=kernel.path.replace("/", "_") + "_mask",
             )
+            share_layout(kernel.variable, mask)
             if self.initial_masks == "nonzero":
                 mask.assign(ops.not_equal(kernel.variable.value, 0))
+            if rule.hard:
+                regularize_what_is_left(kernel.variable, mask)
             self.masks.append(mask)
             rule.build(self, kernel.variable)
 
@@ -130,6 +136,7 @@ class Masked(keras.layers.Wrapper):
             self.layer(*args_specs, **kwargs_specs)
         return super().__call__(*args, **kwargs)
 
+    @eager_on_torch
     def call(self, *args, **kwargs):
         # A nested scope sees nothing of an outer one: every variable inside
         # gets its current value here, and its update is handed back below.

@@ -2,6 +2,9 @@
 
 import keras
 
+from keras_bimp.backends import count_nonzero
+from keras_bimp.backends import strategy_scope
+from keras_bimp.masking.holding import release
 from keras_bimp.masking.masked import Masked
 from keras_bimp.masking.masked import adopt_signature
 from keras_bimp.masking.masked import masked_layers
@@ -66,7 +69,9 @@ class MaskedModel(keras.Model):
         # Keras names losses and metrics of several outputs by these.
         if name in ("input_names", "output_names", "inputs", "outputs"):
             return getattr(self.wrapper.layer, name)
-        return super().__getattribute__(name)
+        # On torch a layer is a module, which finds its parts in this way.
+        inherited = getattr(super(), "__getattr__", super().__getattribute__)
+        return inherited(name)
 
     def quantize(self, *args, **kwargs):
         """Refused: a model is pruned, stripped, and then quantized."""
@@ -79,10 +84,7 @@ class MaskedModel(keras.Model):
         """Prints the summary of the model inside, and how sparse it is."""
         self.wrapper.layer.summary(*args, **kwargs)
         total = sum(kernel.size for kernel in self.wrapper.kernels)
-        left = sum(
-            int(keras.ops.count_nonzero(mask.value))
-            for mask in self.wrapper.masks
-        )
+        left = sum(count_nonzero(mask.value) for mask in self.wrapper.masks)
         line = (
             f" Masked weights: {total:,} in {len(self.wrapper.kernels)} "
             f"kernels, {left:,} left (sparsity {1 - left / total:.2%})"
@@ -173,6 +175,11 @@ def wrap(
     _check_trainer(model)
     as_filter(filters)
     as_filter(exclude, name="exclude")
+    with strategy_scope(model):
+        return _wrap(model, rule, filters, masks, exclude)
+
+
+def _wrap(model, rule, filters, masks, exclude):
     masked = Masked(
         model, rule=rule, filters=filters, masks=masks, exclude=exclude
     )
@@ -251,6 +258,7 @@ def strip(model: keras.Model) -> keras.Model:
         ):
             variable = kernel.variable
             variable.assign(rule.final_kernel(variable.value, mask.value))
+            release(variable)
     if model.compiled:
         # SGD without momentum has no slots: nothing dense in a saved file.
         _compile_like(plain, model, keras.optimizers.SGD(), scale=True)

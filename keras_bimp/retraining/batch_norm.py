@@ -5,9 +5,9 @@ import itertools
 import keras
 from keras import ops
 
+from keras_bimp.backends import as_array
 from keras_bimp.checks import check_integer
 from keras_bimp.retraining.samples import split
-from keras_bimp.slots import as_array
 
 
 def recalibrate_batch_norm(

@@ -62,6 +62,10 @@ def _averages(model, variables, samples, limit, scale):
     for x, y, sample_weight in samples.batches(limit):
         size = len(keras.tree.flatten(x)[0])
         seen += size
+        # As `fit` does, for a loss that computes with them at once.
+        x, y, sample_weight = keras.tree.map_structure(
+            _as_tensor, (x, y, sample_weight)
+        )
 
         def loss(values, x=x, y=y, sample_weight=sample_weight):
             scope = keras.StatelessScope(
@@ -88,6 +92,12 @@ def _averages(model, variables, samples, limit, scale):
             f"Received: data={samples.data!r}"
         )
     return [sum_ / seen for sum_ in sums]
+
+
+def _as_tensor(array):
+    return (
+        ops.convert_to_tensor(array) if isinstance(array, np.ndarray) else array
+    )
 
 
 def _derive_tensorflow(loss, values):

@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 
+from keras_bimp.backends import as_array
 from keras_bimp.schedules import Joined
 from keras_bimp.schedules import schedule_values
 from keras_bimp.slots import MULTI_OPTIMIZER
-from keras_bimp.slots import as_array
 from keras_bimp.slots import innermost
 
 

@@ -8,10 +8,16 @@ import weakref
 import keras
 import numpy as np
 
+from keras_bimp import selection
+from keras_bimp.backends import backend
+from keras_bimp.backends import check_strategy
+from keras_bimp.backends import give_each_its_own_buffer
+from keras_bimp.backends import strategy_scope
 from keras_bimp.retraining import optimizers
 from keras_bimp.retraining.accuracy import Accuracy
-from keras_bimp.retraining.pruning import check_optimizer
+from keras_bimp.retraining.pruning import hold_zeros
 from keras_bimp.retraining.pruning import prune_to
+from keras_bimp.retraining.pruning import targets_to_hold
 from keras_bimp.retraining.rewinding import Rewinding
 from keras_bimp.retraining.targets import find_targets
 from keras_bimp.schedules import Joined
@@ -67,6 +73,11 @@ class PruneAndRetrain(keras.callbacks.Callback):
         self.prunings = []
 
     def on_train_begin(self, logs=None):
+        check_strategy(self.model)
+        with strategy_scope(self.model):
+            self._begin()
+
+    def _begin(self):
         self._check_alone()
         self.prunings = []
         self._logs = {"norm_drop": 0.0, "discount": 1.0}
@@ -93,6 +104,10 @@ class PruneAndRetrain(keras.callbacks.Callback):
         self._replaced = optimizers.install(
             self.model.optimizer, self._schedule
         )
+        give_each_its_own_buffer(
+            self.model.variables + self.model.optimizer.variables
+        )
+        hold_zeros(self._held)
         # Steps compiled by an earlier `fit` hold the earlier rate.
         self.model.make_train_function(force=True)
         _RUNNING[self.model] = self.params
@@ -112,7 +127,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
         into_phase = (epoch - phase.start_epoch) * self.plan.steps_per_epoch
         count = optimizers.step_count(model.optimizer)
         self._schedule.begin(current, count - into_phase)
-        if keras.backend.backend() == "jax":
+        if backend() == "jax":
             # JAX compiles the values of the schedule's variables in.
             model.make_train_function(force=True)
 
@@ -127,7 +142,8 @@ class PruneAndRetrain(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         _RUNNING.pop(self.model, None)
-        optimizers.uninstall(self.model.optimizer)
+        with strategy_scope(self.model):
+            optimizers.uninstall(self.model.optimizer)
         self.model.make_train_function(force=True)
 
     def _check_alone(self):
@@ -174,7 +190,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
 
     def _check(self):
         """Tries all that a pruning could stumble over hours later."""
-        check_optimizer(self.model.optimizer, self._found)
+        self._held = targets_to_hold(self.model.optimizer, self._found)
         if self.plan.retraining.by_accuracy:
             self._accuracy.check(self.model)
         kernels, masks = self._found.read()
@@ -185,7 +201,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
         planned = self._counts
         if not all(mask.all() for mask in masks):
             # What the table shows is the run from its beginning.
-            full = [np.ones_like(mask) for mask in masks]
+            full = [_all_kept(mask) for mask in masks]
             planned = self._try_out(kernels, full, gradients, "ignore")
         self.plan = dataclasses.replace(self.plan, pruned=tuple(planned))
 
@@ -206,7 +222,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
                 # What a later pruning would raise for depends on the training.
                 if on_collapse == "raise":
                     on_collapse = "ignore"
-            left = sum(int(np.count_nonzero(mask)) for mask in masks)
+            left = sum(selection.counts(masks))
             counts.append(self._found.size - left)
         return counts
 
@@ -285,6 +301,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
             gradients=self._found.gradients(self.model, self._samples),
             policy=self._policy_at(current),
         )
+        hold_zeros(self._held)
         self.prunings.append(pruning)
         change, fraction = pruning.norm_drop, pruning.pruned_fraction
         if retraining.by_accuracy:
@@ -322,6 +339,12 @@ class PruneAndRetrain(keras.callbacks.Callback):
     def _print(self, text):
         if self._verbose:
             print(text)
+
+
+def _all_kept(mask):
+    if isinstance(mask, selection.Shards):
+        return mask.map(np.ones_like)
+    return np.ones_like(mask)
 
 
 def _same_phases(one, other):

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from collections.abc import Mapping
 
 import keras
-import numpy as np
 
 from keras_bimp import selection
+from keras_bimp.backends import compile_anew
+from keras_bimp.masking import hold
+from keras_bimp.processes import check_agreement
 from keras_bimp.retraining.samples import Samples
 from keras_bimp.retraining.samples import check_fraction
+from keras_bimp.retraining.targets import Target
 from keras_bimp.retraining.targets import Targets
 from keras_bimp.retraining.targets import find_targets
-from keras_bimp.slots import check_keeps_zeros
+from keras_bimp.slots import ranks_moved
 from keras_bimp.slots import slots
 from keras_bimp.slots import zero_pruned
 
@@ -130,13 +133,16 @@ def prune(
     found = find_targets(model, policy, filters, exclude)
     if optimizer is None and getattr(model, "compiled", False):
         optimizer = model.optimizer
-    check_optimizer(optimizer, found)
-    return prune_to(
+    moved = targets_to_hold(optimizer, found)
+    pruning = prune_to(
         found,
         target_sparsity,
         optimizer,
         gradients=found.gradients(model, samples),
     )
+    if hold_zeros(moved):
+        compile_anew(model)
+    return pruning
 
 
 def samples_for(
@@ -154,12 +160,34 @@ def samples_for(
     return None
 
 
-def check_optimizer(optimizer, found: Targets) -> None:
-    """Raises ValueError if the optimizer would move pruned weights."""
-    if optimizer is not None and any(t.rule.hard for t in found.targets):
-        check_keeps_zeros(
-            optimizer, {len(t.kernel.variable.shape) for t in found.targets}
+def targets_to_hold(optimizer, found: Targets) -> list[Target]:
+    """The kernels whose pruned weights the optimizer would move.
+
+    Args:
+        optimizer: The optimizer that trains them, or `None`.
+        found: What is pruned.
+
+    Raises:
+        ValueError: If the optimizer would make them NaN.
+    """
+    hard = [target for target in found.targets if target.rule.hard]
+    moved = set()
+    if optimizer is not None and hard:
+        moved = ranks_moved(
+            optimizer, {len(t.kernel.variable.shape) for t in hard}
         )
+    return [
+        target for target in hard if len(target.kernel.variable.shape) in moved
+    ]
+
+
+def hold_zeros(targets: list[Target]) -> bool:
+    """Keeps weights that are pruned now at 0, inside the train step.
+
+    Returns:
+        Whether a step that is compiled already must be compiled anew.
+    """
+    return any([hold(t.kernel.variable, t.mask) for t in targets])
 
 
 def prune_to(
@@ -168,10 +196,13 @@ def prune_to(
     """Prunes to a sparsity of all units in all. See `prune`."""
     kernels, masks = found.read()
     total = found.size
-    before = total - sum(np.count_nonzero(mask) for mask in masks)
+    before = total - sum(selection.counts(masks))
     chosen = found.choose(kernels, sparsity, masks, gradients, policy)
+    paths = [target.path for target in found.targets]
+    check_agreement(*selection.digests(chosen.masks, paths))
     norm, removed = selection.norms(kernels, masks, chosen.masks)
-    after = total - sum(int(np.count_nonzero(mask)) for mask in chosen.masks)
+    left = selection.counts(chosen.masks)
+    after = total - sum(left)
     if after > before:
         _set_masks(found.targets, chosen.masks, optimizer)
     elif found.policy.exact and before > round(sparsity * total):
@@ -182,10 +213,7 @@ def prune_to(
             stacklevel=3,
         )
     return Pruning(
-        counts={
-            t.path: int(np.count_nonzero(mask))
-            for t, mask in zip(found.targets, chosen.masks, strict=True)
-        },
+        counts=dict(zip(paths, left, strict=True)),
         norm_drop=removed / norm if norm else 0.0,
         pruned_fraction=float(after - before) / max(float(total - before), 1),
         protected=tuple(found.targets[i].path for i in chosen.collapsed)
@@ -201,5 +229,7 @@ def _set_masks(found, masks, optimizer):
     if optimizer is not None and hard:
         slots(optimizer, kernels)  # Raises before anything has changed.
     for target, mask in zip(found, masks, strict=True):
+        if isinstance(mask, selection.Shards):
+            mask = mask.spread()
         target.mask.assign(mask)
     zero_pruned(kernels, [target.mask for target in hard], optimizer)

@@ -6,12 +6,12 @@ import warnings
 import keras
 import numpy as np
 
+from keras_bimp.backends import as_array
 from keras_bimp.retraining.files import read_arrays
 from keras_bimp.retraining.files import write_arrays
 from keras_bimp.retraining.optimizers import step_count
 from keras_bimp.schedules import schedule_values
 from keras_bimp.slots import MULTI_OPTIMIZER
-from keras_bimp.slots import as_array
 from keras_bimp.slots import innermost
 
 

@@ -5,13 +5,13 @@ import pathlib
 
 import keras
 
+from keras_bimp.backends import as_array
 from keras_bimp.masking import MaskedModel
 from keras_bimp.masking import masked_layers
 from keras_bimp.retraining.files import read_arrays
 from keras_bimp.retraining.files import write_arrays
 from keras_bimp.retraining.optimizers import step_count
 from keras_bimp.slots import all_slots
-from keras_bimp.slots import as_array
 from keras_bimp.slots import innermost
 from keras_bimp.slots import leaves
 from keras_bimp.slots import zero_pruned

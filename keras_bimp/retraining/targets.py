@@ -4,9 +4,11 @@ import dataclasses
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_bimp import selection
+from keras_bimp.backends import as_array
+from keras_bimp.backends import count_nonzero
+from keras_bimp.backends import is_spread
 from keras_bimp.masking import Kernel
 from keras_bimp.masking import Masked
 from keras_bimp.masking import MaskedModel
@@ -53,7 +55,7 @@ class Targets:
     def pruned(self) -> int:
         """How many of them are pruned."""
         return self.size - sum(
-            int(ops.count_nonzero(target.mask.value)) for target in self.targets
+            count_nonzero(target.mask.value) for target in self.targets
         )
 
     def choose(
@@ -70,18 +72,24 @@ class Targets:
             gradients=gradients,
         )
 
-    def read(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Kernels and masks as arrays."""
-        return (
-            [
-                ops.convert_to_numpy(target.kernel.variable.value)
-                for target in self.targets
-            ],
-            [
-                ops.convert_to_numpy(target.mask.value)
-                for target in self.targets
-            ],
+    def read(self) -> tuple[list, list]:
+        """Kernels and masks as arrays, or as `Shards` of arrays.
+
+        They are `Shards` where they are spread over several processes, unless
+        the policy must see whole kernels.
+        """
+        return tuple(
+            [self._read(variable) for variable in variables]
+            for variables in (
+                [target.kernel.variable for target in self.targets],
+                [target.mask for target in self.targets],
+            )
         )
+
+    def _read(self, variable):
+        if is_spread(variable) and not self.policy.needs_arrays:
+            return selection.Shards.of(variable.value)
+        return as_array(variable, copy=False)
 
     def gradients(self, model, samples, limit=None) -> list[np.ndarray] | None:
         """The gradients that the criterion needs, or `None` if it does not."""

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_bimp.backends import in_step
 from keras_bimp.schedules.discount import discount_variable
 
 _NOT_BEGUN = 2**31 - 1
@@ -89,14 +90,14 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
         step = ops.convert_to_tensor(step)
         rate = self.schedules[0](self._since(0, step))
         for i in range(1, len(self.schedules)):
-            begun = step >= ops.cast(self.begins[i].value, step.dtype)
+            begun = step >= ops.cast(in_step(self.begins[i]), step.dtype)
             rate = ops.where(
                 begun, self.schedules[i](self._since(i, step)), rate
             )
         return rate
 
     def _since(self, i, step):
-        begin = ops.cast(self.begins[i].value, step.dtype)
+        begin = ops.cast(in_step(self.begins[i]), step.dtype)
         return ops.maximum(step - begin, 0)
 
     def begin(self, i: int, step: int) -> None:

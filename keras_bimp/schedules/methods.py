@@ -5,6 +5,7 @@ import warnings
 import keras
 from keras import ops
 
+from keras_bimp.backends import in_step
 from keras_bimp.checks import check_integer
 from keras_bimp.checks import check_rate
 from keras_bimp.schedules.bodies import Constant
@@ -224,7 +225,7 @@ class ALLR(LLR):
 
     def _peak(self, xp):
         if isinstance(self.discount, keras.Variable) and xp is ops:
-            return self.peak * self.discount.value
+            return self.peak * in_step(self.discount)
         return self.peak * float(self.discount)
 
     def get_config(self):

@@ -27,6 +27,9 @@ from keras_bimp.selection.policy import Policy
 from keras_bimp.selection.policy import as_policy
 from keras_bimp.selection.policy import by_kernel
 from keras_bimp.selection.selecting import select
+from keras_bimp.selection.shards import Shards
+from keras_bimp.selection.shards import counts
+from keras_bimp.selection.shards import digests
 
 __all__ = [
     "ALLOCATIONS",
@@ -48,12 +51,15 @@ __all__ = [
     "Random",
     "Ranking",
     "Saliency",
+    "Shards",
     "Shares",
     "Weight",
     "as_granularity",
     "as_policy",
     "by_kernel",
     "choose",
+    "counts",
+    "digests",
     "norms",
     "select",
 ]

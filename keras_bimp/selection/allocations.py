@@ -15,7 +15,8 @@ from keras_bimp.selection.bounds import distribute
 from keras_bimp.selection.bounds import scale
 from keras_bimp.selection.scores import PRUNED
 from keras_bimp.selection.scores import Scores
-from keras_bimp.selection.scores import keep_highest
+from keras_bimp.selection.shards import counts as kept_counts
+from keras_bimp.selection.shards import keep_highest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,14 @@ class Allotment:
 
 
 class Allocation:
-    """Base class of the allocations."""
+    """Base class of the allocations.
+
+    Attributes:
+        needs_arrays: Whether it looks at the scores of whole kernels, and not
+            only at how many they are.
+    """
+
+    needs_arrays = True
 
     def allot(self, candidates: list[Candidate], sparsity: float) -> Allotment:
         """Returns the `Allotment` of a sparsity of all units together."""
@@ -88,6 +96,7 @@ class Ranking(Allocation):
     ):
         self.rescale = rescale
         self.needs_amounts = needs_amounts
+        self.needs_arrays = rescale is not None
 
     def allot(self, candidates, sparsity):
         return _Ranked(self, candidates, sparsity)
@@ -129,7 +138,7 @@ class _Ranked(Allotment):
 
         def share(free, left):
             masks = keep_highest([self._ranked[i] for i in free], left)
-            last[:] = masks, [int(np.count_nonzero(mask)) for mask in masks]
+            last[:] = masks, kept_counts(masks)
             return last[1]
 
         kept = distribute(share, bounds, budget)
@@ -145,10 +154,12 @@ class Shares(Allocation):
         function: Callable (list of `Candidate`, sparsity) -> one number of
             units per kernel. Where bounds are in its way, the numbers are
             scaled to make up for it.
+        needs_arrays: Whether the function looks at the scores.
     """
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable, needs_arrays: bool = True):
         self.function = function
+        self.needs_arrays = needs_arrays
 
     def allot(self, candidates, sparsity):
         counts = self.counts(candidates, sparsity)
@@ -350,9 +361,9 @@ class Relative(Ranking):
 
 ALLOCATIONS = {
     "global": Ranking(),
-    "uniform": Shares(uniform),
-    "uniform_plus": Shares(uniform_plus),
-    "erk": Shares(erk),
+    "uniform": Shares(uniform, needs_arrays=False),
+    "uniform_plus": Shares(uniform_plus, needs_arrays=False),
+    "erk": Shares(erk, needs_arrays=False),
     "lamp": Ranking(lamp, needs_amounts=True),
     "relative": Relative(),
 }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_bimp import processes
 from keras_bimp.layout import Layout
 from keras_bimp.selection.allocations import Candidate
 from keras_bimp.selection.bounds import Bounds
@@ -13,6 +14,9 @@ from keras_bimp.selection.criteria import Magnitude
 from keras_bimp.selection.policy import Policy
 from keras_bimp.selection.policy import by_kernel
 from keras_bimp.selection.scores import check_finite
+from keras_bimp.selection.shards import Shards
+from keras_bimp.selection.shards import count
+from keras_bimp.selection.shards import counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +24,8 @@ class Chosen:
     """What `choose` returns.
 
     Args:
-        masks: Boolean arrays of the kernels' shapes, True = kept.
+        masks: Boolean arrays of the kernels' shapes, True = kept; `Shards`
+            where the kernel is spread.
         collapsed: Indices of the kernels that would have collapsed.
     """
 
@@ -132,9 +137,9 @@ class _Choice:
         collapsed = [
             i
             for i, (units, floor) in enumerate(
-                zip(kept, self.floors, strict=True)
+                zip(counts(kept), self.floors, strict=True)
             )
-            if np.count_nonzero(units) < floor
+            if units < floor
         ]
         if collapsed and self.policy.on_collapse == "raise":
             raise ValueError(
@@ -143,8 +148,7 @@ class _Choice:
                 "`on_collapse='protect'` or 'ignore'. Received: a pruning "
                 f"that leaves {self._of(budget)}: "
                 + ", ".join(
-                    f"{np.count_nonzero(kept[i])} in {self.names[i]}"
-                    for i in collapsed
+                    f"{count(kept[i])} in {self.names[i]}" for i in collapsed
                 )
             )
         if collapsed and self.policy.on_collapse == "protect":
@@ -214,13 +218,27 @@ def norms(kernels, masks, new_masks) -> tuple[float, float]:
     Returns:
         The tuple `(norm, norm_of_removed)`, summed in float64.
     """
+    here, spread = np.zeros(2), np.zeros(2)
+    for kernel, *both in zip(kernels, masks, new_masks, strict=True):
+        if isinstance(kernel, Shards):
+            for parts in kernel.own_parts(*both):
+                spread += _squares(*parts)
+        else:
+            here += _squares(kernel, *both)
+    if any(isinstance(kernel, Shards) for kernel in kernels):
+        here += processes.total(spread)
+    before, removed = np.sqrt(here).tolist()
+    return before, removed
+
+
+def _squares(kernel, mask, new_mask):
+    """Sums of squares of what a mask keeps, and of what goes of that."""
     before, removed = 0.0, 0.0
-    for kernel, mask, new_mask in zip(kernels, masks, new_masks, strict=True):
-        flat = [np.reshape(a, -1) for a in (kernel, mask, new_mask)]
-        for start in range(0, kernel.size, 1 << 16):
-            part = slice(start, start + (1 << 16))
-            weights, alive, kept = (array[part] for array in flat)
-            squares = np.square(weights.astype(np.float64)) * alive
-            before += squares.sum()
-            removed += squares[~kept].sum()
-    return math.sqrt(before), math.sqrt(removed)
+    flat = [np.reshape(a, -1) for a in (kernel, mask, new_mask)]
+    for start in range(0, kernel.size, 1 << 16):
+        part = slice(start, start + (1 << 16))
+        weights, alive, kept = (array[part] for array in flat)
+        squares = np.square(weights.astype(np.float64)) * alive
+        before += squares.sum()
+        removed += squares[~kept].sum()
+    return np.array([before, removed])

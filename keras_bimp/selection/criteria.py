@@ -8,6 +8,8 @@ import numpy as np
 from keras_bimp.checks import check_choice
 from keras_bimp.checks import check_integer
 from keras_bimp.selection.scores import Scores
+from keras_bimp.selection.shards import ShardedScores
+from keras_bimp.selection.shards import Shards
 
 
 class Criterion:
@@ -54,6 +56,8 @@ class Magnitude(Criterion):
     """
 
     def scores(self, kernel, *, index, gradient, name):
+        if isinstance(kernel, Shards):
+            return ShardedScores(kernel, name)
         return Scores(kernel, absolute=True, name=name)
 
 

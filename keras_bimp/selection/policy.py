@@ -15,6 +15,7 @@ from keras_bimp.selection.allocations import Allocation
 from keras_bimp.selection.allocations import Ranking
 from keras_bimp.selection.allocations import as_allocation
 from keras_bimp.selection.criteria import Criterion
+from keras_bimp.selection.criteria import Magnitude
 from keras_bimp.selection.criteria import as_criterion
 from keras_bimp.selection.granularities import Granularity
 from keras_bimp.selection.granularities import Weight
@@ -57,6 +58,15 @@ class Policy:
         """Whether exactly `round(sparsity * weights)` weights are pruned."""
         return isinstance(self.granularity, Weight) and isinstance(
             self.allocation, Ranking
+        )
+
+    @property
+    def needs_arrays(self) -> bool:
+        """Whether it looks at whole kernels, wherever they are spread."""
+        return not (
+            isinstance(self.criterion, Magnitude)
+            and isinstance(self.granularity, Weight)
+            and not self.allocation.needs_arrays
         )
 
     def part_way(self, progress: float) -> "Policy":

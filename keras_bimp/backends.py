@@ -1,0 +1,132 @@
+"""Where the backends of Keras differ, and where a model's variables live."""
+
+import contextlib
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def backend() -> str:
+    """The backend of Keras: "tensorflow", "jax" or "torch"."""
+    return keras.backend.backend()
+
+
+def eager_on_torch(function):
+    """Lets `torch.compile` leave a function alone, which it cannot compile.
+
+    It does not know how to trace what Keras does in a `StatelessScope`.
+    """
+    if backend() != "torch":
+        return function
+    import torch
+
+    return torch.compiler.disable(function)
+
+
+def as_array(variable: keras.Variable, copy: bool = True) -> np.ndarray:
+    """A variable's value, the whole of it.
+
+    Args:
+        variable: The variable, which may be spread over devices or processes.
+        copy: Whether the array must not share memory with the variable.
+    """
+    if is_spread(variable):
+        from jax.experimental import multihost_utils
+
+        return np.asarray(
+            multihost_utils.process_allgather(variable.value, tiled=True)
+        )
+    value = ops.convert_to_tensor(variable.value)  # Of one replica of several.
+    value = ops.convert_to_numpy(value)
+    return np.array(value) if copy else value
+
+
+def is_spread(variable: keras.Variable) -> bool:
+    """Whether no single process holds the whole of a variable."""
+    value = variable.value
+    return backend() == "jax" and not (
+        value.is_fully_addressable or value.is_fully_replicated
+    )
+
+
+def in_step(variable: keras.Variable):
+    """A variable's value, for use inside a compiled step.
+
+    JAX compiles it in, which it refuses to do with the array of a variable
+    that several processes share.
+    """
+    value = variable.value
+    if getattr(value, "is_fully_addressable", True):
+        return value
+    return np.asarray(value)
+
+
+def count_nonzero(value) -> int:
+    """The number of entries of a tensor that are not 0."""
+    # `ops.count_nonzero` warns on torch.
+    return int(ops.sum(ops.cast(ops.not_equal(value, 0), "int32")))
+
+
+def strategy_scope(model: keras.Model):
+    """The scope in which variables that go with a model's are to be made.
+
+    Under a `tf.distribute` strategy each replica has its own copy of a
+    variable only if that was made in the strategy's scope.
+    """
+    strategy = getattr(model, "_distribute_strategy", None)
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
+
+
+def check_strategy(model: keras.Model) -> None:
+    """Raises ValueError if `fit` cannot train under the model's strategy."""
+    strategy = getattr(model, "_distribute_strategy", None)
+    if strategy is None:
+        return
+    import tensorflow as tf
+
+    known = (
+        tf.distribute.MirroredStrategy,
+        tf.distribute.OneDeviceStrategy,
+        tf.distribute.TPUStrategy,
+    )
+    if isinstance(strategy, known):
+        return
+    raise ValueError(
+        "`model` must be built in the scope of a MirroredStrategy, "
+        "OneDeviceStrategy or TPUStrategy, or of none: with others Keras' own "
+        f"`fit` fails. Received: {type(strategy).__name__}. To train on "
+        "several machines, use the JAX backend: "
+        "`keras.distribution.initialize()` and "
+        "`keras.distribution.set_distribution(keras.distribution."
+        "DataParallel())`; see examples/multi_host.py"
+    )
+
+
+def compile_anew(model: keras.Model) -> None:
+    """Makes the train step be compiled again, if it is compiled already."""
+    if getattr(model, "train_function", None) is not None:
+        model.make_train_function(force=True)
+
+
+def give_each_its_own_buffer(variables: list[keras.Variable]) -> None:
+    """Ends that variables share memory on JAX.
+
+    Keras assigns averages of weights to the weights as they are. The train
+    step then fails, which gives the memory of each variable away.
+    """
+    if backend() != "jax":
+        return
+    seen = set()
+    for variable in variables:
+        if id(variable.value) in seen:
+            variable.assign(ops.copy(variable.value))
+        seen.add(id(variable.value))
+
+
+def share_layout(variable: keras.Variable, follower: keras.Variable) -> None:
+    """Spreads a variable over devices as another of its shape is spread."""
+    layout = getattr(variable, "_layout", None)
+    if layout is not None:
+        follower._layout = layout
+        follower.assign(follower.value)

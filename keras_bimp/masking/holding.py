@@ -1,0 +1,100 @@
+"""Holds pruned weights at 0 where the training would move them."""
+
+from types import NoneType
+
+import keras
+from keras import ops
+
+from keras_bimp.backends import as_array
+from keras_bimp.backends import backend
+
+
+class HeldAtZero(keras.constraints.Constraint):
+    """Sets pruned weights to 0 after each update, inside the compiled step.
+
+    Args:
+        mask: The mask of the kernel, a boolean `keras.Variable`.
+        inner: The constraint that the kernel had before, or `None`.
+    """
+
+    def __init__(self, mask: keras.Variable, inner=None):
+        self.inner = inner
+        self._mask = mask
+        self._compiled_in = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Takes up what the mask is now."""
+        if backend() == "jax":
+            # There the step must be given all variables that it reads, and
+            # is not given this one: it is compiled in.
+            self._compiled_in = as_array(self._mask)
+
+    def __call__(self, w):
+        if self.inner is not None:
+            w = self.inner(w)
+        w = ops.convert_to_tensor(w)
+        mask = self._compiled_in
+        if mask is None:
+            mask = self._mask.value
+        return ops.where(mask, w, ops.zeros((), w.dtype))
+
+
+def hold(kernel: keras.Variable, mask: keras.Variable) -> bool:
+    """Keeps the pruned weights of a kernel at 0 from now on.
+
+    To be called again when the mask has changed.
+
+    Returns:
+        Whether a train step compiled before does not know yet.
+    """
+    if isinstance(kernel.constraint, HeldAtZero):
+        kernel.constraint.refresh()
+        return backend() == "jax"
+    kernel.constraint = HeldAtZero(mask, kernel.constraint)
+    return True
+
+
+class OfWhatIsLeft(keras.regularizers.Regularizer):
+    """A penalty on the weights that are not pruned.
+
+    Args:
+        mask: The mask of the kernel, a boolean `keras.Variable`.
+        inner: The regularizer of the kernel.
+    """
+
+    def __init__(self, mask: keras.Variable, inner):
+        self.inner = inner
+        self._mask = mask
+
+    def __call__(self, x):
+        x = ops.convert_to_tensor(x)
+        return self.inner(
+            ops.where(self._mask.value, x, ops.zeros((), x.dtype))
+        )
+
+
+def regularize_what_is_left(
+    kernel: keras.Variable, mask: keras.Variable
+) -> None:
+    """Keeps a penalty from moving pruned weights, until `release`.
+
+    L1 and L2 do not; one that looks at all weights of a kernel together does.
+    """
+    entry_by_entry = (
+        keras.regularizers.L1,
+        keras.regularizers.L2,
+        keras.regularizers.L1L2,
+        OfWhatIsLeft,
+        NoneType,
+    )
+    if not isinstance(kernel.regularizer, entry_by_entry):
+        kernel.regularizer = OfWhatIsLeft(mask, kernel.regularizer)
+
+
+def release(kernel: keras.Variable) -> None:
+    """Gives a kernel back the constraint and the penalty that it had."""
+    if isinstance(kernel.constraint, HeldAtZero):
+        kernel.constraint = kernel.constraint.inner
+    if isinstance(kernel.regularizer, OfWhatIsLeft):
+        kernel.regularizer = kernel.regularizer.inner
