@@ -1,5 +1,6 @@
 """Where the backends of Keras differ, and where a model's variables live."""
 
+import concurrent.futures
 import contextlib
 
 import keras
@@ -37,7 +38,9 @@ def as_array(variable: keras.Variable, copy: bool = True) -> np.ndarray:
         return np.asarray(
             multihost_utils.process_allgather(variable.value, tiled=True)
         )
-    value = ops.convert_to_tensor(variable.value)  # Of one replica of several.
+    value = variable.value
+    if hasattr(value, "read_value"):  # Of TensorFlow, in several replicas.
+        value = value.read_value()
     value = ops.convert_to_numpy(value)
     return np.array(value) if copy else value
 
@@ -78,29 +81,16 @@ def strategy_scope(model: keras.Model):
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
-def check_strategy(model: keras.Model) -> None:
-    """Raises ValueError if `fit` cannot train under the model's strategy."""
-    strategy = getattr(model, "_distribute_strategy", None)
-    if strategy is None:
-        return
-    import tensorflow as tf
+def outside_strategies(function):
+    """Calls a function where no `tf.distribute` strategy is in scope."""
+    if backend() == "tensorflow":
+        import tensorflow as tf
 
-    known = (
-        tf.distribute.MirroredStrategy,
-        tf.distribute.OneDeviceStrategy,
-        tf.distribute.TPUStrategy,
-    )
-    if isinstance(strategy, known):
-        return
-    raise ValueError(
-        "`model` must be built in the scope of a MirroredStrategy, "
-        "OneDeviceStrategy or TPUStrategy, or of none: with others Keras' own "
-        f"`fit` fails. Received: {type(strategy).__name__}. To train on "
-        "several machines, use the JAX backend: "
-        "`keras.distribution.initialize()` and "
-        "`keras.distribution.set_distribution(keras.distribution."
-        "DataParallel())`; see examples/multi_host.py"
-    )
+        if tf.distribute.has_strategy():
+            # A scope is that of one thread.
+            with concurrent.futures.ThreadPoolExecutor(1) as other:
+                return other.submit(function).result()
+    return function()
 
 
 def compile_anew(model: keras.Model) -> None:

@@ -1,10 +1,13 @@
 """What an optimizer remembers of pruned weights, and forgetting it."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_bimp.backends import as_array
+from keras_bimp.backends import outside_strategies
 
 # Keras 3.13 does not have it yet.
 MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())
@@ -56,7 +59,7 @@ def slots(optimizer, kernels: list[keras.Variable]) -> list[list[tuple]]:
     for leaf in leaves(optimizer):
         if not leaf.built:
             continue
-        starts = _starting_values(leaf)
+        starts = outside_strategies(functools.partial(_starting_values, leaf))
         for kernel, pairs in zip(kernels, found, strict=True):
             index = leaf._trainable_variables_indices.get(leaf._var_key(kernel))
             if index is not None:
@@ -147,7 +150,9 @@ def ranks_moved(optimizer, ranks: set[int]) -> set[int]:
     moved = set()
     for leaf in leaves(optimizer):
         for rank in ranks:
-            pruned = _pruned_after_two_steps(leaf, rank)
+            pruned = outside_strategies(
+                functools.partial(_pruned_after_two_steps, leaf, rank)
+            )
             if np.isnan(pruned).any():
                 remedy = "Use SGD or Adam"
                 if isinstance(leaf, keras.optimizers.Adafactor):

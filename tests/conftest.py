@@ -1,31 +1,40 @@
-"""Runs tests marked `every_backend` on each backend of Keras."""
+"""Runs tests marked `every_backend` or `own_process` in other processes."""
 
+import importlib.util
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import other_backends
+import other_processes
 import pytest
+
+os.environ["KERAS_BACKEND"] = keras.backend.backend()
 
 
 def pytest_generate_tests(metafunc):
     if metafunc.definition.get_closest_marker("every_backend"):
         if "backend" not in metafunc.fixturenames:
             metafunc.fixturenames.append("backend")
-        metafunc.parametrize("backend", other_backends.BACKENDS)
+        metafunc.parametrize("backend", other_processes.BACKENDS)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """Runs the test in a process with the backend that it is to run on."""
-    backend = pyfuncitem.funcargs.get("backend")
-    if backend in (None, keras.backend.backend()):
+    """Runs the test where the environment is what it asks for."""
+    environment = {}
+    if "backend" in pyfuncitem.funcargs:
+        environment["KERAS_BACKEND"] = pyfuncitem.funcargs["backend"]
+    own = pyfuncitem.get_closest_marker("own_process")
+    if own is not None:
+        environment.update(own.kwargs)
+    if other_processes.is_here(environment):
         return None
-    if not other_backends.installed(backend):
+    backend = environment["KERAS_BACKEND"]
+    if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    code, output = other_backends.run(
-        backend, [f"{pyfuncitem.path}::{pyfuncitem.name}"]
+    code, output = other_processes.run(
+        environment, [f"{pyfuncitem.path}::{pyfuncitem.name}"]
     )
     if code:
         pytest.fail(output, pytrace=False)

@@ -71,7 +71,7 @@ def fit(model, epochs, callbacks=(), batch_size=16, **kwargs):
 
 def array(variable):
     """A copy of a variable's value; on torch `numpy()` shares its memory."""
-    return np.array(ops.convert_to_numpy(variable.value))
+    return np.array(ops.convert_to_numpy(ops.convert_to_tensor(variable.value)))
 
 
 def skip_unless_steps_run_together():

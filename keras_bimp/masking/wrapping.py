@@ -11,6 +11,7 @@ from keras_bimp.masking.masked import masked_layers
 from keras_bimp.masking.prunable import as_filter
 from keras_bimp.masking.rules import Rule
 from keras_bimp.slots import zero_pruned
+from keras_bimp.strategies import check_strategy
 
 # What a subclass of `keras.Model` may override and a model around it loses.
 _TRAINER_METHODS = (
@@ -56,6 +57,11 @@ class MaskedModel(keras.Model):
 
     def compute_output_shape(self, *args, **kwargs):
         return self.wrapper.compute_output_shape(*args, **kwargs)
+
+    def fit(self, *args, **kwargs):
+        """Trains as `keras.Model.fit` does, where that can."""
+        check_strategy(self)
+        return super().fit(*args, **kwargs)
 
     def build(self, *args, **kwargs):
         """Nothing to do: `wrap` takes built models only."""

@@ -29,7 +29,8 @@ class Accuracy:
     def check(self, model: keras.Model) -> None:
         """Raises ValueError if the model tells no accuracy of the data."""
         self._samples.size()
-        self._evaluate(model, 1)
+        # Not one sample: each of several replicas needs one.
+        self._evaluate(model, 32 if self._samples.arrays else 1)
 
     def __call__(self, model: keras.Model) -> float:
         """Returns the accuracy of `model`, a float in [0, 1]."""

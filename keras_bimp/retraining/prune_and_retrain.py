@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from keras_bimp import selection
+from keras_bimp.backends import as_array
 from keras_bimp.backends import backend
-from keras_bimp.backends import check_strategy
 from keras_bimp.backends import give_each_its_own_buffer
 from keras_bimp.backends import strategy_scope
 from keras_bimp.retraining import optimizers
@@ -21,6 +21,7 @@ from keras_bimp.retraining.pruning import targets_to_hold
 from keras_bimp.retraining.rewinding import Rewinding
 from keras_bimp.retraining.targets import find_targets
 from keras_bimp.schedules import Joined
+from keras_bimp.strategies import check_strategy
 
 # The models that are pruned and retrained now -> what identifies their `fit`.
 _RUNNING = weakref.WeakKeyDictionary()
@@ -74,10 +75,6 @@ class PruneAndRetrain(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         check_strategy(self.model)
-        with strategy_scope(self.model):
-            self._begin()
-
-    def _begin(self):
         self._check_alone()
         self.prunings = []
         self._logs = {"norm_drop": 0.0, "discount": 1.0}
@@ -90,14 +87,15 @@ class PruneAndRetrain(keras.callbacks.Callback):
         self._check()
         self._rewinding = Rewinding(self.plan, self._rewind_to)
         self._rewinding.prepare(self.model)
-        self._schedule = Joined(
-            [phase.schedule for phase in self.plan.phases],
-            begins=[None] * len(self.plan.phases),
-            discounts=[
-                phase.discount if phase.prunes else 1.0
-                for phase in self.plan.phases
-            ],
-        )
+        with strategy_scope(self.model):
+            self._schedule = Joined(
+                [phase.schedule for phase in self.plan.phases],
+                begins=[None] * len(self.plan.phases),
+                discounts=[
+                    phase.discount if phase.prunes else 1.0
+                    for phase in self.plan.phases
+                ],
+            )
         for discount in self._schedule.discounts:
             discount.assign(1.0)
         self._print(str(self.plan))
@@ -178,7 +176,10 @@ class PruneAndRetrain(keras.callbacks.Callback):
                 "because the data has no known length. "
                 "Received: steps_per_epoch=None"
             )
-        plan = self._planner(self.params["epochs"], steps, self.model.optimizer)
+        with strategy_scope(self.model):
+            plan = self._planner(
+                self.params["epochs"], steps, self.model.optimizer
+            )
         return dataclasses.replace(
             plan,
             prunable=tuple(
@@ -279,7 +280,9 @@ class PruneAndRetrain(keras.callbacks.Callback):
         # Saved in this phase, or at the end of the one before.
         if last in (current, current - 1):
             self._schedule.copy_state(before)
-            self._logs["discount"] = float(before.discounts[max(last, 0)])
+            self._logs["discount"] = float(
+                as_array(before.discounts[max(last, 0)])
+            )
 
     def _prune(self, current):
         phase = self.plan.phases[current]

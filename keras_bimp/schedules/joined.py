@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_bimp.backends import as_array
 from keras_bimp.backends import in_step
 from keras_bimp.schedules.discount import discount_variable
 
@@ -106,7 +107,7 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
 
     def begun(self, i: int) -> bool:
         """Whether phase `i` has begun."""
-        return int(self.begins[i]) != _NOT_BEGUN
+        return int(as_array(self.begins[i])) != _NOT_BEGUN
 
     def copy_state(self, other: "Joined") -> None:
         """Takes over where `other`, a schedule of as many phases, stands."""
@@ -115,7 +116,7 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
             other.begins + other.discounts,
             strict=True,
         ):
-            mine.assign(theirs.value)
+            mine.assign(as_array(theirs))
         self.notes.update(other.notes)
 
     def get_config(self):
@@ -129,10 +130,10 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
         return {
             "schedules": [serialize(schedule) for schedule in self.schedules],
             "begins": [
-                int(b) if on else None
+                int(as_array(b)) if on else None
                 for b, on in zip(self.begins, begun, strict=True)
             ],
-            "discounts": [float(d) for d in self.discounts],
+            "discounts": [float(as_array(d)) for d in self.discounts],
             "replaced": replaced,
             "notes": self.notes,
         }

@@ -5,6 +5,7 @@ import warnings
 import keras
 from keras import ops
 
+from keras_bimp.backends import as_array
 from keras_bimp.backends import in_step
 from keras_bimp.checks import check_integer
 from keras_bimp.checks import check_rate
@@ -226,7 +227,12 @@ class ALLR(LLR):
     def _peak(self, xp):
         if isinstance(self.discount, keras.Variable) and xp is ops:
             return self.peak * in_step(self.discount)
-        return self.peak * float(self.discount)
+        return self.peak * self._discount_now()
 
     def get_config(self):
-        return {**super().get_config(), "discount": float(self.discount)}
+        return {**super().get_config(), "discount": self._discount_now()}
+
+    def _discount_now(self):
+        if isinstance(self.discount, keras.Variable):
+            return float(as_array(self.discount))
+        return self.discount

@@ -1,9 +1,8 @@
-"""Runs tests on the backends of Keras that this process does not use."""
+"""Runs tests in processes with an environment of their own."""
 
 import concurrent.futures
 import contextlib
 import functools
-import importlib.util
 import io
 import multiprocessing
 import os
@@ -12,16 +11,26 @@ import unittest.mock
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
-def installed(backend):
-    return importlib.util.find_spec(backend) is not None
+def is_here(environment):
+    """Whether this process has the environment that a test asks for."""
+    return all(os.environ.get(k) == v for k, v in environment.items())
+
+
+def run(environment, arguments):
+    """Runs pytest in a process with some environment variables.
+
+    Returns:
+        The tuple (exit code, output).
+    """
+    there = _process(frozenset(environment.items()))
+    return there.submit(_run_here, arguments).result()
 
 
 @functools.cache
-def process(backend):
-    """A process that uses `backend`, with an environment made for it."""
+def _process(environment):
     with unittest.mock.patch.dict(
         os.environ,
-        KERAS_BACKEND=backend,
+        environment,
         PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
         PYTEST_ADDOPTS="",
     ):
@@ -30,11 +39,6 @@ def process(backend):
         )
         pool.submit(os.getpid).result()  # Starts it.
     return pool
-
-
-def run(backend, arguments):
-    """Returns the exit code and the output of pytest in another process."""
-    return process(backend).submit(_run_here, arguments).result()
 
 
 def _run_here(arguments):
