@@ -20,6 +20,15 @@ def process_count() -> int:
     return jax.process_count()
 
 
+def process_index() -> int:
+    """Which of them this one is."""
+    if process_count() == 1:
+        return 0
+    import jax
+
+    return jax.process_index()
+
+
 def gathered(numbers: np.ndarray) -> np.ndarray:
     """What each process holds, for all to see.
 

@@ -99,16 +99,27 @@ class Scores:
         return values
 
 
-def check_finite(values: np.ndarray, what: str, name: str) -> None:
-    """Raises ValueError, naming the first index, if a value is not finite."""
+def check_finite(
+    values: np.ndarray, what: str, name: str, begins: Sequence[int] = ()
+) -> None:
+    """Raises ValueError, naming the first index, if a value is not finite.
+
+    Args:
+        values: An array, or a part of one.
+        what: What the values are.
+        name: What to call the array.
+        begins: Where the part begins. Defaults to the beginning.
+    """
     finite = np.isfinite(values)
     if finite.all():
         return
-    index = tuple(map(int, np.unravel_index(finite.argmin(), values.shape)))
+    here = np.unravel_index(finite.argmin(), values.shape)
+    begins = begins or (0,) * values.ndim
+    index = tuple(int(i) + b for i, b in zip(here, begins, strict=True))
     where = f" in '{name}'" if name else ""
     raise ValueError(
         f"All {what} must be finite to be ranked. "
-        f"Received: {values[index]}{where} at index {index}"
+        f"Received: {values[here]}{where} at index {index}"
     )
 
 

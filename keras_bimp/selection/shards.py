@@ -225,7 +225,7 @@ class _Piece:
         """Yields the keys in row-major order, chunk by chunk."""
         integers = f"uint{8 * self._dtype.itemsize}"
         values, alive = self._values.reshape(-1), self._alive.reshape(-1)
-        for start in range(0, values.size, _CHUNK):
+        for start in range(0, max(values.size, 1), _CHUNK):
             part = slice(start, start + _CHUNK)
             keys = np.abs(values[part].astype(self._dtype)).view(integers)
             # One up, for 0 is not the same as pruned.
@@ -263,15 +263,13 @@ def _pieces(scores, offset, dtype):
             )
         return
     # All processes hold it, and one counts it.
-    import jax
-
     values = scores.array()
     yield _Piece(
         scores,
         tuple((0, length) for length in scores.shape),
         np.maximum(values, 0),
         values > PRUNED,
-        jax.process_index() == 0,
+        processes.process_index() == 0,
         offset,
         dtype,
     )
@@ -316,10 +314,10 @@ def _check_finite(values, name):
     error = None
     for where, part in values.parts.items():
         try:
-            whole.check_finite(part, "weights", name)
+            begins = [begin for begin, _ in where]
+            whole.check_finite(part, "weights", name, begins)
         except ValueError as problem:
-            starts = tuple(begin for begin, _ in where)
-            error = f"{problem} of the part that begins at {starts}"
+            error = str(problem)
     if processes.total([error is not None])[0]:
         raise ValueError(
             error
