@@ -35,7 +35,7 @@ def as_array(variable: keras.Variable, copy: bool = True) -> np.ndarray:
     if is_spread(variable):
         from jax.experimental import multihost_utils
 
-        return np.asarray(
+        return np.array(
             multihost_utils.process_allgather(variable.value, tiled=True)
         )
     value = variable.value
