@@ -1,10 +1,15 @@
 """Export to the formats that are deployed."""
 
+import os
 import pathlib
+import subprocess
+import sys
+import tempfile
 
 import keras
 from keras.src.export.export_utils import get_input_signature
 
+from keras_bimp.backends import backend
 from keras_bimp.checks import check_choice
 from keras_bimp.masking import masked_layers
 
@@ -65,17 +70,54 @@ def _saved_model(model, filepath):
             "`filepath` must end in an integer, the version that TensorFlow "
             f"Serving looks for. Received: filepath={str(filepath)!r}"
         )
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "A SavedModel is written with the TensorFlow backend. Received: "
-            f"backend '{keras.backend.backend()}'. Save the model as `.keras`, "
-            "and load and export it with KERAS_BACKEND=tensorflow"
-        )
+    if backend() != "tensorflow":
+        _with_tensorflow(model, filepath)
+        return
     # Not `model.export`: it tracks the model too and writes every weight
     # twice (keras-team/keras#23553).
     archive = keras.export.ExportArchive()
     archive.add_endpoint("serve", model.__call__, get_input_signature(model))
     archive.write_out(filepath, verbose=False)
+
+
+# What another Python runs, with the TensorFlow backend.
+_EXPORT = """
+import sys
+import keras
+import keras_bimp
+
+model = keras.models.load_model(sys.argv[1])
+keras_bimp.export(model, sys.argv[2])
+"""
+
+
+def _with_tensorflow(model, filepath):
+    """Exports in a process of its own that uses the TensorFlow backend.
+
+    Under JAX a SavedModel would be one opaque operation, which runtimes other
+    than TensorFlow cannot read.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "model.keras")
+        model.save(path)
+        here = [str(pathlib.Path(__file__).parent.parent), *sys.path]
+        done = subprocess.run(
+            [sys.executable, "-c", _EXPORT, str(path), str(filepath)],
+            env={
+                **os.environ,
+                "KERAS_BACKEND": "tensorflow",
+                "PYTHONPATH": os.pathsep.join(filter(None, here)),
+            },
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        raise ValueError(
+            "A SavedModel is written by TensorFlow, in a process of its own "
+            "that loads the model: TensorFlow must be installed, and the model "
+            "must load without the classes of this program. Received: backend "
+            f"'{backend()}', and there: {done.stderr.strip().splitlines()[-1]}"
+        )
 
 
 _FORMATS = {"tf_saved_model": _saved_model}

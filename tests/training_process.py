@@ -59,7 +59,8 @@ def build_model(optimizer=None):
     model = keras.Sequential(
         [
             keras.Input((6,)),
-            layers.Dense(8, name="dense"),
+            # A bias here would get no gradient but rounding errors.
+            layers.Dense(8, use_bias=False, name="dense"),
             layers.BatchNormalization(),
             layers.ReLU(),
             layers.Dense(4, name="dense_out"),
