@@ -11,9 +11,9 @@ import numpy as np
 import rich.box
 import rich.console
 import rich.table
-from keras import ops
 
 from keras_bimp import selection
+from keras_bimp.backends import as_array
 from keras_bimp.checks import check_rate
 from keras_bimp.masking import MaskedModel
 from keras_bimp.masking import find_prunable
@@ -288,10 +288,10 @@ def _ascending(policy, sparsities):
 
 def _accuracy_with(kernel, mask, slope, sparsity, policy, measure):
     """What `measure` gives with one kernel pruned; puts it back afterwards."""
-    weights = ops.convert_to_numpy(kernel.variable.value)
+    weights = as_array(kernel.variable)
     alive = np.ones(weights.shape, bool)
     if mask is not None:
-        alive = ops.convert_to_numpy(mask.value)
+        alive = as_array(mask)
     (kept,) = selection.choose(
         [weights],
         sparsity,

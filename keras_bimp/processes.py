@@ -29,6 +29,19 @@ def process_index() -> int:
     return jax.process_index()
 
 
+def check_alone(what: str) -> None:
+    """Raises ValueError if several processes train together.
+
+    Args:
+        what: What one process only can do.
+    """
+    if process_count() > 1:
+        raise ValueError(
+            f"{what} must be done in one process. "
+            f"Received: {process_count()} processes that train together"
+        )
+
+
 def gathered(numbers: np.ndarray) -> np.ndarray:
     """What each process holds, for all to see.
 

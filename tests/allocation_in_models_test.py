@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import array
 from helpers import data
 from helpers import dense_model
 from helpers import fit
@@ -586,7 +587,7 @@ def test_callbacks_refuse(arguments, error, text):
 )
 def test_fit_and_prune_refuse_before_anything_changed(arguments, error, text):
     model = wrapped()
-    before = model.get_weights()
+    before = [array(v) for v in model.weights]
     with pytest.raises(error, match=text):
         keras_bimp.prune(model, 0.75, **arguments)
     with pytest.raises(error, match=text):

@@ -70,7 +70,7 @@ def fit(model, epochs, callbacks=(), batch_size=16, **kwargs):
 
 
 def array(variable):
-    """A copy of a variable's value; on torch `numpy()` shares its memory."""
+    """A copy of a variable's value, on any backend."""
     return np.array(ops.convert_to_numpy(ops.convert_to_tensor(variable.value)))
 
 

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_bimp.backends import as_array
 from keras_bimp.checks import check_integer
+from keras_bimp.processes import check_alone
 from keras_bimp.retraining.samples import split
 
 
@@ -51,6 +52,7 @@ def recalibrate_batch_norm(
     - Li et al., "EagleEye: Fast Sub-net Evaluation for Efficient Neural
       Network Pruning", ECCV 2020.
     """
+    check_alone("`recalibrate_batch_norm`")
     layers = [
         layer
         for layer in model._flatten_layers()

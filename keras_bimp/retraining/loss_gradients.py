@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bimp.processes import check_alone
 from keras_bimp.retraining.samples import Samples
 
 
@@ -30,6 +31,7 @@ def gradients(
         ValueError: If the model is not compiled with a loss, the data are
             empty, or a gradient is not finite.
     """
+    check_alone("criterion='saliency'")
     if not getattr(model, "compiled", False):
         raise ValueError(
             "`model` must be compiled with a loss for criterion='saliency'. "
