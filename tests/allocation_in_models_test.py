@@ -19,8 +19,6 @@ from layer_types import layer_model
 import keras_bimp
 from keras_bimp import selection
 
-pytestmark = pytest.mark.every_backend
-
 # The layers whose kernels have filters; the others are left alone.
 WITH_FILTERS = {name for name in LAYERS if "Conv" in name}
 # Kernels that have no axis to sum over.
@@ -166,6 +164,7 @@ def convolutional():
     )
 
 
+@pytest.mark.every_backend
 def test_filters_in_three_cycles(capsys):
     model = wrapped(model=convolutional())
     (callback,) = keras_bimp.callbacks(
@@ -199,6 +198,7 @@ def test_a_plan_says_how_many_weights_uniform_leaves():
     assert callback.plan.counts(72)[-1] == 51
 
 
+@pytest.mark.every_backend
 def test_2_of_4_in_fit():
     model = wrapped()
     fit(
@@ -369,6 +369,7 @@ class Penalised(layers.Layer):
         return x
 
 
+@pytest.mark.every_backend
 def test_gradients_are_those_of_losses_inside_too():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((6,)), layers.Dense(3), Penalised()])
@@ -392,6 +393,7 @@ class OldLoss(keras.Model):
         return ops.mean((y - y_pred) ** 2)
 
 
+@pytest.mark.every_backend
 def test_saliency_with_a_loss_of_ones_own():
     inputs = keras.Input((6,))
     outputs = keras_bimp.Masked(layers.Dense(3))(inputs)
@@ -423,6 +425,7 @@ def test_bad_data(bad):
         )
 
 
+@pytest.mark.every_backend
 def test_saliency_of_batches():
     masks = []
     for given in (
@@ -436,6 +439,7 @@ def test_saliency_of_batches():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.every_backend
 def test_saliency_goes_by_the_gradients_of_the_data():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
@@ -455,6 +459,7 @@ def test_saliency_goes_by_the_gradients_of_the_data():
     np.testing.assert_allclose(after[:, 0], [0.1, -0.2, 0, 0], rtol=1e-6)
 
 
+@pytest.mark.every_backend
 def test_gradients_change_nothing_and_are_those_of_the_whole():
     model = wrapped(model=dense_model(kernel_regularizer="l2"))
     x, y = data(200)
@@ -480,6 +485,7 @@ def test_gradients_change_nothing_and_are_those_of_the_whole():
         )
 
 
+@pytest.mark.every_backend
 def test_gradients_in_half_precision():
     found = []
     for policy in ("float32", "mixed_float16"):
@@ -497,6 +503,7 @@ def test_gradients_in_half_precision():
         assert np.median(np.abs(single)) > 0.01
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_saliency_in_fit(policy):
     keras.config.set_dtype_policy(policy)
@@ -517,6 +524,7 @@ def test_saliency_in_fit(policy):
     assert history["sparsity"] == pytest.approx([0, 0.5, 0.75])
 
 
+@pytest.mark.every_backend
 def test_half_precision_variables_are_ranked():
     keras.config.set_dtype_policy("bfloat16")
     try:

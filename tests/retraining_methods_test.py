@@ -15,15 +15,12 @@ from helpers import dense_model
 from helpers import fit
 from helpers import kernels_and_masks
 from helpers import recorded
-from helpers import skip_unless_steps_run_together
 from helpers import wrapped
 from helpers import zeros
 
 import keras_bimp
 from keras_bimp import schedules
 from keras_bimp.plan import RETRAINING
-
-pytestmark = pytest.mark.every_backend
 
 COSINE = keras.optimizers.schedules.CosineDecay(0.1, 100, alpha=0.1)
 VARIANTS = {
@@ -60,8 +57,16 @@ def test_all_names_of_the_contract_are_known():
     ],
 )
 def test_rates_inside_the_compiled_step_are_the_plans(variant, retraining):
-    if variant == "steps_per_execution":
-        skip_unless_steps_run_together()
+    check_rates(variant, retraining)
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("retraining", ["ft", "slr", "clr", "accallr", "wr"])
+def test_so_they_are_on_every_backend(retraining):
+    check_rates("plain", retraining)
+
+
+def check_rates(variant, retraining):
     optimizer_arguments, compile_arguments = VARIANTS[variant]
     optimizer = RecordingSGD(0.1, momentum=0.9, **optimizer_arguments)
     if variant == "loss_scale":
@@ -91,6 +96,16 @@ def test_rates_inside_the_compiled_step_are_the_plans(variant, retraining):
 def test_saved_in_mid_run_it_goes_on_as_if_undisturbed(
     tmp_path, saved_after, retraining
 ):
+    check_going_on(tmp_path, saved_after, retraining)
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("retraining", ["accallr", "wr"])
+def test_so_it_does_on_every_backend(tmp_path, retraining):
+    check_going_on(tmp_path, 6, retraining)
+
+
+def check_going_on(tmp_path, saved_after, retraining):
     kept = {"rewind_to": tmp_path / "kept"} if retraining == "wr" else {}
 
     def ours():
@@ -198,6 +213,7 @@ def test_the_ablations_look_at_one_factor_each():
     assert max(change) < 0.04
 
 
+@pytest.mark.every_backend
 def test_accallr_looks_at_the_accuracy_lost():
     model = wrapped(RecordingSGD(0.1, momentum=0.9))
     measured = []
@@ -425,6 +441,7 @@ def test_two_retraining_callbacks_in_one_fit_are_refused():
     assert zeros(model) == round(0.8 * TOTAL)
 
 
+@pytest.mark.every_backend
 def test_a_callback_used_again_starts_afresh():
     (callback,) = callbacks("wr", dense_epochs=3, cycles=2)
     results = []

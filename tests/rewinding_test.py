@@ -15,8 +15,6 @@ from keras import layers
 import keras_bimp
 from keras_bimp import slots
 
-pytestmark = pytest.mark.every_backend
-
 
 def wr(**kwargs):
     arguments = {"target_sparsity": 0.75, "retraining": "wr", "verbose": 0}
@@ -59,6 +57,7 @@ def assert_rewound(before, after, masks):
     assert changed
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("where", ["memory", "directory"])
 @pytest.mark.parametrize(
     "optimizer",
@@ -137,6 +136,7 @@ def test_the_first_epoch_begins_with_an_optimizer_that_knows_nothing():
     assert_rewound(trained[1][weights:], look.states[2][weights:], look.masks)
 
 
+@pytest.mark.every_backend
 def test_moving_averages_begin_anew_where_there_are_none():
     # Keras puts the averages into the weights at the end of `fit`.
     model = wrapped(keras.optimizers.SGD(0.1, use_ema=True))
@@ -161,6 +161,7 @@ def test_an_optimizer_without_slots_keeps_its_count():
     assert int(model.optimizer.iterations) == 6 * 4
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("built", [True, False])
@@ -291,6 +292,7 @@ def test_a_directory_that_cannot_be_written_to(tmp_path):
         wr(dense_epochs=2, rewind_to=5)
 
 
+@pytest.mark.every_backend
 def test_bfloat16_weights_survive_the_directory(tmp_path):
     keras.config.set_dtype_policy("bfloat16")
     try:

@@ -12,8 +12,6 @@ from matplotlib.figure import Figure
 
 import keras_bimp
 
-pytestmark = pytest.mark.every_backend
-
 
 def trained():
     model = compile_model(dense_model())
@@ -33,6 +31,7 @@ def accuracy_with(model, kernel, pruned):
     return accuracy
 
 
+@pytest.mark.every_backend
 def test_each_kernel_alone_is_pruned_and_put_back():
     model = trained()
     before = [array(v) for v in model.weights]
@@ -53,6 +52,7 @@ def test_each_kernel_alone_is_pruned_and_put_back():
     }
 
 
+@pytest.mark.every_backend
 def test_a_wrapped_model_gives_the_same():
     model = trained()
     plain = keras_bimp.sensitivity(model, data(), verbose=0)
