@@ -86,7 +86,7 @@ import sys
 import keras
 import keras_bimp
 
-model = keras.models.load_model(sys.argv[1])
+model = keras.models.load_model(sys.argv[1], compile=False)
 keras_bimp.export(model, sys.argv[2])
 """
 
@@ -106,17 +106,19 @@ def _with_tensorflow(model, filepath):
             env={
                 **os.environ,
                 "KERAS_BACKEND": "tensorflow",
+                "CUDA_VISIBLE_DEVICES": "",  # This process may hold it all.
                 "PYTHONPATH": os.pathsep.join(filter(None, here)),
             },
             capture_output=True,
             text=True,
         )
     if done.returncode:
+        said = done.stderr.strip().splitlines() or ["nothing"]
         raise ValueError(
             "A SavedModel is written by TensorFlow, in a process of its own "
             "that loads the model: TensorFlow must be installed, and the model "
             "must load without the classes of this program. Received: backend "
-            f"'{backend()}', and there: {done.stderr.strip().splitlines()[-1]}"
+            f"'{backend()}', and there: {said[-1]}"
         )
 
 

@@ -20,6 +20,16 @@ def innermost(optimizer) -> keras.optimizers.Optimizer:
     return optimizer
 
 
+def check_optimizer(optimizer) -> None:
+    """Raises TypeError if an argument `optimizer` is none of Keras."""
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise TypeError(
+            "`optimizer` must be a keras.optimizers.Optimizer: what others "
+            "remember of pruned weights is not known. "
+            f"Received: optimizer={optimizer!r}"
+        )
+
+
 def leaves(optimizer) -> list[keras.optimizers.Optimizer]:
     """The optimizers that hold the slots, of one that may hold several."""
     optimizer = innermost(optimizer)
@@ -145,7 +155,8 @@ def ranks_moved(optimizer, ranks: set[int]) -> set[int]:
     Raises:
         ValueError: If it makes weights NaN. Adafactor does: it divides 0 by 0
             where a row and a column of the gradient are 0, unless its
-            `epsilon_1` is large enough to be squared.
+            `epsilon_1` is large enough to be squared. Or if it averages
+            weights and brings pruned ones back.
     """
     moved = set()
     for leaf in leaves(optimizer):
@@ -163,6 +174,13 @@ def ranks_moved(optimizer, ranks: set[int]) -> set[int]:
                     f"which makes it NaN. {remedy}"
                 )
             if pruned.any():
+                if leaf.use_ema:
+                    raise ValueError(
+                        "`use_ema` must be False for an optimizer that mixes "
+                        "the entries of a kernel: the averages of pruned "
+                        "weights would not be 0. "
+                        f"Received: {type(leaf).__name__} with use_ema=True"
+                    )
                 moved.add(rank)
     return moved
 

@@ -23,8 +23,9 @@ def pytest_generate_tests(metafunc):
 def pytest_pyfunc_call(pyfuncitem):
     """Runs the test where the environment is what it asks for."""
     environment = {}
-    if "backend" in pyfuncitem.funcargs:
-        environment["KERAS_BACKEND"] = pyfuncitem.funcargs["backend"]
+    if pyfuncitem.get_closest_marker("every_backend"):
+        # Not `funcargs`: few of these tests ask for it.
+        environment["KERAS_BACKEND"] = pyfuncitem.callspec.params["backend"]
     own = pyfuncitem.get_closest_marker("own_process")
     if own is not None:
         environment.update(own.kwargs)
@@ -32,7 +33,10 @@ def pytest_pyfunc_call(pyfuncitem):
         return None
     backend = environment["KERAS_BACKEND"]
     if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
+        pytest.fail(
+            f"{backend} is not installed: pip install -e '.[test]'",
+            pytrace=False,
+        )
     code, output = other_processes.run(
         environment, [f"{pyfuncitem.path}::{pyfuncitem.name}"]
     )

@@ -158,3 +158,17 @@ def test_a_convolution_is_spread_by_filters():
     for mask in masked(model).masks:
         assert mask.value.addressable_shards[0].data.shape[-1] == 2
         assert array(mask).all((0, 1, 2)).sum() == 4
+
+
+@pytest.mark.own_process(KERAS_BACKEND="jax", JAX_ENABLE_X64="1")
+def test_float64():
+    keras.config.set_dtype_policy("float64")
+    try:
+        model = wrapped()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    train(model)
+    assert zeros(model) == round(0.8 * TOTAL)
+    for kernel, mask in kernels_and_masks(model):
+        assert kernel.dtype == "float64"
+        assert (kernel[~mask] == 0).all()

@@ -55,6 +55,7 @@ print(json.dumps(result))
 """
 
 
+@pytest.mark.every_backend
 def test_artifacts_need_no_keras_bimp(tmp_path):
     model = compile_model(keras_bimp.wrap(dense_model()))
     fit(model, 4, keras_bimp.callbacks(0.8, dense_epochs=2, verbose=0))
@@ -83,6 +84,17 @@ def test_artifacts_need_no_keras_bimp(tmp_path):
     stored = tf.train.list_variables(str(path / "variables" / "variables"))
     sizes = [int(np.prod(s)) for n, s in stored if "VARIABLE_VALUE" in n]
     assert sum(sizes) == 48 + 8 + 4 * 8 + 24 + 3
+
+
+@pytest.mark.every_backend
+def test_a_loss_of_ones_own_is_no_hindrance(tmp_path):
+    def loss(y, y_pred):
+        return keras.ops.mean((y - y_pred) ** 2)
+
+    model = dense_model()
+    model.compile("sgd", loss)
+    path = keras_bimp.export(model, tmp_path / "1")
+    assert (path / "saved_model.pb").exists()
 
 
 def test_several_inputs(tmp_path):

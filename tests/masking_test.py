@@ -17,9 +17,8 @@ from layer_types import layer_model
 import keras_bimp
 from keras_bimp.masking import find_prunable
 
-pytestmark = pytest.mark.every_backend
 
-
+@pytest.mark.every_backend
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_layer_type(name):
     make, shape, count, size = LAYERS[name]
@@ -66,6 +65,7 @@ def assert_equal(found, expected):
     )
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_training_with_full_masks_equals_training_without(jit_compile):
     if jit_compile and keras.backend.backend() == "torch":
@@ -94,6 +94,7 @@ def test_training_with_full_masks_equals_training_without(jit_compile):
         np.testing.assert_array_equal(array(theirs), array(mine))
 
 
+@pytest.mark.every_backend
 def test_several_inputs_and_outputs_and_a_shared_layer():
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     shared = layers.Dense(3, name="shared")
@@ -127,6 +128,7 @@ class Subclassed(keras.Model):
         return x
 
 
+@pytest.mark.every_backend
 def test_a_subclassed_model(tmp_path):
     model = Subclassed()
     x, _ = data()
@@ -146,6 +148,7 @@ def test_a_subclassed_model(tmp_path):
     )
 
 
+@pytest.mark.every_backend
 def test_masked_layers_inside_a_model():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((5, 4))
@@ -178,6 +181,7 @@ def test_wrap_keeps_the_optimizer_object_and_its_slots():
     assert int(optimizer.iterations) == 3 * 4
 
 
+@pytest.mark.every_backend
 def test_masks_of_todays_zeros_survive_training():
     model = compile_model(dense_model())
     fit(model, 1)  # The momentum is not 0.
@@ -282,6 +286,7 @@ def test_pruned_entries_leak_no_nan():
     np.testing.assert_array_equal(effective, [2.0, 0.0, 0.0])
 
 
+@pytest.mark.every_backend
 def test_a_stateful_layer_keeps_its_state():
     def model():
         keras.utils.set_random_seed(0)
@@ -298,6 +303,7 @@ def test_a_stateful_layer_keeps_its_state():
     assert np.abs(plain.predict(x, verbose=0) - expected).max() > 0
 
 
+@pytest.mark.every_backend
 def test_a_model_called_with_two_tensors():
     class Two(keras.Model):
         def __init__(self):
@@ -365,6 +371,7 @@ def test_a_wrapped_model_cannot_be_quantized():
         keras_bimp.wrap(dense_model()).quantize("int8")
 
 
+@pytest.mark.every_backend
 def test_a_stripped_mixed_float16_model_loads_without_a_warning(tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -378,6 +385,7 @@ def test_a_stripped_mixed_float16_model_loads_without_a_warning(tmp_path):
         keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.every_backend
 def test_mixed_precision_keeps_each_layers_own_dtype():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -407,6 +415,7 @@ def test_summary_shows_the_layers_inside_and_the_sparsity():
     assert model.get_layer(index=0).name in text
 
 
+@pytest.mark.every_backend
 def test_a_rule_with_trainable_variables(tmp_path, capsys):
     model = keras_bimp.wrap(compile_model(dense_model()), rule=SoftThreshold())
     assert "fresh optimizer" in capsys.readouterr().out

@@ -1,6 +1,5 @@
 """Two processes that train together, and one that trains alone, on JAX."""
 
-import importlib.util
 import os
 import pathlib
 import socket
@@ -14,10 +13,6 @@ SCRIPT = pathlib.Path(__file__).with_name("training_process.py")
 ROOT = SCRIPT.parent.parent
 EXAMPLE = ROOT / "examples" / "multi_host.py"
 RUNS = ("data", "muon", "model", "rewound", "lamp", "uniform", "n_m")
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("jax") is None, reason="jax is not installed"
-)
 
 
 def free_port():

@@ -22,8 +22,6 @@ import keras_bimp
 from keras_bimp import schedules
 from keras_bimp import slots
 
-pytestmark = pytest.mark.every_backend
-
 
 class Watch(keras.callbacks.Callback):
     """Checks that pruned entries are 0 at every boundary; keeps the logs."""
@@ -68,6 +66,7 @@ class Watch(keras.callbacks.Callback):
         self.logs.append(dict(logs))
 
 
+@pytest.mark.every_backend
 def test_bimp_prunes_exactly_and_logs_what_it_did():
     model = wrapped()
     callback, *rest = ours = keras_bimp.callbacks(
@@ -93,6 +92,7 @@ def test_bimp_prunes_exactly_and_logs_what_it_did():
     )
 
 
+@pytest.mark.every_backend
 def test_the_discount_is_that_of_the_paper():
     model = wrapped(RecordingSGD(0.1, momentum=0.9))
     (callback,) = keras_bimp.callbacks(
@@ -121,6 +121,7 @@ def test_the_discount_is_that_of_the_paper():
     assert rates[7 * STEPS :].max() == pytest.approx(0.1 * discount, rel=1e-6)
 
 
+@pytest.mark.every_backend
 def test_phases_begin_on_time_when_steps_are_skipped():
     # A loss scale of 2^127 overflows: the first steps are not counted.
     inner = RecordingSGD(0.002)
@@ -154,6 +155,7 @@ def test_phases_begin_on_time_when_steps_are_skipped():
     )
 
 
+@pytest.mark.every_backend
 def test_a_pretrained_optimizer_does_not_start_at_zero():
     model = wrapped(RecordingSGD(0.1, momentum=0.9))
     fit(model, 3)
@@ -170,6 +172,7 @@ def test_a_pretrained_optimizer_does_not_start_at_zero():
     assert zeros(model) == round(0.8 * TOTAL)
 
 
+@pytest.mark.every_backend
 def test_more_cycles_trace_the_step_no_more_often():
     def traces(cycles):
         count = 0
@@ -218,6 +221,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_pruned_entries_stay_zero_with_every_optimizer(name):
     arguments, starts = OPTIMIZERS[name]
@@ -249,6 +253,7 @@ def test_every_optimizer_of_keras_was_looked_at():
     assert there <= known
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("scaled", [False, True])
 def test_an_optimizer_that_mixes_entries_is_held(scaled):
     optimizer = keras.optimizers.Muon(0.01)
@@ -270,6 +275,45 @@ def test_an_optimizer_that_mixes_entries_is_held(scaled):
     assert [v.constraint for v in stripped.trainable_variables] == constraints
 
 
+@pytest.mark.every_backend
+def test_what_was_pruned_elsewhere_is_held_too(tmp_path):
+    model = compile_model(dense_model(), keras.optimizers.Muon(0.01))
+    kernel = model.layers[0].kernel
+    kernel.assign(np.where(np.arange(48).reshape(6, 8) < 20, 0, array(kernel)))
+    model = keras_bimp.wrap(model, masks="nonzero")
+    fit(model, 1, [Watch()])
+    assert zeros(model) == 20
+    keras_bimp.prune(model, 0.5)
+    model.save_weights(tmp_path / "half.weights.h5")
+    model.save(tmp_path / "half.keras")
+    again = keras.models.load_model(tmp_path / "half.keras")
+    fit(again, 1, [Watch()])
+    assert zeros(again) == 36
+    # Masks that come back from a file are those that hold.
+    keras_bimp.prune(model, 0.8)
+    fit(model, 1)
+    model.load_weights(tmp_path / "half.weights.h5")
+    fit(model, 1, [Watch()])
+    assert zeros(model) == 36
+
+
+@pytest.mark.every_backend
+def test_averages_of_an_optimizer_that_mixes_entries_are_refused():
+    model = wrapped(keras.optimizers.Muon(0.01, use_ema=True))
+    fit(model, 1)
+    with pytest.raises(ValueError, match="`use_ema` must be False"):
+        keras_bimp.prune(model, 0.5)
+    with pytest.raises(ValueError, match="`use_ema` must be False"):
+        fit(model, 2, keras_bimp.callbacks(0.5, dense_epochs=1, verbose=0))
+    assert zeros(model) == 0
+
+
+def test_prune_refuses_what_is_no_optimizer():
+    with pytest.raises(TypeError, match="`optimizer` must be a keras"):
+        keras_bimp.prune(wrapped(), 0.5, optimizer="sgd")
+
+
+@pytest.mark.every_backend
 def test_a_first_pruning_by_hand_reaches_a_step_that_is_compiled():
     model = wrapped(keras.optimizers.Muon(0.01))
     fit(model, 1)
@@ -278,6 +322,7 @@ def test_a_first_pruning_by_hand_reaches_a_step_that_is_compiled():
     assert zeros(model) == 36
 
 
+@pytest.mark.every_backend
 def test_a_penalty_on_all_weights_together_sees_what_is_left():
     penalty = keras.regularizers.OrthogonalRegularizer(0.1)
     model = dense_model(kernel_regularizer=penalty)
@@ -318,6 +363,7 @@ def test_prune_reaches_the_slots_of_a_multi_optimizer():
         fit(model, 2, keras_bimp.callbacks(0.6, dense_epochs=1))
 
 
+@pytest.mark.every_backend
 def test_prune_in_a_loop_of_ones_own():
     model = keras_bimp.wrap(dense_model())
     optimizer = keras.optimizers.Adam(0.01)
@@ -334,6 +380,7 @@ def test_prune_in_a_loop_of_ones_own():
     assert zeros(model) == 36 == TOTAL - sum(pruning.counts.values())
 
 
+@pytest.mark.every_backend
 def test_pruned_weights_never_grow_back():
     model = wrapped()
     keras_bimp.prune(model, 0.5)
@@ -369,6 +416,7 @@ def test_target_zero_changes_no_weight():
         np.testing.assert_array_equal(array(theirs), array(mine))
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("saved_after", [1, 4, 6])
 @pytest.mark.parametrize("compile_first", [False, True])
 def test_a_model_saved_in_mid_run_goes_on_as_if_undisturbed(
@@ -410,6 +458,7 @@ def test_a_model_saved_in_mid_run_goes_on_as_if_undisturbed(
     assert rest["discount"] == pytest.approx(history["discount"][saved_after:])
 
 
+@pytest.mark.every_backend
 def test_resuming_a_model_compiled_with_a_schedule(tmp_path):
     class Save(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

@@ -1,7 +1,6 @@
 """Masks: the layer that wraps any layer, its rules, `wrap` and `strip`."""
 
-from keras_bimp.masking.holding import hold
-from keras_bimp.masking.holding import release
+from keras_bimp.masking.holding import hold_zeros
 from keras_bimp.masking.masked import Masked
 from keras_bimp.masking.masked import masked_layers
 from keras_bimp.masking.prunable import Kernel
@@ -24,9 +23,8 @@ __all__ = [
     "Rule",
     "as_filter",
     "find_prunable",
-    "hold",
+    "hold_zeros",
     "masked_layers",
-    "release",
     "strip",
     "unique_paths",
     "wrap",

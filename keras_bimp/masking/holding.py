@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_bimp.backends import as_array
 from keras_bimp.backends import backend
+from keras_bimp.slots import ranks_moved
 
 
 class HeldAtZero(keras.constraints.Constraint):
@@ -40,14 +41,38 @@ class HeldAtZero(keras.constraints.Constraint):
         return ops.where(mask, w, ops.zeros((), w.dtype))
 
 
-def hold(kernel: keras.Variable, mask: keras.Variable) -> bool:
-    """Keeps the pruned weights of a kernel at 0 from now on.
+def hold_zeros(masked_kernels: list[tuple], optimizer) -> bool:
+    """Keeps pruned weights at 0 where an optimizer would move them.
 
-    To be called again when the mask has changed.
+    To be called again when masks have changed.
+
+    Args:
+        masked_kernels: Pairs of a kernel and its mask, `keras.Variable`s.
+        optimizer: The optimizer that trains them, or `None`.
 
     Returns:
-        Whether a train step compiled before does not know yet.
+        Whether a train step that is compiled already must be compiled anew.
+
+    Raises:
+        ValueError: If the optimizer does to pruned weights what cannot be
+            undone. Nothing has changed then.
     """
+    moved = set()
+    if optimizer is not None and masked_kernels:
+        moved = ranks_moved(
+            optimizer, {len(kernel.shape) for kernel, _ in masked_kernels}
+        )
+    return any(
+        [
+            _hold(kernel, mask)
+            for kernel, mask in masked_kernels
+            if len(kernel.shape) in moved
+            or isinstance(kernel.constraint, HeldAtZero)
+        ]
+    )
+
+
+def _hold(kernel, mask):
     if isinstance(kernel.constraint, HeldAtZero):
         kernel.constraint.refresh()
         return backend() == "jax"

@@ -2,8 +2,10 @@
 
 import keras
 
+from keras_bimp.backends import compile_anew
 from keras_bimp.backends import count_nonzero
 from keras_bimp.backends import strategy_scope
+from keras_bimp.masking.holding import hold_zeros
 from keras_bimp.masking.holding import release
 from keras_bimp.masking.masked import Masked
 from keras_bimp.masking.masked import adopt_signature
@@ -61,7 +63,29 @@ class MaskedModel(keras.Model):
     def fit(self, *args, **kwargs):
         """Trains as `keras.Model.fit` does, where that can."""
         check_strategy(self)
+        self._hold_zeros()
         return super().fit(*args, **kwargs)
+
+    def _hold_zeros(self):
+        """Holds what is pruned, whoever pruned it or loaded its mask."""
+        hard = [
+            (kernel.variable, mask)
+            for kernel, mask, rule in zip(
+                self.wrapper.kernels,
+                self.wrapper.masks,
+                self.wrapper.rules,
+                strict=True,
+            )
+            if rule.hard
+        ]
+        dense = all(
+            count_nonzero(mask.value) == kernel.size
+            for kernel, mask in zip(
+                self.wrapper.kernels, self.wrapper.masks, strict=True
+            )
+        )
+        if hold_zeros(hard, None if dense else self.optimizer):
+            compile_anew(self)
 
     def build(self, *args, **kwargs):
         """Nothing to do: `wrap` takes built models only."""

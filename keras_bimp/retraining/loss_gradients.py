@@ -1,9 +1,12 @@
 """Gradients of a model's loss, for the saliency criterion."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
 
+from keras_bimp.backends import outside_strategies
 from keras_bimp.processes import check_alone
 from keras_bimp.retraining.samples import Samples
 
@@ -42,7 +45,11 @@ def gradients(
     if model.optimizer is not None:
         scales = sorted({1.0, float(model.optimizer.scale_loss(1.0))})
     while scales:
-        averages = _averages(model, variables, samples, limit, scales.pop())
+        averages = outside_strategies(
+            functools.partial(
+                _averages, model, variables, samples, limit, scales.pop()
+            )
+        )
         unbounded = [
             variable.path
             for variable, average in zip(variables, averages, strict=True)

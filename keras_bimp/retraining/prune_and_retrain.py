@@ -13,11 +13,10 @@ from keras_bimp.backends import as_array
 from keras_bimp.backends import backend
 from keras_bimp.backends import give_each_its_own_buffer
 from keras_bimp.backends import strategy_scope
+from keras_bimp.masking import hold_zeros
 from keras_bimp.retraining import optimizers
 from keras_bimp.retraining.accuracy import Accuracy
-from keras_bimp.retraining.pruning import hold_zeros
 from keras_bimp.retraining.pruning import prune_to
-from keras_bimp.retraining.pruning import targets_to_hold
 from keras_bimp.retraining.rewinding import Rewinding
 from keras_bimp.retraining.targets import find_targets
 from keras_bimp.schedules import Joined
@@ -105,7 +104,6 @@ class PruneAndRetrain(keras.callbacks.Callback):
         give_each_its_own_buffer(
             self.model.variables + self.model.optimizer.variables
         )
-        hold_zeros(self._held)
         # Steps compiled by an earlier `fit` hold the earlier rate.
         self.model.make_train_function(force=True)
         _RUNNING[self.model] = self.params
@@ -191,7 +189,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
 
     def _check(self):
         """Tries all that a pruning could stumble over hours later."""
-        self._held = targets_to_hold(self.model.optimizer, self._found)
+        hold_zeros(self._found.hard, self.model.optimizer)
         if self.plan.retraining.by_accuracy:
             self._accuracy.check(self.model)
         kernels, masks = self._found.read()
@@ -304,7 +302,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
             gradients=self._found.gradients(self.model, self._samples),
             policy=self._policy_at(current),
         )
-        hold_zeros(self._held)
+        hold_zeros(self._found.hard, self.model.optimizer)
         self.prunings.append(pruning)
         change, fraction = pruning.norm_drop, pruning.pruned_fraction
         if retraining.by_accuracy:

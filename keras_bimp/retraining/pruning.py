@@ -9,14 +9,13 @@ import keras
 
 from keras_bimp import selection
 from keras_bimp.backends import compile_anew
-from keras_bimp.masking import hold
+from keras_bimp.masking import hold_zeros
 from keras_bimp.processes import check_agreement
 from keras_bimp.retraining.samples import Samples
 from keras_bimp.retraining.samples import check_fraction
-from keras_bimp.retraining.targets import Target
 from keras_bimp.retraining.targets import Targets
 from keras_bimp.retraining.targets import find_targets
-from keras_bimp.slots import ranks_moved
+from keras_bimp.slots import check_optimizer
 from keras_bimp.slots import slots
 from keras_bimp.slots import zero_pruned
 
@@ -73,8 +72,9 @@ def prune(
         allocation: See `keras_bimp.select`.
         criterion: See `keras_bimp.select`.
         granularity: See `keras_bimp.select`.
-        optimizer: The optimizer that trains `model`. Defaults to the compiled
-            one.
+        optimizer: The Keras optimizer that trains `model`. Defaults to the
+            compiled one. Compile a step of your own anew after the call if it
+            uses an optimizer that mixes the entries of a kernel, as Muon does.
         on_collapse: See `keras_bimp.select`. Defaults to `"protect"`.
         max_layer_sparsity: The sparsity that no kernel exceeds: a float in
             [0, 1), or a mapping from names of kernels, or regexes searched in
@@ -95,6 +95,7 @@ def prune(
         A `Pruning`.
 
     Raises:
+        TypeError: If `optimizer` is none of Keras.
         ValueError: If the model is not wrapped, a weight is not finite, no
             weight would be left, the optimizer would move pruned weights, or
             the arguments do not go together. Nothing has changed then.
@@ -133,14 +134,16 @@ def prune(
     found = find_targets(model, policy, filters, exclude)
     if optimizer is None and getattr(model, "compiled", False):
         optimizer = model.optimizer
-    moved = targets_to_hold(optimizer, found)
+    if optimizer is not None:
+        check_optimizer(optimizer)
+    compiled = hold_zeros(found.hard, optimizer)
     pruning = prune_to(
         found,
         target_sparsity,
         optimizer,
         gradients=found.gradients(model, samples),
     )
-    if hold_zeros(moved):
+    if hold_zeros(found.hard, optimizer) or compiled:
         compile_anew(model)
     return pruning
 
@@ -158,36 +161,6 @@ def samples_for(
             "that gradients are taken of. Received: data=None"
         )
     return None
-
-
-def targets_to_hold(optimizer, found: Targets) -> list[Target]:
-    """The kernels whose pruned weights the optimizer would move.
-
-    Args:
-        optimizer: The optimizer that trains them, or `None`.
-        found: What is pruned.
-
-    Raises:
-        ValueError: If the optimizer would make them NaN.
-    """
-    hard = [target for target in found.targets if target.rule.hard]
-    moved = set()
-    if optimizer is not None and hard:
-        moved = ranks_moved(
-            optimizer, {len(t.kernel.variable.shape) for t in hard}
-        )
-    return [
-        target for target in hard if len(target.kernel.variable.shape) in moved
-    ]
-
-
-def hold_zeros(targets: list[Target]) -> bool:
-    """Keeps weights that are pruned now at 0, inside the train step.
-
-    Returns:
-        Whether a step that is compiled already must be compiled anew.
-    """
-    return any([hold(t.kernel.variable, t.mask) for t in targets])
 
 
 def prune_to(

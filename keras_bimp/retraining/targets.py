@@ -47,6 +47,15 @@ class Targets:
     policy: selection.Policy
 
     @property
+    def hard(self) -> list[tuple[keras.Variable, keras.Variable]]:
+        """Pairs (kernel, mask) of what is pruned for good."""
+        return [
+            (target.kernel.variable, target.mask)
+            for target in self.targets
+            if target.rule.hard
+        ]
+
+    @property
     def size(self) -> int:
         """The number of prunable weights."""
         return sum(target.kernel.size for target in self.targets)
