@@ -198,7 +198,6 @@ def test_a_plan_says_how_many_weights_uniform_leaves():
     assert callback.plan.counts(72)[-1] == 51
 
 
-@pytest.mark.every_backend
 def test_2_of_4_in_fit():
     model = wrapped()
     fit(
@@ -369,7 +368,6 @@ class Penalised(layers.Layer):
         return x
 
 
-@pytest.mark.every_backend
 def test_gradients_are_those_of_losses_inside_too():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((6,)), layers.Dense(3), Penalised()])
@@ -425,7 +423,6 @@ def test_bad_data(bad):
         )
 
 
-@pytest.mark.every_backend
 def test_saliency_of_batches():
     masks = []
     for given in (
@@ -459,7 +456,6 @@ def test_saliency_goes_by_the_gradients_of_the_data():
     np.testing.assert_allclose(after[:, 0], [0.1, -0.2, 0, 0], rtol=1e-6)
 
 
-@pytest.mark.every_backend
 def test_gradients_change_nothing_and_are_those_of_the_whole():
     model = wrapped(model=dense_model(kernel_regularizer="l2"))
     x, y = data(200)
@@ -524,7 +520,6 @@ def test_saliency_in_fit(policy):
     assert history["sparsity"] == pytest.approx([0, 0.5, 0.75])
 
 
-@pytest.mark.every_backend
 def test_half_precision_variables_are_ranked():
     keras.config.set_dtype_policy("bfloat16")
     try:

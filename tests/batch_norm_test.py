@@ -65,7 +65,6 @@ def test_statistics_are_those_of_the_data(wrap):
             np.testing.assert_array_equal(old, new, err_msg=path)
 
 
-@pytest.mark.every_backend
 @pytest.mark.parametrize("broken", [5.0, np.nan])
 def test_it_mends_statistics_that_do_not_fit(broken):
     x, y = data(512)
@@ -111,7 +110,6 @@ def test_a_dataset_and_frozen_layers():
         keras_bimp.recalibrate_batch_norm(model, dataset)
 
 
-@pytest.mark.every_backend
 def test_nothing_changes_where_it_fails():
     model = model_with_dropout()
     before = statistics(model)

@@ -94,7 +94,6 @@ def test_training_with_full_masks_equals_training_without(jit_compile):
         np.testing.assert_array_equal(array(theirs), array(mine))
 
 
-@pytest.mark.every_backend
 def test_several_inputs_and_outputs_and_a_shared_layer():
     a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
     shared = layers.Dense(3, name="shared")
@@ -181,7 +180,6 @@ def test_wrap_keeps_the_optimizer_object_and_its_slots():
     assert int(optimizer.iterations) == 3 * 4
 
 
-@pytest.mark.every_backend
 def test_masks_of_todays_zeros_survive_training():
     model = compile_model(dense_model())
     fit(model, 1)  # The momentum is not 0.
@@ -303,7 +301,6 @@ def test_a_stateful_layer_keeps_its_state():
     assert np.abs(plain.predict(x, verbose=0) - expected).max() > 0
 
 
-@pytest.mark.every_backend
 def test_a_model_called_with_two_tensors():
     class Two(keras.Model):
         def __init__(self):
@@ -371,7 +368,6 @@ def test_a_wrapped_model_cannot_be_quantized():
         keras_bimp.wrap(dense_model()).quantize("int8")
 
 
-@pytest.mark.every_backend
 def test_a_stripped_mixed_float16_model_loads_without_a_warning(tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -385,7 +381,6 @@ def test_a_stripped_mixed_float16_model_loads_without_a_warning(tmp_path):
         keras.config.set_dtype_policy("float32")
 
 
-@pytest.mark.every_backend
 def test_mixed_precision_keeps_each_layers_own_dtype():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

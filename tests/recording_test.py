@@ -30,7 +30,6 @@ class EveryBatch(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = 0.01 * (batch + 1)
 
 
-@pytest.mark.every_backend
 @pytest.mark.parametrize("together", [1, 3, 8])
 @pytest.mark.parametrize("kind", ["number", "schedule", "plateau", "batches"])
 def test_it_records_what_the_compiled_step_used(kind, together):

@@ -66,7 +66,6 @@ class Watch(keras.callbacks.Callback):
         self.logs.append(dict(logs))
 
 
-@pytest.mark.every_backend
 def test_bimp_prunes_exactly_and_logs_what_it_did():
     model = wrapped()
     callback, *rest = ours = keras_bimp.callbacks(
@@ -92,7 +91,6 @@ def test_bimp_prunes_exactly_and_logs_what_it_did():
     )
 
 
-@pytest.mark.every_backend
 def test_the_discount_is_that_of_the_paper():
     model = wrapped(RecordingSGD(0.1, momentum=0.9))
     (callback,) = keras_bimp.callbacks(
@@ -121,7 +119,6 @@ def test_the_discount_is_that_of_the_paper():
     assert rates[7 * STEPS :].max() == pytest.approx(0.1 * discount, rel=1e-6)
 
 
-@pytest.mark.every_backend
 def test_phases_begin_on_time_when_steps_are_skipped():
     # A loss scale of 2^127 overflows: the first steps are not counted.
     inner = RecordingSGD(0.002)
@@ -155,7 +152,6 @@ def test_phases_begin_on_time_when_steps_are_skipped():
     )
 
 
-@pytest.mark.every_backend
 def test_a_pretrained_optimizer_does_not_start_at_zero():
     model = wrapped(RecordingSGD(0.1, momentum=0.9))
     fit(model, 3)
@@ -297,7 +293,6 @@ def test_what_was_pruned_elsewhere_is_held_too(tmp_path):
     assert zeros(model) == 36
 
 
-@pytest.mark.every_backend
 def test_averages_of_an_optimizer_that_mixes_entries_are_refused():
     model = wrapped(keras.optimizers.Muon(0.01, use_ema=True))
     fit(model, 1)
@@ -313,7 +308,6 @@ def test_prune_refuses_what_is_no_optimizer():
         keras_bimp.prune(wrapped(), 0.5, optimizer="sgd")
 
 
-@pytest.mark.every_backend
 def test_a_first_pruning_by_hand_reaches_a_step_that_is_compiled():
     model = wrapped(keras.optimizers.Muon(0.01))
     fit(model, 1)
@@ -380,7 +374,6 @@ def test_prune_in_a_loop_of_ones_own():
     assert zeros(model) == 36 == TOTAL - sum(pruning.counts.values())
 
 
-@pytest.mark.every_backend
 def test_pruned_weights_never_grow_back():
     model = wrapped()
     keras_bimp.prune(model, 0.5)
@@ -416,7 +409,6 @@ def test_target_zero_changes_no_weight():
         np.testing.assert_array_equal(array(theirs), array(mine))
 
 
-@pytest.mark.every_backend
 @pytest.mark.parametrize("saved_after", [1, 4, 6])
 @pytest.mark.parametrize("compile_first", [False, True])
 def test_a_model_saved_in_mid_run_goes_on_as_if_undisturbed(
@@ -458,7 +450,6 @@ def test_a_model_saved_in_mid_run_goes_on_as_if_undisturbed(
     assert rest["discount"] == pytest.approx(history["discount"][saved_after:])
 
 
-@pytest.mark.every_backend
 def test_resuming_a_model_compiled_with_a_schedule(tmp_path):
     class Save(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

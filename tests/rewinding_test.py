@@ -57,7 +57,6 @@ def assert_rewound(before, after, masks):
     assert changed
 
 
-@pytest.mark.every_backend
 @pytest.mark.parametrize("where", ["memory", "directory"])
 @pytest.mark.parametrize(
     "optimizer",
@@ -161,7 +160,6 @@ def test_an_optimizer_without_slots_keeps_its_count():
     assert int(model.optimizer.iterations) == 6 * 4
 
 
-@pytest.mark.every_backend
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("built", [True, False])

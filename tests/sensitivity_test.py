@@ -52,7 +52,6 @@ def test_each_kernel_alone_is_pruned_and_put_back():
     }
 
 
-@pytest.mark.every_backend
 def test_a_wrapped_model_gives_the_same():
     model = trained()
     plain = keras_bimp.sensitivity(model, data(), verbose=0)

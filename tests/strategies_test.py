@@ -224,7 +224,7 @@ def test_what_keras_cannot_do_is_refused_in_time(optimizer, arguments, message):
         plain = compile_model(dense_model(), sgd(**optimizer), **arguments)
     with pytest.raises(
         (RuntimeError, tf.errors.InvalidArgumentError),
-        match="merge_call|Placeholder",
+        match=r"merge_call|Placeholder",
     ):
         fit(plain, 4)
 
