@@ -33,6 +33,7 @@ def _process(environment):
         environment,
         PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
         PYTEST_ADDOPTS="",
+        OMP_NUM_THREADS="1",  # Of torch; other processes use the other cores.
     ):
         pool = concurrent.futures.ProcessPoolExecutor(
             1, mp_context=multiprocessing.get_context("spawn")
