@@ -311,6 +311,11 @@ def test_prune_refuses_what_is_no_optimizer():
 def test_a_first_pruning_by_hand_reaches_a_step_that_is_compiled():
     model = wrapped(keras.optimizers.Muon(0.01))
     fit(model, 1)
+    # One that is refused must not make the next forget to compile anew.
+    constraints = [v.constraint for v in model.trainable_variables]
+    with pytest.raises(ValueError, match="on_collapse"):
+        keras_bimp.prune(model, 0.95)
+    assert [v.constraint for v in model.trainable_variables] == constraints
     keras_bimp.prune(model, 0.5)
     fit(model, 1, [Watch()])
     assert zeros(model) == 36

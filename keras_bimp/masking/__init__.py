@@ -1,6 +1,7 @@
 """Masks: the layer that wraps any layer, its rules, `wrap` and `strip`."""
 
 from keras_bimp.masking.holding import hold_zeros
+from keras_bimp.masking.holding import kernels_to_hold
 from keras_bimp.masking.masked import Masked
 from keras_bimp.masking.masked import masked_layers
 from keras_bimp.masking.prunable import Kernel
@@ -24,6 +25,7 @@ __all__ = [
     "as_filter",
     "find_prunable",
     "hold_zeros",
+    "kernels_to_hold",
     "masked_layers",
     "strip",
     "unique_paths",

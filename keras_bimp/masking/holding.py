@@ -41,35 +41,39 @@ class HeldAtZero(keras.constraints.Constraint):
         return ops.where(mask, w, ops.zeros((), w.dtype))
 
 
-def hold_zeros(masked_kernels: list[tuple], optimizer) -> bool:
-    """Keeps pruned weights at 0 where an optimizer would move them.
-
-    To be called again when masks have changed.
+def kernels_to_hold(masked_kernels: list[tuple], optimizer) -> list[tuple]:
+    """Those of some kernels whose pruned weights an optimizer would move.
 
     Args:
         masked_kernels: Pairs of a kernel and its mask, `keras.Variable`s.
         optimizer: The optimizer that trains them, or `None`.
 
-    Returns:
-        Whether a train step that is compiled already must be compiled anew.
-
     Raises:
         ValueError: If the optimizer does to pruned weights what cannot be
-            undone. Nothing has changed then.
+            undone.
     """
     moved = set()
     if optimizer is not None and masked_kernels:
         moved = ranks_moved(
             optimizer, {len(kernel.shape) for kernel, _ in masked_kernels}
         )
-    return any(
-        [
-            _hold(kernel, mask)
-            for kernel, mask in masked_kernels
-            if len(kernel.shape) in moved
-            or isinstance(kernel.constraint, HeldAtZero)
-        ]
-    )
+    return [
+        (kernel, mask)
+        for kernel, mask in masked_kernels
+        if len(kernel.shape) in moved
+        or isinstance(kernel.constraint, HeldAtZero)
+    ]
+
+
+def hold_zeros(masked_kernels: list[tuple]) -> bool:
+    """Keeps what is pruned now of some kernels at 0.
+
+    To be called again when masks have changed.
+
+    Returns:
+        Whether a train step that is compiled already must be compiled anew.
+    """
+    return any([_hold(kernel, mask) for kernel, mask in masked_kernels])
 
 
 def _hold(kernel, mask):

@@ -6,6 +6,7 @@ from keras_bimp.backends import compile_anew
 from keras_bimp.backends import count_nonzero
 from keras_bimp.backends import strategy_scope
 from keras_bimp.masking.holding import hold_zeros
+from keras_bimp.masking.holding import kernels_to_hold
 from keras_bimp.masking.holding import release
 from keras_bimp.masking.masked import Masked
 from keras_bimp.masking.masked import adopt_signature
@@ -84,7 +85,8 @@ class MaskedModel(keras.Model):
                 self.wrapper.kernels, self.wrapper.masks, strict=True
             )
         )
-        if hold_zeros(hard, None if dense else self.optimizer):
+        optimizer = None if dense else self.optimizer
+        if hold_zeros(kernels_to_hold(hard, optimizer)):
             compile_anew(self)
 
     def build(self, *args, **kwargs):

@@ -14,6 +14,7 @@ from keras_bimp.backends import backend
 from keras_bimp.backends import give_each_its_own_buffer
 from keras_bimp.backends import strategy_scope
 from keras_bimp.masking import hold_zeros
+from keras_bimp.masking import kernels_to_hold
 from keras_bimp.retraining import optimizers
 from keras_bimp.retraining.accuracy import Accuracy
 from keras_bimp.retraining.pruning import prune_to
@@ -104,6 +105,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
         give_each_its_own_buffer(
             self.model.variables + self.model.optimizer.variables
         )
+        hold_zeros(self._moved)
         # Steps compiled by an earlier `fit` hold the earlier rate.
         self.model.make_train_function(force=True)
         _RUNNING[self.model] = self.params
@@ -189,7 +191,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
 
     def _check(self):
         """Tries all that a pruning could stumble over hours later."""
-        hold_zeros(self._found.hard, self.model.optimizer)
+        self._moved = kernels_to_hold(self._found.hard, self.model.optimizer)
         if self.plan.retraining.by_accuracy:
             self._accuracy.check(self.model)
         kernels, masks = self._found.read()
@@ -302,7 +304,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
             gradients=self._found.gradients(self.model, self._samples),
             policy=self._policy_at(current),
         )
-        hold_zeros(self._found.hard, self.model.optimizer)
+        hold_zeros(self._moved)
         self.prunings.append(pruning)
         change, fraction = pruning.norm_drop, pruning.pruned_fraction
         if retraining.by_accuracy:

@@ -10,6 +10,7 @@ import keras
 from keras_bimp import selection
 from keras_bimp.backends import compile_anew
 from keras_bimp.masking import hold_zeros
+from keras_bimp.masking import kernels_to_hold
 from keras_bimp.processes import check_agreement
 from keras_bimp.retraining.samples import Samples
 from keras_bimp.retraining.samples import check_fraction
@@ -136,14 +137,14 @@ def prune(
         optimizer = model.optimizer
     if optimizer is not None:
         check_optimizer(optimizer)
-    compiled = hold_zeros(found.hard, optimizer)
+    moved = kernels_to_hold(found.hard, optimizer)
     pruning = prune_to(
         found,
         target_sparsity,
         optimizer,
         gradients=found.gradients(model, samples),
     )
-    if hold_zeros(found.hard, optimizer) or compiled:
+    if hold_zeros(moved):
         compile_anew(model)
     return pruning
 
