@@ -1,10 +1,12 @@
 """keras_bimp: pruning for Keras 3."""
 
+from keras_bimp import backup
 from keras_bimp import masking
 from keras_bimp import metrics
 from keras_bimp import schedules
 from keras_bimp import selection
 from keras_bimp import sparsity
+from keras_bimp.backup import Backup
 from keras_bimp.exporting import export
 from keras_bimp.layer_sensitivity import Sensitivity
 from keras_bimp.layer_sensitivity import sensitivity
@@ -23,12 +25,14 @@ from keras_bimp.selection import select
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backup",
     "Masked",
     "Phase",
     "Plan",
     "Pruning",
     "RecordLearningRate",
     "Sensitivity",
+    "backup",
     "callbacks",
     "export",
     "masking",

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 
 import keras
+import ml_dtypes
 import numpy as np
 from keras import ops
 
@@ -43,6 +44,22 @@ def as_array(variable: keras.Variable, copy: bool = True) -> np.ndarray:
         value = value.read_value()
     value = ops.convert_to_numpy(value)
     return np.array(value) if copy else value
+
+
+def numpy_dtype(variable: keras.Variable) -> np.dtype:
+    """The type that the arrays of a variable have."""
+    name = keras.backend.standardize_dtype(variable.dtype)
+    return np.dtype(getattr(ml_dtypes, name, name))
+
+
+def in_type_of(variable: keras.Variable, array: np.ndarray) -> np.ndarray:
+    """An array of a variable that comes from a file.
+
+    NumPy's files do not know bfloat16: it comes back as bytes or integers.
+    """
+    dtype = numpy_dtype(variable)
+    plain = array.dtype.kind == "u" or array.dtype.isbuiltin == 0
+    return array.view(dtype) if plain and dtype.isbuiltin == 2 else array
 
 
 def is_spread(variable: keras.Variable) -> bool:

@@ -11,6 +11,8 @@ from keras.src.export.export_utils import get_input_signature
 
 from keras_bimp.backends import backend
 from keras_bimp.checks import check_choice
+from keras_bimp.failures import all_finite
+from keras_bimp.failures import why_failed
 from keras_bimp.masking import masked_layers
 
 
@@ -35,8 +37,9 @@ def export(
         The path that was written.
 
     Raises:
-        ValueError: If the model is wrapped or not built, the last part of
-            `filepath` is not an integer, or `filepath` exists.
+        ValueError: If the model is wrapped or not built, a weight is not
+            finite or its training failed, the last part of `filepath` is not
+            an integer, or `filepath` exists.
 
     Example:
 
@@ -54,6 +57,14 @@ def export(
             "`model` must be stripped first: "
             "`keras_bimp.export(keras_bimp.strip(model), ...)`. "
             f"Received: model={model!r}"
+        )
+    reason = why_failed(model)
+    if reason is None and not all_finite(model):
+        reason = "a weight is not finite"
+    if reason is not None:
+        raise ValueError(
+            "`model` must not be one whose training failed. Received: "
+            f"{reason}. Train it again, or load good weights into a new model"
         )
     filepath = pathlib.Path(filepath)
     if filepath.exists():

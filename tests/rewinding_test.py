@@ -113,7 +113,7 @@ def test_every_cycle_rewinds_to_its_own_length_before_the_end():
     assert "rewinds to the weights after 4 dense epochs" in text
     assert_rewound(look.states[3], look.states[10], look.masks)
     # Nothing is kept that is not needed any more.
-    assert not callback._rewinding._snapshots._in_memory
+    assert not callback._rewinding._snapshots.in_memory
 
 
 def test_the_first_epoch_begins_with_an_optimizer_that_knows_nothing():

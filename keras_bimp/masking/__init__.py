@@ -4,6 +4,7 @@ from keras_bimp.masking.holding import hold_zeros
 from keras_bimp.masking.holding import kernels_to_hold
 from keras_bimp.masking.masked import Masked
 from keras_bimp.masking.masked import masked_layers
+from keras_bimp.masking.masked import state_variables
 from keras_bimp.masking.prunable import Kernel
 from keras_bimp.masking.prunable import Prunables
 from keras_bimp.masking.prunable import as_filter
@@ -27,6 +28,7 @@ __all__ = [
     "hold_zeros",
     "kernels_to_hold",
     "masked_layers",
+    "state_variables",
     "strip",
     "unique_paths",
     "wrap",

@@ -148,7 +148,7 @@ class Masked(keras.layers.Wrapper):
                 self.kernels, self.masks, self.rules, strict=True
             )
         }
-        variables = self._state()
+        variables = state_variables(self.layer) + self.metrics_variables
         scope = keras.StatelessScope(
             [(v, values.get(id(v), v.value)) for v in variables],
             collect_losses=True,
@@ -166,15 +166,6 @@ class Masked(keras.layers.Wrapper):
             # A new tensor: Keras would count the inner one twice.
             self.add_loss(sum(losses))
         return outputs
-
-    def _state(self):
-        """All variables inside, also those that Keras does not list."""
-        variables = self.layer.variables + self.metrics_variables
-        for inner in self.layer._flatten_layers():
-            # A stateful RNN keeps its state from batch to batch here.
-            states = tree.flatten(getattr(inner, "states", None))
-            variables += [v for v in states if isinstance(v, keras.Variable)]
-        return list({id(v): v for v in variables}.values())
 
     def compute_output_spec(self, *args, **kwargs):
         return self.layer.compute_output_spec(*args, **kwargs)
@@ -252,6 +243,16 @@ def _as_keras_tensor(x):
             x.shape, keras.backend.standardize_dtype(x.dtype)
         )
     return x
+
+
+def state_variables(layer: keras.Layer) -> list[keras.Variable]:
+    """All variables of a layer or model, also those Keras does not list."""
+    variables = layer.variables
+    for inner in layer._flatten_layers():
+        # A stateful RNN keeps its state from batch to batch here.
+        states = tree.flatten(getattr(inner, "states", None))
+        variables += [v for v in states if isinstance(v, keras.Variable)]
+    return list({id(v): v for v in variables}.values())
 
 
 def masked_layers(model: keras.Layer) -> list[Masked]:

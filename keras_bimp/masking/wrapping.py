@@ -1,5 +1,7 @@
 """`wrap` puts a mask around a model; `strip` takes it off again."""
 
+import inspect
+
 import keras
 
 from keras_bimp.backends import compile_anew
@@ -30,6 +32,11 @@ _TRAINER_METHODS = (
     "make_train_function",
     "make_test_function",
     "make_predict_function",
+)
+
+
+_PLACE_OF_SHUFFLE = list(inspect.signature(keras.Model.fit).parameters).index(
+    "shuffle"
 )
 
 
@@ -65,6 +72,11 @@ class MaskedModel(keras.Model):
         """Trains as `keras.Model.fit` does, where that can."""
         check_strategy(self)
         self._hold_zeros()
+        x = args[0] if args else kwargs.get("x")
+        if len(args) < _PLACE_OF_SHUFFLE and getattr(
+            x, "shuffles_itself", False
+        ):
+            kwargs.setdefault("shuffle", False)
         return super().fit(*args, **kwargs)
 
     def _hold_zeros(self):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import keras
 
 from keras_bimp import selection
+from keras_bimp.backup import Backup
 from keras_bimp.checks import check_integer
 from keras_bimp.checks import check_positive
 from keras_bimp.masking import as_filter
@@ -41,6 +42,8 @@ def callbacks(
     layer_sparsity: Mapping[str, float] | None = None,
     filters: str | list[str] | Callable | None = None,
     exclude: str | list[str] | Callable | None = None,
+    backup_dir: str | os.PathLike | None = None,
+    save_freq: str | int = "epoch",
     verbose: int = 1,
 ) -> list[keras.callbacks.Callback]:
     """The callbacks that prune and retrain a wrapped model during `fit`.
@@ -54,7 +57,16 @@ def callbacks(
     `discount` to the logs: list them before callbacks that write logs.
 
     A `fit` that ends with an exception leaves the schedule of the run in the
-    optimizer; the next `fit` with these callbacks puts things right.
+    optimizer; the next `fit` with these callbacks puts things right. With
+    `backup_dir`, it also goes on where the one before was, in the same program
+    or in another.
+
+    A `fit` whose loss or weights are no longer finite is stopped.
+
+    `EarlyStopping` and `ModelCheckpoint(save_best_only=True)` beside these
+    callbacks start to compare anew at each pruning: the weights of an epoch
+    before it would bring pruned weights back. Callbacks that set the learning
+    rate are refused.
 
     Args:
         target_sparsity: Float in [0, 1), of all prunable weights, reached
@@ -112,6 +124,9 @@ def callbacks(
             the total gives way if it must.
         filters: Which layers to prune; see `keras_bimp.prune`.
         exclude: Which of them not to prune.
+        backup_dir: Folder in which to keep all that is needed to go on after
+            a crash; see `Backup`. Defaults to none.
+        save_freq: How often to write there: see `Backup`.
         verbose: 0 is silent; 1 prints the plan and a line at each pruning.
 
     Returns:
@@ -216,6 +231,9 @@ def callbacks(
             "data, on which the accuracy lost is measured. Received: data=None"
         )
     _check_rewind_to(rewind_to, retraining, pretrained)
+    backup = []
+    if backup_dir is not None:
+        backup = [Backup(backup_dir, save_freq, verbose)]
     return [
         PruneAndRetrain(
             planner,
@@ -226,7 +244,8 @@ def callbacks(
             samples=samples_for(policy, data, data_fraction),
             rewind_to=rewind_to,
             verbose=verbose,
-        )
+        ),
+        *backup,
     ]
 
 

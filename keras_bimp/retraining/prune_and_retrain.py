@@ -3,31 +3,46 @@
 import dataclasses
 import math
 import warnings
-import weakref
 
 import keras
 import numpy as np
 
+from keras_bimp import failures
 from keras_bimp import selection
 from keras_bimp.backends import as_array
 from keras_bimp.backends import backend
 from keras_bimp.backends import give_each_its_own_buffer
 from keras_bimp.backends import strategy_scope
+from keras_bimp.backup import Backup
+from keras_bimp.backup import Resumable
+from keras_bimp.backup import data_of_this_fit
+from keras_bimp.beside import begin_comparing_anew
+from keras_bimp.beside import callbacks_beside
 from keras_bimp.masking import hold_zeros
 from keras_bimp.masking import kernels_to_hold
 from keras_bimp.retraining import optimizers
 from keras_bimp.retraining.accuracy import Accuracy
+from keras_bimp.retraining.pruning import Pruning
 from keras_bimp.retraining.pruning import prune_to
 from keras_bimp.retraining.rewinding import Rewinding
 from keras_bimp.retraining.targets import find_targets
 from keras_bimp.schedules import Joined
 from keras_bimp.strategies import check_strategy
 
-# The models that are pruned and retrained now -> what identifies their `fit`.
-_RUNNING = weakref.WeakKeyDictionary()
+# They set learning rates, as the plan does.
+_SET_RATES = (
+    keras.callbacks.LearningRateScheduler,
+    keras.callbacks.ReduceLROnPlateau,
+)
+# They write logs down, ours too if they come after.
+_WRITE_LOGS = (
+    keras.callbacks.CSVLogger,
+    keras.callbacks.RemoteMonitor,
+    keras.callbacks.TensorBoard,
+)
 
 
-class PruneAndRetrain(keras.callbacks.Callback):
+class PruneAndRetrain(Resumable):
     """Carries out a plan: installs the schedule, prunes, starts the phases.
 
     Made by `keras_bimp.callbacks`.
@@ -75,10 +90,14 @@ class PruneAndRetrain(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         check_strategy(self.model)
-        self._check_alone()
+        self._beside = callbacks_beside(self)
+        self._check_beside()
+        self._data = data_of_this_fit()
+        failures.mark_failed(self.model, None)
         self.prunings = []
         self._logs = {"norm_drop": 0.0, "discount": 1.0}
         self._phase = None
+        self._done = 0
         self._found = find_targets(
             self.model, self._policy, self._filters, self._exclude
         )
@@ -108,10 +127,11 @@ class PruneAndRetrain(keras.callbacks.Callback):
         hold_zeros(self._moved)
         # Steps compiled by an earlier `fit` hold the earlier rate.
         self.model.make_train_function(force=True)
-        _RUNNING[self.model] = self.params
 
     def on_epoch_begin(self, epoch, logs=None):
         model = self.model
+        if self._data is not None:
+            self._data.epoch = epoch
         current = self.plan.phase_at(epoch)
         if self._phase is None:
             self._begin_at(epoch, current)
@@ -137,24 +157,82 @@ class PruneAndRetrain(keras.callbacks.Callback):
         step = optimizers.step_count(self.model.optimizer)
         logs["learning_rate"] = float(self._schedule(max(step - 1, 0)))
         logs.update(self._logs)
+        self._done = epoch + 1
+        if self._data is not None:
+            self._data.check_order()
+        failures.stop_if_broken(self.model, epoch, logs)
 
     def on_train_end(self, logs=None):
-        _RUNNING.pop(self.model, None)
+        self.undo_train_begin()
+        backed_up = any(isinstance(c, Backup) for c in self._beside)
+        if self._done < self.plan.epochs and not backed_up:
+            self._print(
+                f"Incomplete: {self._done} of {self.plan.epochs} epochs are "
+                f"done, sparsity {self._found.pruned / self._found.size:.2%} "
+                f"of {self.plan.target_sparsity:.2%}."
+            )
+
+    def undo_train_begin(self):
         with strategy_scope(self.model):
             optimizers.uninstall(self.model.optimizer)
         self.model.make_train_function(force=True)
 
-    def _check_alone(self):
-        """Raises ValueError if this `fit` prunes and retrains already."""
-        # All callbacks of one `fit` get the same dict; the one of a `fit` that
-        # died may still be there.
-        if _RUNNING.get(self.model) is self.params:
-            optimizers.uninstall(self.model.optimizer)
-            del _RUNNING[self.model]
-            raise ValueError(
-                "`callbacks` of one `fit` must hold what "
-                "`keras_bimp.callbacks` returns only once: two would prune "
-                "and set the learning rate against each other"
+    def facts(self):
+        plan = self.plan
+        return {
+            "target_sparsity": plan.target_sparsity,
+            "epochs": plan.epochs,
+            "steps_per_epoch": plan.steps_per_epoch,
+            "phases": [
+                [phase.name, phase.epochs, type(phase.schedule).__name__]
+                for phase in plan.phases
+            ],
+            "peak learning rate": plan.peak,
+            "original_epochs": plan.original_epochs,
+            "pruning": plan.pruning,
+            "prunable weights": self._found.size,
+        }
+
+    def get_state(self):
+        return {
+            "phase": self._phase,
+            "logs": self._logs,
+            "prunings": [dataclasses.asdict(p) for p in self.prunings],
+            "schedule": self._schedule.state(),
+            "rewinding": self._rewinding.state(),
+        }
+
+    def set_state(self, state):
+        self._phase = state["phase"]
+        self._logs = state["logs"]
+        self.prunings = [Pruning.of(p) for p in state["prunings"]]
+        self._schedule.set_state(state["schedule"])
+        self._rewinding.set_state(state["rewinding"])
+        hold_zeros(self._moved)
+
+    def _check_beside(self):
+        """Raises ValueError if another callback would do our work, too."""
+        place = self._beside.index(self)
+        before, after = self._beside[:place], self._beside[place + 1 :]
+        for callback in before + after:
+            if isinstance(callback, PruneAndRetrain):
+                raise ValueError(
+                    "`callbacks` of one `fit` must hold what "
+                    "`keras_bimp.callbacks` returns only once: two would prune "
+                    "and set the learning rate against each other"
+                )
+            if isinstance(callback, _SET_RATES):
+                raise ValueError(
+                    "`callbacks` of one `fit` must not hold another callback "
+                    "that sets the learning rate, which is the plan's in every "
+                    f"step. Received: {type(callback).__name__}"
+                )
+        early = [type(c).__name__ for c in before if isinstance(c, _WRITE_LOGS)]
+        if early:
+            warnings.warn(
+                f"{', '.join(early)} will not see the logs of "
+                "`keras_bimp.callbacks`: list it after them.",
+                stacklevel=2,
             )
 
     def _make_plan(self):
@@ -279,7 +357,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
         )
         # Saved in this phase, or at the end of the one before.
         if last in (current, current - 1):
-            self._schedule.copy_state(before)
+            self._schedule.set_state(before.state())
             self._logs["discount"] = float(
                 as_array(before.discounts[max(last, 0)])
             )
@@ -305,6 +383,7 @@ class PruneAndRetrain(keras.callbacks.Callback):
             policy=self._policy_at(current),
         )
         hold_zeros(self._moved)
+        begin_comparing_anew(self._beside)
         self.prunings.append(pruning)
         change, fraction = pruning.norm_drop, pruning.pruned_fraction
         if retraining.by_accuracy:

@@ -41,6 +41,17 @@ class Pruning:
     protected: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
 
+    @classmethod
+    def of(cls, fields: dict) -> "Pruning":
+        """Makes one of what `dataclasses.asdict` returned, lists for tuples."""
+        return cls(
+            **{
+                **fields,
+                "protected": tuple(fields["protected"]),
+                "skipped": tuple(map(tuple, fields["skipped"])),
+            }
+        )
+
 
 def prune(
     model: keras.Model,

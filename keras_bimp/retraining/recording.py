@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_bimp.backends import as_array
+from keras_bimp.backup import Resumable
 from keras_bimp.retraining.files import read_arrays
 from keras_bimp.retraining.files import write_arrays
 from keras_bimp.retraining.optimizers import step_count
@@ -15,7 +16,7 @@ from keras_bimp.slots import MULTI_OPTIMIZER
 from keras_bimp.slots import innermost
 
 
-class RecordLearningRate(keras.callbacks.Callback):
+class RecordLearningRate(Resumable):
     """Records the learning rate of every iteration of a training.
 
     Most retraining schedules are made of the rates of the original training.
@@ -25,7 +26,7 @@ class RecordLearningRate(keras.callbacks.Callback):
     callbacks that change the learning rate in between batches.
 
     A new `fit` starts a new record; one with an `initial_epoch`, or one that
-    `BackupAndRestore` takes up, keeps the epochs before.
+    `Backup` or `BackupAndRestore` takes up, keeps the epochs before.
 
     With a learning rate that is a number, which callbacks may change, it is
     read after every execution of the train step, for which a GPU must wait and
@@ -59,6 +60,8 @@ class RecordLearningRate(keras.callbacks.Callback):
         super().__init__()
         self.filepath = None if filepath is None else os.fspath(filepath)
         self._epochs = []
+        self._rates = []
+        self._before = []
         if self.filepath is not None and os.path.exists(self.filepath):
             self._epochs = self._load()
 
@@ -73,6 +76,7 @@ class RecordLearningRate(keras.callbacks.Callback):
                 "MultiOptimizer, each of whose optimizers has its own"
             )
         self._first = True
+        self._follows_schedule = False
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._first and epoch > len(self._epochs):
@@ -86,8 +90,9 @@ class RecordLearningRate(keras.callbacks.Callback):
             self._epochs = self._epochs[:epoch]
         self._first = False
         optimizer = self._optimizer()
-        self._begin = self._read = step_count(optimizer)
-        self._rates = []
+        self._read = step_count(optimizer)
+        self._rates, self._before = self._before, []
+        self._begin = self._read - len(self._rates)
         self._follows_schedule = isinstance(
             optimizer._learning_rate,
             keras.optimizers.schedules.LearningRateSchedule,
@@ -104,15 +109,29 @@ class RecordLearningRate(keras.callbacks.Callback):
         self._read = count
 
     def on_epoch_end(self, epoch, logs=None):
-        optimizer = self._optimizer()
-        steps = step_count(optimizer) - self._begin
-        if self._follows_schedule and steps:
-            self._rates = schedule_values(
-                optimizer._learning_rate, steps, self._begin
-            )
-        self._epochs.append(np.asarray(self._rates, dtype="float64"))
+        self._epochs.append(self._rates_of_epoch())
+        self._follows_schedule, self._rates = False, []
         if self.filepath is not None:
             self._save()
+
+    def get_state(self):
+        return {"epochs": self._epochs, "running": self._rates_of_epoch()}
+
+    def set_state(self, state):
+        self._epochs = state["epochs"]
+        self._before = state["running"].tolist()
+
+    def _rates_of_epoch(self):
+        """The rates of the running epoch so far."""
+        rates = self._rates
+        if self._follows_schedule:
+            optimizer = self._optimizer()
+            steps = step_count(optimizer) - self._begin
+            if steps:
+                rates = schedule_values(
+                    optimizer._learning_rate, steps, self._begin
+                )
+        return np.asarray(rates, dtype="float64")
 
     def _optimizer(self):
         # On JAX, reading `self.model` brings its variables up to date.

@@ -6,6 +6,7 @@ import pathlib
 import keras
 
 from keras_bimp.backends import as_array
+from keras_bimp.backends import in_type_of
 from keras_bimp.masking import MaskedModel
 from keras_bimp.masking import masked_layers
 from keras_bimp.retraining.files import read_arrays
@@ -53,6 +54,22 @@ class Rewinding:
     def forget(self, phase) -> None:
         """Says that `phase` has rewound already, in a run before."""
         self._moments.pop(phase.name, None)
+
+    def state(self) -> dict:
+        """Which cycles are still to rewind, and what is kept in memory."""
+        return {
+            "moments": self._moments,
+            "kept": [
+                [moment, arrays]
+                for moment, arrays in self._snapshots.in_memory.items()
+                if moment != "file"
+            ],
+        }
+
+    def set_state(self, state: dict) -> None:
+        """Sets it to what `state` returned."""
+        self._moments = state["moments"]
+        self._snapshots.in_memory.update(state["kept"])
 
     def check(self, epoch: int, model: keras.Model) -> None:
         """Raises ValueError if a `fit` from `epoch` on could not rewind."""
@@ -113,10 +130,10 @@ class Snapshots:
 
     def __init__(self, directory: str | os.PathLike | None = None):
         self.directory = None if directory is None else pathlib.Path(directory)
-        self._in_memory = {}
+        self.in_memory = {}
 
     def __contains__(self, key):
-        return key in self._in_memory or (
+        return key in self.in_memory or (
             self.directory is not None and self._path(key).exists()
         )
 
@@ -144,7 +161,7 @@ class Snapshots:
             variables += all_slots(model.optimizer)
         arrays = [as_array(v) for v in variables]
         if self.directory is None:
-            self._in_memory[key] = arrays
+            self.in_memory[key] = arrays
         else:
             names = map(str, range(len(arrays)))
             write_arrays(self._path(key), dict(zip(names, arrays, strict=True)))
@@ -156,7 +173,7 @@ class Snapshots:
             ValueError: If the file is none of this model.
         """
         weights, remembered = _read_file(path, model)
-        self._in_memory[key] = [*weights, *remembered]
+        self.in_memory[key] = [*weights, *remembered]
 
     def restore(self, key, model: keras.Model) -> None:
         """Brings back to `model` what was kept as `key`."""
@@ -165,9 +182,7 @@ class Snapshots:
         if len(arrays) > len(variables):
             variables += all_slots(model.optimizer)
         for variable, array in zip(variables, arrays, strict=True):
-            if array.dtype.kind == "V":  # NumPy's files do not know bfloat16.
-                array = array.view(as_array(variable).dtype)
-            variable.assign(array)
+            variable.assign(in_type_of(variable, array))
         if len(arrays) == len(_weights(model)):
             _average_from_here(model.optimizer)
 
@@ -185,11 +200,11 @@ class Snapshots:
 
     def drop(self, key) -> None:
         """Forgets what is kept in memory as `key`."""
-        self._in_memory.pop(key, None)
+        self.in_memory.pop(key, None)
 
     def _arrays(self, key):
-        if key in self._in_memory:
-            return self._in_memory[key]
+        if key in self.in_memory:
+            return self.in_memory[key]
         return list(read_arrays(self._path(key), "rewind_to").values())
 
     def _path(self, key):

@@ -109,15 +109,23 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
         """Whether phase `i` has begun."""
         return int(as_array(self.begins[i])) != _NOT_BEGUN
 
-    def copy_state(self, other: "Joined") -> None:
-        """Takes over where `other`, a schedule of as many phases, stands."""
-        for mine, theirs in zip(
+    def state(self) -> dict:
+        """Where it stands, in numbers."""
+        return {
+            "begins": [int(as_array(begin)) for begin in self.begins],
+            "discounts": [float(as_array(d)) for d in self.discounts],
+            "notes": self.notes,
+        }
+
+    def set_state(self, state: dict) -> None:
+        """Sets it to what `state` of one of as many phases returned."""
+        for variable, value in zip(
             self.begins + self.discounts,
-            other.begins + other.discounts,
+            state["begins"] + state["discounts"],
             strict=True,
         ):
-            mine.assign(as_array(theirs))
-        self.notes.update(other.notes)
+            variable.assign(value)
+        self.notes.update(state["notes"])
 
     def get_config(self):
         serialize = keras.optimizers.schedules.serialize

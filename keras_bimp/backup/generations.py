@@ -1,0 +1,270 @@
+"""A folder of generations: files that are whole, or not there.
+
+NumPy and the standard library only, so that it can be tried out, and a state
+be read, where there is no Keras.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import math
+import os
+import pathlib
+import warnings
+
+import numpy as np
+
+_MAGIC = b"keras_bimp state 1\n"
+_LENGTH_BYTES = 8
+_CHUNK = 1 << 22
+_KEPT = 2
+_SUFFIX = ".state"
+_UNFINISHED = ".unfinished"
+_ARRAY = "__array__"
+_DTYPES = {
+    "bool",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    *("float16", "float32", "float64"),
+    *("complex64", "complex128"),
+}
+
+
+class UnreadableError(Exception):
+    """Says that a file is not a whole generation."""
+
+
+class Generations:
+    """Keeps the newest two generations of a state in a folder.
+
+    A state is made of dicts with strings as keys, lists, strings, numbers,
+    `None` and NumPy arrays. Each generation is one file: a line that says what
+    it is, the length of a header, the header (JSON, with where the arrays
+    belong, their types and shapes), the arrays as they are in memory, and the
+    SHA-256 of all that. It is written under another name, synced to the disk,
+    renamed, and then the folder is synced: whenever the process dies, the
+    newest file with the name of a generation is whole. Nothing is pickled.
+
+    Types that NumPy does not have itself, as bfloat16, come back as unsigned
+    integers of the same size.
+
+    Args:
+        folder: Where the files are.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = pathlib.Path(folder)
+
+    def prepare(self) -> None:
+        """Makes the folder, and removes what a process that died left.
+
+        Raises:
+            OSError: If it cannot be made, or nothing can be written to it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(f"*{_SUFFIX}{_UNFINISHED}"):
+            left.unlink()
+        probe = self.folder / f"probe{_SUFFIX}{_UNFINISHED}"
+        probe.touch()
+        probe.unlink()
+
+    def paths(self) -> list[pathlib.Path]:
+        """The files of the generations, the newest first."""
+        found = {
+            int(path.stem): path
+            for path in self.folder.glob(f"*{_SUFFIX}")
+            if path.stem.isdecimal()
+        }
+        return [found[number] for number in sorted(found, reverse=True)]
+
+    def write(self, state: dict) -> pathlib.Path:
+        """Adds a generation, and removes all but the newest two.
+
+        Args:
+            state: What to write.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            OSError: If it could not be written: the disk is full, say. The
+                generations there are stay as they are then.
+        """
+        paths = self.paths()
+        number = int(paths[0].stem) + 1 if paths else 0
+        path = self.folder / f"{number:08d}{_SUFFIX}"
+        unfinished = path.with_name(path.name + _UNFINISHED)
+        try:
+            _write_file(unfinished, state)
+            os.replace(unfinished, path)
+            _sync_folder(self.folder)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        for old in paths[_KEPT - 1 :]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def read(self) -> dict | None:
+        """The newest generation that can be read; `None` if there is none.
+
+        Warns of those that cannot be read.
+
+        Raises:
+            UnreadableError: If there are generations, but none can be read.
+        """
+        paths = self.paths()
+        for path in paths:
+            try:
+                return read_file(path)
+            except (UnreadableError, OSError) as error:
+                older = path is not paths[-1]
+                warnings.warn(
+                    f"The state in {path} cannot be read: {error}. "
+                    + ("Trying the one before." if older else ""),
+                    stacklevel=2,
+                )
+        if paths:
+            raise UnreadableError(f"{len(paths)} files, none can be read")
+        return None
+
+
+def read_file(path: str | os.PathLike) -> dict:
+    """Reads one generation.
+
+    Raises:
+        UnreadableError: If the file is cut off, altered, or none of ours.
+        OSError: If it cannot be opened.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest_size = hashlib.sha256().digest_size
+        if size < len(_MAGIC) + _LENGTH_BYTES + digest_size:
+            raise UnreadableError(f"it has only {size} bytes")
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise UnreadableError("it is no state of keras_bimp")
+        _check_digest(file, size - digest_size)
+        file.seek(len(_MAGIC))
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        left = size - file.tell() - digest_size
+        if length > left:
+            raise UnreadableError(f"its header is to have {length} bytes")
+        try:
+            header = json.loads(file.read(length))
+            arrays = _read_arrays(file, header["arrays"], left - length)
+            return _decode(header["state"], arrays)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise UnreadableError(f"its header is odd: {error!r}") from error
+
+
+def _check_digest(file, end):
+    digest = hashlib.sha256()
+    file.seek(0)
+    while (here := file.tell()) < end:
+        digest.update(file.read(min(_CHUNK, end - here)))
+    if file.read() != digest.digest():
+        raise UnreadableError("its SHA-256 is another than it says")
+
+
+def _read_arrays(file, described, size):
+    sizes = []
+    for dtype, shape in described:
+        if dtype not in _DTYPES or not all(
+            isinstance(n, int) and n >= 0 for n in shape
+        ):
+            raise ValueError(f"an array of {dtype} {shape}")
+        sizes.append(math.prod(shape) * np.dtype(dtype).itemsize)
+    if sum(sizes) != size:
+        raise ValueError(f"arrays of {sum(sizes)} bytes in {size}")
+    arrays = []
+    for dtype, shape in described:
+        array = np.empty(shape, dtype)
+        file.readinto(_as_bytes(array))
+        arrays.append(array)
+    return arrays
+
+
+def _write_file(path, state):
+    arrays = []
+    tree = _encode(state, arrays)
+    described = [[array.dtype.name, list(array.shape)] for array in arrays]
+    header = json.dumps(
+        {"state": tree, "arrays": described}, separators=(",", ":")
+    ).encode()
+    digest = hashlib.sha256()
+    with (
+        open(path, "wb", buffering=0) as file,
+        # Hashes while the disk writes.
+        concurrent.futures.ThreadPoolExecutor(1) as hasher,
+    ):
+        length = len(header).to_bytes(_LENGTH_BYTES, "little")
+        parts = [_MAGIC + length + header, *map(_as_bytes, arrays)]
+        for part in parts:
+            hashed = hasher.submit(digest.update, part)
+            _write(file, part)
+            hashed.result()
+        _write(file, digest.digest())
+        os.fsync(file.fileno())
+
+
+def _write(file, data):
+    data = memoryview(data)
+    while data:
+        data = data[file.write(data[:_CHUNK]) :]
+
+
+def _sync_folder(folder):
+    if os.name == "nt":  # Windows opens no folders.
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def stored_dtype(dtype: np.dtype) -> np.dtype:
+    """The type that arrays of a type have in a file.
+
+    Raises:
+        TypeError: If such arrays cannot be kept: Python objects, say.
+    """
+    if dtype.name in _DTYPES and dtype.isnative:
+        return dtype
+    if dtype.isbuiltin == 1 or not dtype.isnative:
+        raise TypeError(f"An array of {dtype} cannot be kept")
+    return np.dtype(f"uint{8 * dtype.itemsize}")
+
+
+def _as_bytes(array):
+    return memoryview(array.reshape(-1).view(np.uint8))
+
+
+def _encode(node, arrays):
+    """Takes the arrays out of a state, and leaves their positions."""
+    if isinstance(node, np.ndarray):
+        arrays.append(_storable(node))
+        return {_ARRAY: len(arrays) - 1}
+    if isinstance(node, np.generic):
+        return node.item()
+    if isinstance(node, dict):
+        return {key: _encode(value, arrays) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_encode(value, arrays) for value in node]
+    return node
+
+
+def _decode(node, arrays):
+    if isinstance(node, dict):
+        if set(node) == {_ARRAY}:
+            return arrays[node[_ARRAY]]
+        return {key: _decode(value, arrays) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_decode(value, arrays) for value in node]
+    return node
+
+
+def _storable(array):
+    shape = array.shape  # `ascontiguousarray` makes scalars vectors.
+    array = np.ascontiguousarray(array).reshape(shape)
+    dtype = stored_dtype(array.dtype)
+    return array if dtype == array.dtype else array.view(dtype)

@@ -1,0 +1,70 @@
+"""SIGTERM and Ctrl-C, which wait until a step is finished."""
+
+import signal
+import threading
+import weakref
+
+import keras
+
+
+class Interrupts:
+    """Lets a `fit` finish its step and save before a signal ends it.
+
+    The first SIGTERM or SIGINT is noted only; a second one, or one that comes
+    when `fit` is not running any more, acts at once. A signal that the program
+    ignores stays ignored.
+
+    Args:
+        model: The model whose `fit` it is.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._model = weakref.ref(model)
+        self._before = {}
+        self.asked = None
+
+    def install(self) -> None:
+        """Takes the signals over, in the main thread only."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before = signal.getsignal(number)
+            if before not in (signal.SIG_IGN, None):
+                self._before[number] = before
+                signal.signal(number, self._note)
+
+    def restore(self) -> None:
+        """Gives the signals back."""
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._note:
+                signal.signal(number, before)
+        self._before = {}
+
+    def act(self) -> None:
+        """Does what the signal that was noted asked for, if one was."""
+        if self.asked is None:
+            return
+        number, self.asked = self.asked, None
+        before = self._before.get(number, signal.SIG_DFL)
+        self.restore()
+        if number == signal.SIGTERM and before == signal.SIG_DFL:
+            # As the signal would, but files are closed and `finally` runs.
+            raise SystemExit(128 + number)
+        signal.raise_signal(number)
+
+    def _note(self, number, frame):
+        again = self.asked is not None
+        self.asked = number
+        if again or not self._in_fit(frame):
+            self.act()
+
+    def _in_fit(self, frame):
+        model = self._model()
+        while frame is not None:
+            # A `fit` that died has left its handlers, but not its frame.
+            if frame.f_code.co_name == "fit" and (
+                frame.f_locals.get("self") is model
+            ):
+                return True
+            frame = frame.f_back
+        return False

@@ -1,0 +1,139 @@
+import json
+import os
+import pathlib
+import shutil
+import signal
+
+import keras
+import numpy as np
+import pytest
+from helpers import array
+from helpers import compile_model
+from helpers import data
+from helpers import fit
+from helpers import kernels_and_masks
+from helpers import skip_unless_steps_run_together
+from helpers import wrapped
+from keras import layers
+
+import keras_bimp
+from keras_bimp import slots
+from keras_bimp.backup import EpochData
+from keras_bimp.masking import state_variables
+
+EPOCHS = 5
+
+
+class KilledError(Exception):
+    """What ends a `fit` here, as a SIGKILL would: nothing is saved."""
+
+
+class Kill(keras.callbacks.Callback):
+    """Kills a `fit` at a moment: a hook, and its first arguments."""
+
+    def __init__(self, hook, *moment):
+        super().__init__()
+        self.epoch = None
+        self.hook, self.moment = hook, moment
+        for name in ("on_epoch_end", "on_train_batch_end", "on_test_begin"):
+            if name == hook:
+                setattr(self, name, self.kill)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+        if self.hook == "on_epoch_begin":
+            self.kill(epoch)
+
+    def kill(self, index=None, logs=None):
+        now = (self.epoch,) if index is None else (self.epoch, index)
+        if now[: len(self.moment)] == self.moment:
+            raise KilledError
+
+
+def random_model(optimizer=None, **kwargs):
+    """A model whose training draws random numbers."""
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Dropout(0.3),
+            layers.Dense(3),
+        ]
+    )
+    return wrapped(optimizer, model=model, **kwargs)
+
+
+def epoch_data(**kwargs):
+    return EpochData(*data(), batch_size=16, seed=5, **kwargs)
+
+
+def train(folder, *others, model=None, batches=None, epochs=EPOCHS, **kwargs):
+    """Trains to the end, or until killed; returns model and `History`."""
+    model = random_model() if model is None else model
+    arguments = {"dense_epochs": 2, "cycles": 2, "verbose": 0, **kwargs}
+    ours = keras_bimp.callbacks(0.8, backup_dir=folder, **arguments)
+    history = model.fit(
+        epoch_data() if batches is None else batches,
+        epochs=epochs,
+        validation_data=data(32, seed=1),
+        verbose=0,
+        callbacks=[*ours, *others],
+    )
+    return model, history, ours[0]
+
+
+def killed(folder, *others, **kwargs):
+    with pytest.raises(KilledError):
+        train(folder, *others, **kwargs)
+
+
+def assert_same(one, other):
+    (model, history, callback), (model_2, history_2, callback_2) = one, other
+    for v, w in zip(
+        state_variables(model) + slots.all_slots(model.optimizer),
+        state_variables(model_2) + slots.all_slots(model_2.optimizer),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(array(v), array(w), err_msg=v.path)
+    assert history.epoch == history_2.epoch
+    assert history.history == history_2.history
+    assert callback.prunings == callback_2.prunings
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("undisturbed"))
+
+
+KILLS = [
+    ("on_epoch_begin", 0),
+    ("on_train_batch_end", 0, 1),
+    ("on_epoch_end", 1),
+    ("on_epoch_begin", 2),  # The first pruning has just been.
+    ("on_train_batch_end", 3, 2),
+    ("on_test_begin", 4),
+    ("on_epoch_end", 4),
+]
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("save_freq", ["epoch", 1, 3])
+def test_a_killed_run_goes_on_to_the_same_bits(save_freq, tmp_path):
+    expected = train(tmp_path / "undisturbed")
+    for i, moment in enumerate(KILLS):
+        folder = tmp_path / str(i)
+        killed(folder, Kill(*moment), save_freq=save_freq)
+        assert_same(train(folder, save_freq=save_freq), expected)
+
+
+@pytest.mark.every_backend
+def test_a_run_that_is_killed_again_and_again(tmp_path):
+    expected = train(tmp_path / "undisturbed")
+    folder = tmp_path / "killed"
+    for moment in KILLS:
+        killed(folder, Kill(*moment), save_freq=2)
+    assert len(list(folder.iterdir())) == 2
+    assert_same(train(folder, save_freq=2), expected)
