@@ -2,13 +2,15 @@
 
 The 1,797 images of 8x8 pixels come with scikit-learn: nothing to download.
 Trains one network with budgeted iterative magnitude pruning and one densely,
-for the same number of epochs, and compares them.
+for the same number of epochs, and compares them. Kill it, start it again, and
+it goes on where it was.
 """
 
 import gzip
 import json
 import os
 import pathlib
+import shutil
 import tempfile
 import time
 
@@ -33,6 +35,7 @@ flags.DEFINE_integer("dense_epochs", 40, "Epochs before the first pruning.")
 flags.DEFINE_integer("cycles", 1, "How often to prune and retrain.")
 flags.DEFINE_string("retraining", "allr", "Schedule: allr, llr, ft, ...")
 flags.DEFINE_integer("seed", 0, "Random seed.")
+flags.DEFINE_integer("save_freq", 0, "Back up every so many batches, too.")
 flags.DEFINE_string("output_dir", "output/digits", "Where to write.")
 
 
@@ -69,12 +72,31 @@ def build_model():
     return model
 
 
+def backup_dir():
+    """Where a run that is killed goes on from, until all is done."""
+    return pathlib.Path(FLAGS.output_dir, "backup")
+
+
+def batches(arrays):
+    """The same batches again in a run that goes on."""
+    return keras_bimp.backup.EpochData(*arrays, batch_size=64, seed=FLAGS.seed)
+
+
 def train_dense(train):
     keras.utils.set_random_seed(FLAGS.seed)
     model = build_model()
     steps = FLAGS.epochs * -(-len(train[0]) // 64)
     model.optimizer.learning_rate = keras_bimp.schedules.Linear(0.1, steps)
-    model.fit(*train, epochs=FLAGS.epochs, batch_size=64, verbose=0)
+    backup = keras_bimp.Backup(
+        backup_dir() / "dense", save_freq=FLAGS.save_freq or "epoch"
+    )
+    model.fit(
+        batches(train),
+        epochs=FLAGS.epochs,
+        shuffle=False,  # The data do it.
+        callbacks=[backup],
+        verbose=0,
+    )
     return model
 
 
@@ -91,9 +113,8 @@ def train_sparse(train, test):
     keras.utils.set_random_seed(FLAGS.seed)
     model = keras_bimp.wrap(build_model())
     history = model.fit(
-        *train,
+        batches(train),
         epochs=FLAGS.epochs,
-        batch_size=64,
         validation_data=test,
         callbacks=[
             *keras_bimp.callbacks(
@@ -101,6 +122,8 @@ def train_sparse(train, test):
                 dense_epochs=FLAGS.dense_epochs,
                 cycles=FLAGS.cycles,
                 retraining=FLAGS.retraining,
+                backup_dir=backup_dir() / "sparse",
+                save_freq=FLAGS.save_freq or "epoch",
             ),
             keras.callbacks.LambdaCallback(on_epoch_end=print_progress),
         ],
@@ -208,9 +231,11 @@ def main(_):
         "seconds": round(time.time() - start, 1),
     }
     (output_dir / "summary.json").write_text(json.dumps(summary, indent=1))
+    (output_dir / "history.json").write_text(json.dumps(history))
+    shutil.rmtree(backup_dir())
     print(
-        f"Into {output_dir}: summary.json, history.png, model.keras and "
-        f"saved_model/{version.name}"
+        f"Into {output_dir}: summary.json, history.json, history.png, "
+        f"model.keras and saved_model/{version.name}"
     )
 
 

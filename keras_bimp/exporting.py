@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -71,16 +72,24 @@ def export(
         raise ValueError(
             f"`filepath` must not exist. Received: filepath={str(filepath)!r}"
         )
-    _FORMATS[format](model, filepath)
-    return filepath
-
-
-def _saved_model(model, filepath):
     if not filepath.name.isdigit():
         raise ValueError(
             "`filepath` must end in an integer, the version that TensorFlow "
             f"Serving looks for. Received: filepath={str(filepath)!r}"
         )
+    # Whoever serves the folder never sees half a version.
+    unfinished = filepath.with_name(f"{filepath.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        _FORMATS[format](model, unfinished)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    os.rename(unfinished, filepath)
+    return filepath
+
+
+def _saved_model(model, filepath):
     if backend() != "tensorflow":
         _with_tensorflow(model, filepath)
         return
@@ -109,11 +118,11 @@ def _with_tensorflow(model, filepath):
     than TensorFlow cannot read.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "model.keras")
+        path, written = pathlib.Path(folder, "model.keras"), f"{folder}/1"
         model.save(path)
         here = [str(pathlib.Path(__file__).parent.parent), *sys.path]
         done = subprocess.run(
-            [sys.executable, "-c", _EXPORT, str(path), str(filepath)],
+            [sys.executable, "-c", _EXPORT, str(path), written],
             env={
                 **os.environ,
                 "KERAS_BACKEND": "tensorflow",
@@ -123,14 +132,16 @@ def _with_tensorflow(model, filepath):
             capture_output=True,
             text=True,
         )
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or ["nothing"]
-        raise ValueError(
-            "A SavedModel is written by TensorFlow, in a process of its own "
-            "that loads the model: TensorFlow must be installed, and the model "
-            "must load without the classes of this program. Received: backend "
-            f"'{backend()}', and there: {said[-1]}"
-        )
+        if not done.returncode:
+            shutil.move(written, filepath)
+            return
+    said = done.stderr.strip().splitlines() or ["nothing"]
+    raise ValueError(
+        "A SavedModel is written by TensorFlow, in a process of its own that "
+        "loads the model: TensorFlow must be installed, and the model must "
+        "load without the classes of this program. Received: backend "
+        f"'{backend()}', and there: {said[-1]}"
+    )
 
 
 _FORMATS = {"tf_saved_model": _saved_model}

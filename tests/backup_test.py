@@ -56,12 +56,13 @@ def random_model(optimizer=None, **kwargs):
     model = keras.Sequential(
         [
             keras.Input((6,)),
-            layers.Dense(8),
+            layers.Dense(8, name="hidden"),
             layers.BatchNormalization(),
             layers.ReLU(),
             layers.Dropout(0.3),
-            layers.Dense(3),
-        ]
+            layers.Dense(3, name="classes"),
+        ],
+        name="model",
     )
     return wrapped(optimizer, model=model, **kwargs)
 

@@ -30,8 +30,7 @@ class Skipping:
         model.train_function = getattr(self, f"_on_{backend()}")
 
     def _on_tensorflow(self, iterator):
-        for _ in range(min(self._left, self._model.steps_per_execution)):
-            batch = next(iterator)
+        batch = self._draw(iterator)
         # Else the first step makes the metrics, which are to be set now.
         if self._model._distribute_strategy is None:
             self._model._symbolic_build(data_batch=batch)
@@ -42,6 +41,7 @@ class Skipping:
         return logs
 
     def _on_torch(self, data):
+        self._draw(data)
         logs = {}
         if self._is_last():
             set_metrics(self._model, self._metrics)
@@ -49,6 +49,7 @@ class Skipping:
         return logs
 
     def _on_jax(self, state, data):
+        self._draw(data)
         if not self._is_last():
             return {}, state
         # The variables are empty now: what they hold is in the state.
@@ -61,6 +62,14 @@ class Skipping:
         with keras.StatelessScope(list(pairs)):
             logs = self._model.get_metrics_result()
         return logs, (*others, arrays)
+
+    def _draw(self, data):
+        """Draws the batches of one call; some versions of Keras have."""
+        if isinstance(data, list | tuple):
+            return data[0]
+        for _ in range(min(self._left, self._model.steps_per_execution)):
+            batch = next(data)
+        return batch
 
     def _is_last(self):
         self._left -= self._model.steps_per_execution
