@@ -1,7 +1,7 @@
-import json
+import concurrent.futures
+import errno
+import functools
 import os
-import pathlib
-import shutil
 import signal
 
 import keras
@@ -17,11 +17,15 @@ from helpers import wrapped
 from keras import layers
 
 import keras_bimp
+from keras_bimp import schedules
 from keras_bimp import slots
 from keras_bimp.backup import EpochData
+from keras_bimp.backup import Generations
+from keras_bimp.backup import generations
 from keras_bimp.masking import state_variables
 
 EPOCHS = 5
+_OF_FIT = ("validation_batch_size",)
 
 
 class KilledError(Exception):
@@ -50,13 +54,13 @@ class Kill(keras.callbacks.Callback):
             raise KilledError
 
 
-def random_model(optimizer=None, **kwargs):
+def random_model(optimizer=None, units=8, **kwargs):
     """A model whose training draws random numbers."""
     keras.utils.set_random_seed(3)
     model = keras.Sequential(
         [
             keras.Input((6,)),
-            layers.Dense(8, name="hidden"),
+            layers.Dense(units, name="hidden"),
             layers.BatchNormalization(),
             layers.ReLU(),
             layers.Dropout(0.3),
@@ -74,14 +78,21 @@ def epoch_data(**kwargs):
 def train(folder, *others, model=None, batches=None, epochs=EPOCHS, **kwargs):
     """Trains to the end, or until killed; returns model and `History`."""
     model = random_model() if model is None else model
+    target = kwargs.pop("target", 0.8)
+    of_fit = {k: v for k, v in kwargs.items() if k in _OF_FIT}
     arguments = {"dense_epochs": 2, "cycles": 2, "verbose": 0, **kwargs}
-    ours = keras_bimp.callbacks(0.8, backup_dir=folder, **arguments)
+    ours = keras_bimp.callbacks(
+        target,
+        backup_dir=folder,
+        **{k: v for k, v in arguments.items() if k not in of_fit},
+    )
     history = model.fit(
         epoch_data() if batches is None else batches,
         epochs=epochs,
         validation_data=data(32, seed=1),
         verbose=0,
         callbacks=[*ours, *others],
+        **of_fit,
     )
     return model, history, ours[0]
 
@@ -104,37 +115,469 @@ def assert_same(one, other):
     assert callback.prunings == callback_2.prunings
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("undisturbed"))
-
-
 KILLS = [
     ("on_epoch_begin", 0),
     ("on_train_batch_end", 0, 1),
     ("on_epoch_end", 1),
     ("on_epoch_begin", 2),  # The first pruning has just been.
-    ("on_train_batch_end", 3, 2),
+    ("on_train_batch_end", 3, 3),
     ("on_test_begin", 4),
     ("on_epoch_end", 4),
 ]
 
 
 @pytest.mark.every_backend
-@pytest.mark.parametrize("save_freq", ["epoch", 1, 3])
-def test_a_killed_run_goes_on_to_the_same_bits(save_freq, tmp_path):
-    expected = train(tmp_path / "undisturbed")
-    for i, moment in enumerate(KILLS):
-        folder = tmp_path / str(i)
-        killed(folder, Kill(*moment), save_freq=save_freq)
-        assert_same(train(folder, save_freq=save_freq), expected)
-
-
-@pytest.mark.every_backend
-def test_a_run_that_is_killed_again_and_again(tmp_path):
+@pytest.mark.parametrize("save_freq", ["epoch", 2])
+def test_a_run_killed_again_and_again_comes_to_the_same_bits(
+    save_freq, tmp_path
+):
     expected = train(tmp_path / "undisturbed")
     folder = tmp_path / "killed"
     for moment in KILLS:
-        killed(folder, Kill(*moment), save_freq=2)
+        killed(folder, Kill(*moment), save_freq=save_freq)
     assert len(list(folder.iterdir())) == 2
-    assert_same(train(folder, save_freq=2), expected)
+    assert_same(train(folder, save_freq=save_freq), expected)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_it_goes_on_where_it_says(tmp_path, capsys):
+    killed(tmp_path, Kill("on_train_batch_end", 3, 2), save_freq=2)
+    epochs = []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            epochs.append(epoch)
+
+    train(tmp_path, Look(), save_freq=2, verbose=1)
+    assert epochs == [3, 4]
+    said = capsys.readouterr().out
+    assert "Goes on with epoch 4 of 5, after 2 of its batches" in said
+
+
+class Torn(keras.callbacks.Callback):
+    """Sends signals to this process at the beginning of a batch."""
+
+    def __init__(self, *numbers, epoch=3, batch=1, test=False):
+        super().__init__()
+        self.numbers, self.at, self.epoch = numbers, (epoch, batch), None
+        self.test = test
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if not self.test:
+            self.send(batch)
+
+    def on_test_batch_begin(self, batch, logs=None):
+        if self.test:
+            self.send(batch)
+
+    def send(self, batch):
+        if (self.epoch, batch) == self.at:
+            for number in self.numbers:
+                os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("test", [False, True])
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)],
+)
+def test_a_signal_waits_for_the_step_and_its_backup(
+    number, error, test, tmp_path, capsys, undisturbed
+):
+    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    # The validation has two batches, and goes on into the second.
+    torn = Torn(number, batch=0 if test else 1, test=test)
+    with pytest.raises(error) as raised:
+        train(tmp_path, torn, verbose=1, validation_batch_size=16)
+    if error is SystemExit:
+        assert raised.value.code == 143
+    assert before == [
+        signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)
+    ]
+    said = capsys.readouterr().out
+    assert "Incomplete: 3 of 5 epochs are done, sparsity 80.56% of 80" in said
+    state = Generations(tmp_path).read()
+    # Nothing but the running step was waited for.
+    assert (state["epoch"], state["batch"]) == (3, 4 if test else 2)
+    assert_same(train(tmp_path), undisturbed)
+
+
+def test_a_second_signal_acts_at_once(tmp_path):
+    torn = Torn(signal.SIGINT, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, torn)
+    state = Generations(tmp_path).read()
+    assert (state["epoch"], state["batch"]) == (3, 0)
+
+
+def test_a_signal_after_a_fit_that_died_acts_at_once(tmp_path):
+    ours = signal.getsignal(signal.SIGINT)
+    killed(tmp_path, Kill("on_train_batch_end", 3, 2))
+    assert signal.getsignal(signal.SIGINT) != ours
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == ours
+    train(tmp_path)
+    assert signal.getsignal(signal.SIGINT) == ours
+
+
+def test_signals_are_left_alone_outside_the_main_thread(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    with concurrent.futures.ThreadPoolExecutor(1) as other:
+        other.submit(train, tmp_path, Look()).result()
+    assert set(seen) == {before}
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, capsys, undisturbed):
+    model, *_ = finished = train(tmp_path)
+    assert_same(finished, undisturbed)
+    kernels = [k for k, _ in kernels_and_masks(model)]
+    capsys.readouterr()
+    again = train(tmp_path, Kill("on_epoch_begin"), verbose=1)
+    assert_same(again, undisturbed)
+    assert "All 5 epochs were done" in capsys.readouterr().out
+    for (kernel, _), expected in zip(
+        kernels_and_masks(again[0]), kernels, strict=True
+    ):
+        np.testing.assert_array_equal(kernel, expected)
+    # The same model is meant to go on, and so is what goes on from there.
+    for _ in range(2):
+        before = array(again[0].trainable_variables[0])
+        _, history, _ = train(
+            tmp_path, model=again[0], dense_epochs=0, cycles=1
+        )
+        assert history.epoch == [0, 1, 2, 3, 4]
+        assert (array(again[0].trainable_variables[0]) != before).any()
+
+
+FOREIGN = [
+    ("target_sparsity = 0.8, where this has 0.7", {"target": 0.7}),
+    ("epochs = 5, where this has 6", {"epochs": 6}),
+    ("phases", {"dense_epochs": 3}),
+    ("phases", {"retraining": "llr"}),
+    ("pruning", {"allocation": "uniform"}),
+    ("optimizer = SGD, where this has Adam", {"optimizer": "adam"}),
+    ("peak learning rate = 0.1, where this has 0.2", {"optimizer": 0.2}),
+    ("prunable weights = 72", {"units": 9}),
+    ("target_sparsity = 0.8, where this has None", {"dense": True}),
+]
+
+
+@pytest.mark.parametrize(("message", "change"), FOREIGN)
+def test_the_state_of_another_run_is_refused(message, change, tmp_path):
+    killed(tmp_path, Kill("on_epoch_end", 2))
+    files = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    optimizer = change.pop("optimizer", None)
+    if isinstance(optimizer, float):
+        optimizer = keras.optimizers.SGD(optimizer, momentum=0.9, nesterov=True)
+    model = random_model(optimizer, units=change.pop("units", 8))
+    before = [array(v) for v in model.variables]
+    rate = model.optimizer._learning_rate
+    again = functools.partial(train, tmp_path, model=model, **change)
+    if change.pop("dense", False):
+        backup = keras_bimp.Backup(tmp_path)
+        again = functools.partial(
+            model.fit, epoch_data(), epochs=EPOCHS, callbacks=[backup]
+        )
+    with pytest.raises(ValueError, match="this very run.*" + message):
+        again()
+    for variable, array_before in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(array(variable), array_before)
+    assert not isinstance(model.optimizer._learning_rate, schedules.Joined)
+    assert float(array(model.optimizer._learning_rate)) == float(array(rate))
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == files
+
+
+def test_a_weight_of_another_shape_is_refused(tmp_path):
+    folder = tmp_path / "dense"
+    for units, epochs in ((8, 1), (9, 2)):
+        model = random_model(units=units)
+        plain = keras_bimp.strip(model)
+        compile_model(plain)
+        fitted = functools.partial(
+            fit, plain, epochs, [keras_bimp.Backup(folder, verbose=0)]
+        )
+        if units == 8:
+            fitted()
+            continue
+        with pytest.raises(ValueError, match=r"\(6, 8\) where model/hidden"):
+            fitted()
+    # More epochs of the same training are no other run; fewer are.
+    plain = compile_model(keras_bimp.strip(random_model()))
+    history = fit(plain, 3, [keras_bimp.Backup(folder, verbose=0)])
+    assert history.epoch == [0, 1, 2]
+    with pytest.raises(ValueError, match="has had 3 epochs"):
+        fit(
+            compile_model(keras_bimp.strip(random_model())),
+            2,
+            [keras_bimp.Backup(folder)],
+        )
+
+
+def test_a_damaged_state_gives_way_to_the_one_before(tmp_path, undisturbed):
+    killed(tmp_path, Kill("on_epoch_end", 3))
+    newest, _ = Generations(tmp_path).paths()
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="Trying the one before"):
+        assert_same(train(tmp_path), undisturbed)
+
+
+def test_states_that_cannot_be_read_are_refused(tmp_path):
+    killed(tmp_path, Kill("on_epoch_end", 3))
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"")
+    with (
+        pytest.warns(UserWarning, match="cannot be read"),
+        pytest.raises(ValueError, match="Delete the folder to start anew"),
+    ):
+        train(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    model = random_model()
+    with pytest.raises(ValueError, match="can be written to"):
+        train(tmp_path / "file" / "backup", model=model)
+    assert not isinstance(model.optimizer._learning_rate, schedules.Joined)
+
+
+def test_a_full_disk_warns_and_the_training_goes_on(
+    tmp_path, monkeypatch, undisturbed
+):
+    write, calls = generations._write, []
+
+    def full(file, data):
+        calls.append(data)
+        if len(calls) > 40:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(file, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(generations, "_write", full)
+        with pytest.warns(UserWarning, match="No backup could") as told:
+            finished = train(tmp_path)
+    assert_same(finished, undisturbed)
+    assert sum("No space left" in str(each.message) for each in told) == 5
+    assert [p.name for p in tmp_path.iterdir()] == ["00000000.state"]
+    assert_same(train(tmp_path), undisturbed)
+
+
+@pytest.mark.parametrize("hook", ["on_epoch_end", "on_train_batch_end"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"retraining": "wr", "dense_epochs": 3},
+        {
+            "retraining": "accallr",
+            "data": data(),
+        },
+    ],
+)
+def test_ways_to_retrain_go_on(arguments, hook, tmp_path):
+    expected = train(tmp_path / "undisturbed", **arguments)
+    moment = (3, 2) if hook == "on_train_batch_end" else (3,)
+    killed(tmp_path / "killed", Kill(hook, *moment), save_freq=1, **arguments)
+    again = train(tmp_path / "killed", save_freq=1, **arguments)
+    assert_same(again, expected)
+
+
+def adam_with_everything(policy):
+    # Keras adds up float32 and bfloat16 there.
+    steps = 3 if policy == "float32" else None
+    return keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.AdamW(
+            0.01, use_ema=True, gradient_accumulation_steps=steps
+        )
+    )
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("policy", ["float32", "bfloat16"])
+def test_all_that_optimizers_remember_goes_on(policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    try:
+        models = [random_model(adam_with_everything(policy)) for _ in range(3)]
+        expected = train(tmp_path / "undisturbed", model=models[0])
+        kill = Kill("on_train_batch_end", 3, 1)
+        folder = tmp_path / "killed"
+        killed(folder, kill, model=models[1], save_freq=1)
+        assert_same(train(folder, model=models[2], save_freq=1), expected)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.every_backend
+def test_steps_that_run_together_go_on(tmp_path):
+    skip_unless_steps_run_together()
+    expected = train(
+        tmp_path / "undisturbed", model=random_model(steps_per_execution=2)
+    )
+    for save_freq in (1, 3):
+        folder = tmp_path / str(save_freq)
+        killed(
+            folder,
+            Kill("on_train_batch_end", 3, 3),
+            model=random_model(steps_per_execution=2),
+            save_freq=save_freq,
+        )
+        state = Generations(folder).read()
+        assert (state["epoch"], state["batch"]) == (3, 2 * (save_freq == 1))
+        model = random_model(steps_per_execution=2)
+        assert_same(train(folder, model=model), expected)
+
+
+class Remembering(keras.callbacks.Callback):
+    """A callback of a user."""
+
+    def __init__(self):
+        super().__init__()
+        self.epochs = []
+
+    def on_train_begin(self, logs=None):
+        self.epochs = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append(epoch)
+
+    def get_state(self):
+        return {"epochs": self.epochs}
+
+    def set_state(self, state):
+        self.epochs = state["epochs"]
+
+
+@pytest.mark.parametrize("moment", [("on_epoch_end", 3), KILLS[4]])
+def test_other_callbacks_go_on(moment, tmp_path):
+    def others():
+        return [
+            keras.callbacks.EarlyStopping(
+                monitor="loss",
+                patience=50,
+                restore_best_weights=True,
+            ),
+            keras.callbacks.ModelCheckpoint(
+                tmp_path / "best.keras", monitor="loss", save_best_only=True
+            ),
+            keras_bimp.RecordLearningRate(),
+            Remembering(),
+        ]
+
+    expected = others()
+    whole = train(tmp_path / "undisturbed", *expected)
+    killed(tmp_path / "killed", *others(), Kill(*moment), save_freq=2)
+    found = others()
+    assert_same(train(tmp_path / "killed", *found, save_freq=2), whole)
+    for name in ("wait", "best", "best_epoch"):
+        assert getattr(found[0], name) == getattr(expected[0], name)
+    for one, other in zip(
+        found[0].best_weights, expected[0].best_weights, strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    assert found[1].best == expected[1].best
+    np.testing.assert_array_equal(found[2].values(), expected[2].values())
+    assert len(found[2].values()) == 20
+    assert found[3].epochs == [0, 1, 2, 3, 4]
+
+
+def test_early_stopping_is_resumable_and_says_what_was_reached(
+    tmp_path, capsys
+):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 2
+
+    for folder in (tmp_path, None):
+        train(folder, Stop(), verbose=1)
+        said = capsys.readouterr().out
+        reached = "3 of 5 epochs are done, sparsity 55.56% of 80.00%"
+        assert said.count(f"Incomplete: {reached}") == 1
+    _, history, callback = train(tmp_path)
+    assert history.epoch == [0, 1, 2, 3, 4]
+    assert history.history["sparsity"][-1] == round(0.8 * 72) / 72
+    assert len(callback.prunings) == 2
+
+
+def test_a_broken_training_stops_and_keeps_the_last_good_state(tmp_path):
+    class Break(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 3:
+                bias = self.model.trainable_variables[1]
+                bias.assign(np.full(bias.shape, np.nan))
+
+    folder = tmp_path / "backup"
+    with pytest.warns(RuntimeWarning, match="stopped: the loss of epoch 4"):
+        model, history, _ = train(folder, Break())
+    assert history.epoch == [0, 1, 2, 3]
+    for path in Generations(folder).paths():
+        training = generations.read_file(path)["training"]
+        assert all(np.isfinite(x).all() for x in training["variables"])
+    plain = keras_bimp.strip(model)
+    with pytest.raises(ValueError, match="the loss of epoch 4 is nan"):
+        keras_bimp.export(plain, tmp_path / "served" / "1")
+    assert not (tmp_path / "served").exists()
+    with pytest.warns(UserWarning, match="The run before failed: the loss"):
+        again, history, _ = train(folder)
+    assert history.epoch == [0, 1, 2, 3, 4]
+    # It is forgotten once a good state has followed.
+    assert not (folder / "failure.json").exists()
+    keras_bimp.export(keras_bimp.strip(again), tmp_path / "served" / "1")
+
+
+def test_two_backups_in_one_fit_are_refused(tmp_path):
+    for other in (
+        keras_bimp.Backup(tmp_path / "two"),
+        keras.callbacks.BackupAndRestore(tmp_path / "two"),
+    ):
+        with pytest.raises(ValueError, match="one backup only"):
+            train(tmp_path / "one", other)
+
+
+@pytest.mark.parametrize(
+    ("error", "arguments"),
+    [
+        (TypeError, {"backup_dir": 3}),
+        (TypeError, {"backup_dir": ""}),
+        (TypeError, {"backup_dir": "x", "save_freq": 1.5}),
+        (ValueError, {"backup_dir": "x", "save_freq": 0}),
+    ],
+)
+def test_bad_arguments_are_refused(error, arguments):
+    with pytest.raises(error, match="must be"):
+        keras_bimp.Backup(**arguments)
+    with pytest.raises(error, match="must be"):
+        keras_bimp.callbacks(0.5, dense_epochs=1, **arguments)
+
+
+@pytest.mark.own_process(KERAS_BACKEND="tensorflow", BACKUP_TEST="mirrored")
+def test_under_a_strategy_it_goes_on(tmp_path):
+    import tensorflow as tf
+
+    cpus = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    # A second strategy in one process fails without us, too.
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+    def model():
+        with strategy.scope():
+            return random_model(jit_compile=False)
+
+    expected = train(tmp_path / "undisturbed", model=model())
+    for moment in (KILLS[4], KILLS[5]):
+        folder = tmp_path / moment[0]
+        killed(folder, Kill(*moment), model=model(), save_freq=1)
+        assert_same(train(folder, model=model(), save_freq=1), expected)

@@ -79,8 +79,14 @@ def results(folder):
     history = json.loads((folder / "history.json").read_text())
     with tempfile.TemporaryDirectory() as unzipped:
         subprocess.run(
-            [sys.executable, "-m", "zipfile", "-e"]
-            + [str(folder / "model.keras"), unzipped],
+            [
+                sys.executable,
+                "-m",
+                "zipfile",
+                "-e",
+                str(folder / "model.keras"),
+                unzipped,
+            ],
             check=True,
         )
         with h5py.File(pathlib.Path(unzipped, "model.weights.h5")) as file:

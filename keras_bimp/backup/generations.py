@@ -230,7 +230,7 @@ def stored_dtype(dtype: np.dtype) -> np.dtype:
     """
     if dtype.name in _DTYPES and dtype.isnative:
         return dtype
-    if dtype.isbuiltin == 1 or not dtype.isnative:
+    if dtype.isbuiltin != 2:  # Neither a type of ml_dtypes.
         raise TypeError(f"An array of {dtype} cannot be kept")
     return np.dtype(f"uint{8 * dtype.itemsize}")
 

@@ -65,8 +65,12 @@ class Masked(keras.layers.Wrapper):
     ):
         # `autocast=False`: each inner layer casts by its own policy.
         super().__init__(layer, autocast=False, **kwargs)
-        if isinstance(rule, dict):
-            rule = keras.saving.deserialize_keras_object(rule)
+        rule, filters, exclude = (
+            keras.saving.deserialize_keras_object(given)
+            if isinstance(given, dict)
+            else given
+            for given in (rule, filters, exclude)
+        )
         if rule is not None and not isinstance(rule, Rule):
             raise TypeError(
                 "`rule` must be an instance of `keras_bimp.masking.Rule`. "

@@ -49,6 +49,11 @@ class MaskedModel(keras.Model):
     """
 
     def __init__(self, masked: Masked, **kwargs):
+        if not isinstance(masked, Masked):
+            raise TypeError(
+                "`masked` must be a `keras_bimp.Masked`. "
+                f"Received: masked={masked!r}"
+            )
         model = masked.layer
         kwargs = {"dtype": model.dtype_policy, "name": model.name, **kwargs}
         super().__init__(autocast=False, **kwargs)

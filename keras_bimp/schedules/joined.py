@@ -148,7 +148,9 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
 
     @classmethod
     def from_config(cls, config):
-        deserialize = keras.optimizers.schedules.deserialize
+        # Not that of `keras.optimizers.schedules`: it takes a name that it
+        # does not know for a string, where this refuses it.
+        deserialize = keras.saving.deserialize_keras_object
         config = {**config}
         config["schedules"] = [deserialize(s) for s in config["schedules"]]
         if isinstance(config["replaced"], dict):
