@@ -25,7 +25,6 @@ from keras_bimp.backup import generations
 from keras_bimp.masking import state_variables
 
 EPOCHS = 5
-_OF_FIT = ("validation_batch_size",)
 
 
 class KilledError(Exception):
@@ -79,20 +78,15 @@ def train(folder, *others, model=None, batches=None, epochs=EPOCHS, **kwargs):
     """Trains to the end, or until killed; returns model and `History`."""
     model = random_model() if model is None else model
     target = kwargs.pop("target", 0.8)
-    of_fit = {k: v for k, v in kwargs.items() if k in _OF_FIT}
     arguments = {"dense_epochs": 2, "cycles": 2, "verbose": 0, **kwargs}
-    ours = keras_bimp.callbacks(
-        target,
-        backup_dir=folder,
-        **{k: v for k, v in arguments.items() if k not in of_fit},
-    )
+    ours = keras_bimp.callbacks(target, backup_dir=folder, **arguments)
     history = model.fit(
         epoch_data() if batches is None else batches,
         epochs=epochs,
         validation_data=data(32, seed=1),
+        validation_batch_size=16,
         verbose=0,
         callbacks=[*ours, *others],
-        **of_fit,
     )
     return model, history, ours[0]
 
@@ -195,7 +189,7 @@ def test_a_signal_waits_for_the_step_and_its_backup(
     # The validation has two batches, and goes on into the second.
     torn = Torn(number, batch=0 if test else 1, test=test)
     with pytest.raises(error) as raised:
-        train(tmp_path, torn, verbose=1, validation_batch_size=16)
+        train(tmp_path, torn, verbose=1)
     if error is SystemExit:
         assert raised.value.code == 143
     assert before == [

@@ -33,8 +33,12 @@ def ours(target_sparsity, dense_epochs=1, **kwargs):
 
 
 def with_built_optimizer(model=None):
+    """A model whose optimizer remembers something."""
     model = wrapped() if model is None else model
     model.optimizer.build(model.trainable_variables)
+    for slot in model.optimizer.variables:
+        if len(slot.shape):
+            slot.assign(np.full(slot.shape, 0.125))
     return model
 
 
@@ -101,10 +105,10 @@ def set_kernels(model, values):
 # 1. Nothing to prune.
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["lion", "adamw"])
 def test_a_target_of_zero_changes_no_bit(optimizer):
-    model = wrapped(keras.optimizers.get(optimizer))
-    fit(model, 1)
+    optimizer = keras.optimizers.get(optimizer)
+    model = with_built_optimizer(wrapped(optimizer))
     kernel = masked(model).kernels[0].variable
     value = array(kernel)
     value[0, :3] = [-0.0, 0.0, 1e-42]
@@ -141,8 +145,7 @@ def test_of_equal_magnitudes_the_lower_index_goes(sparsity, units):
 
 @pytest.mark.parametrize("target", [0.0, 0.49])
 def test_prune_to_less_changes_no_bit_and_warns_once(target):
-    model = wrapped()
-    fit(model, 1)
+    model = with_built_optimizer()
     keras_bimp.prune(model, 0.5)
     before = bits(model)
     with pytest.warns(UserWarning, match="36 of 72 weights are") as warned:
@@ -153,8 +156,7 @@ def test_prune_to_less_changes_no_bit_and_warns_once(target):
 
 
 def test_prune_to_the_same_again_changes_no_bit_and_says_nothing():
-    model = wrapped()
-    fit(model, 1)
+    model = with_built_optimizer()
     keras_bimp.prune(model, 0.5)
     before = bits(model)
     keras_bimp.prune(model, 0.5)
@@ -607,8 +609,11 @@ class WatchEveryHook(keras.callbacks.Callback):
 
 
 OPTIMIZERS = {
-    "momentum": ("SGD", {"momentum": 0.9, "nesterov": True}, 1),
-    "decay": ("SGD", {"momentum": 0.9, "weight_decay": 0.1}, 1),
+    "decay": (
+        "SGD",
+        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+        1,
+    ),
     "adamw": ("AdamW", {"weight_decay": 0.1}, 2),
     "average": ("SGD", {"momentum": 0.9, "use_ema": True}, 2),
     "overwritten": (
@@ -1063,15 +1068,12 @@ def test_the_best_epoch_is_one_since_the_last_pruning(place, tmp_path):
     assert keras_bimp.metrics.sparsity(stripped).prunable == 0.75
 
 
-@PLACES
-def test_early_stopping_that_stops_leaves_the_best_since_the_last_pruning(
-    place,
-):
+def test_early_stopping_that_stops_leaves_the_best_since_the_last_pruning():
     other = keras.callbacks.EarlyStopping(
         "val_loss", patience=1, restore_best_weights=True
     )
     losses = (0.2, 0.1, 3.0, 2.0, 4.0, 5.0)
-    model, weights, history = fit_beside([other], place, losses)
+    model, weights, history = fit_beside([other], "after", losses)
     assert history.epoch == [0, 1, 2, 3, 4, 5]
     assert_same_weights(model, weights[4])
     assert_zeros(model, 54)
@@ -1159,8 +1161,7 @@ def test_tensorboard_shows_our_logs_after_ours(place, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("place", "validates"),
-    [("before", True), ("after", True), ("after", False)],
+    ("place", "validates"), [("before", False), ("after", True)]
 )
 def test_swapped_averages_are_sparse(place, validates, tmp_path):
     others = [

@@ -27,7 +27,7 @@ def read_training(model: keras.Model) -> dict:
     """
     # No copies: they are for writing at once.
     return {
-        "variables": _read(state_variables(model), copy=False),
+        "variables": _read(_variables(model), copy=False),
         "slots": _read(_slots(model.optimizer), copy=False),
         "rates": _read(_rates(model.optimizer)),
     }
@@ -35,7 +35,7 @@ def read_training(model: keras.Model) -> dict:
 
 def set_training(model: keras.Model, state: dict) -> None:
     """Sets all variables to what `read_training` returned."""
-    _set(state_variables(model), state["variables"])
+    _set(_variables(model), state["variables"])
     _set(_slots(model.optimizer), state["slots"])
     rates = _rates(model.optimizer)
     if len(rates) == len(state["rates"]):
@@ -45,7 +45,7 @@ def set_training(model: keras.Model, state: dict) -> None:
 def check_training(model: keras.Model, state: dict) -> None:
     """Raises ValueError if a state is that of another model or optimizer."""
     for what, variables, arrays in (
-        ("model", state_variables(model), state["variables"]),
+        ("model", _variables(model), state["variables"]),
         ("optimizer", _slots(model.optimizer), state["slots"]),
     ):
         if len(variables) != len(arrays):
@@ -70,12 +70,12 @@ def check_training(model: keras.Model, state: dict) -> None:
 
 def read_metrics(model: keras.Model) -> list[np.ndarray]:
     """What the metrics of the running epoch have counted."""
-    return _read(model.metrics_variables)
+    return _read(_parts(model.metrics_variables))
 
 
 def set_metrics(model: keras.Model, arrays: list[np.ndarray]) -> None:
     """Sets the metrics to what `read_metrics` returned."""
-    _set(model.metrics_variables, arrays)
+    _set(_parts(model.metrics_variables), arrays)
 
 
 def _rates(optimizer):
@@ -94,6 +94,37 @@ def _slots(optimizer):
 
 def _read(variables, copy=True):
     return [as_array(variable, copy) for variable in variables]
+
+
+class _OfOneReplica:
+    """What one replica has of a variable that each has for itself."""
+
+    def __init__(self, variable, value):
+        self.value = value
+        self.shape, self.dtype = variable.shape, variable.dtype
+        self.path = variable.path
+        self.assign = value.assign
+
+
+def _parts(variables):
+    """Variables; those that each replica has for itself one by one.
+
+    Under a `tf.distribute` strategy these are moving statistics and metrics: a
+    reader sees those of the first replica, or their sum.
+    """
+    parts = []
+    for variable in variables:
+        each = getattr(variable.value, "values", None)
+        floats = keras.backend.is_float_dtype(variable.dtype)
+        if isinstance(each, tuple) and floats and not variable.trainable:
+            parts += [_OfOneReplica(variable, value) for value in each]
+        else:
+            parts.append(variable)
+    return parts
+
+
+def _variables(model):
+    return _parts(state_variables(model))
 
 
 def _set(variables, arrays):
