@@ -84,8 +84,15 @@ def in_step(variable: keras.Variable):
 
 def count_nonzero(value) -> int:
     """The number of entries of a tensor that are not 0."""
-    # `ops.count_nonzero` warns on torch.
-    return int(ops.sum(ops.cast(ops.not_equal(value, 0), "int32")))
+    if not getattr(value, "is_fully_addressable", True) or "bool" in str(
+        value.dtype
+    ):
+        # `ops.count_nonzero` warns on torch.
+        return int(ops.sum(ops.cast(ops.not_equal(value, 0), "int32")))
+    if hasattr(value, "read_value"):  # Of TensorFlow, in several replicas.
+        value = value.read_value()
+    # Not `ops.not_equal`: TensorFlow and JAX take subnormal numbers for 0.
+    return int(np.count_nonzero(ops.convert_to_numpy(value)))
 
 
 def strategy_scope(model: keras.Model):

@@ -12,7 +12,7 @@ import pytest
 SCRIPT = pathlib.Path(__file__).with_name("training_process.py")
 ROOT = SCRIPT.parent.parent
 EXAMPLE = ROOT / "examples" / "multi_host.py"
-RUNS = ("data", "muon", "model", "rewound", "lamp", "uniform", "n_m")
+RUNS = ("data", "muon", "model", "resumed", "rewound", "lamp", "uniform", "n_m")
 
 
 def free_port():
@@ -88,6 +88,14 @@ def test_they_do_what_one_process_does_alone(results, run):
     if run in ("data", "model"):
         assert mine[f"{run}: sparsity"][-1] == 0.7
         assert mine[f"{run}: loss"][-1] < mine[f"{run}: loss"][0]
+
+
+def test_a_run_that_is_taken_up_ends_as_one_that_was_not(results):
+    for result in results:
+        whole, taken_up = of_run(result, "model"), of_run(result, "resumed")
+        for name, value in taken_up.items():
+            expected = whole[name.replace("resumed", "model")]
+            np.testing.assert_array_equal(value, expected, name)
 
 
 def test_masks_that_differ_stop_both_before_anything_changed(results):

@@ -6,6 +6,7 @@ others are compared with.
 """
 
 import os
+import pathlib
 import sys
 
 os.environ["KERAS_BACKEND"] = "jax"
@@ -102,6 +103,33 @@ def train(spread, optimizer=None, **kwargs):
     return result
 
 
+def resumed(folder):
+    """What `train` does, with an end in between."""
+
+    class Kill(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 3:
+                raise KeyboardInterrupt
+
+    x, y = data()
+    for others in ([Kill()], []):
+        model = build_model()
+        ours = keras_bimp.callbacks(
+            0.7, dense_epochs=2, cycles=2, verbose=0, backup_dir=folder
+        )
+        try:
+            history = model.fit(
+                x, y, batch_size=BATCH, epochs=6, shuffle=False, verbose=0,
+                callbacks=[*ours, *others],
+            ).history  # fmt: skip
+        except KeyboardInterrupt:
+            continue
+    assert model.history.epoch == list(range(6))
+    result = named("weight", model.weights)
+    result["loss"] = history["loss"]
+    return result
+
+
 def prune(sparsity=0.6, **kwargs):
     model = build_model()
     keras_bimp.prune(model, sparsity, **kwargs)
@@ -168,6 +196,9 @@ def main():
         results["disagree"] = what_disagreement_does()
     keras.distribution.set_distribution(model_parallel())
     results["model"] = train(True)
+    results["resumed"] = resumed(
+        pathlib.Path(sys.argv[4]).with_name(f"backup_{COUNT}")
+    )
     results["rewound"] = train(True, retraining="wr")
     results["lamp"] = prune(allocation="lamp")
     results["uniform"] = prune(allocation="uniform")

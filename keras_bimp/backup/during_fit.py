@@ -30,6 +30,7 @@ from keras_bimp.beside import callbacks_beside
 from keras_bimp.checks import check_integer
 from keras_bimp.masking import masked_layers
 from keras_bimp.metrics import sparsity
+from keras_bimp.processes import gathered
 from keras_bimp.processes import process_count
 from keras_bimp.processes import process_index
 
@@ -235,6 +236,7 @@ class Backup(keras.callbacks.Callback):
                 f"Received: backup_dir={self._folder}: {error}. Delete the "
                 "folder to start anew"
             ) from error
+        self._check_agreement(state)
         if state is None:
             return None
         self._check(state)
@@ -245,6 +247,17 @@ class Backup(keras.callbacks.Callback):
         self._done = state["epoch"]
         self._say_resumed(state)
         return state
+
+    def _check_agreement(self, state):
+        """Raises ValueError if several processes read different states."""
+        place = [-1, -1] if state is None else [state["epoch"], state["batch"]]
+        places = gathered(np.array(place)).tolist()
+        if any(other != places[0] for other in places):
+            raise ValueError(
+                "`backup_dir` must be a folder that all processes share. "
+                f"Received: backup_dir={self._folder}, where they find states "
+                f"of (epoch, batch) {places}"
+            )
 
     def _check(self, state):
         """Raises ValueError if a state is not that of this run."""

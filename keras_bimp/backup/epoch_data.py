@@ -80,6 +80,7 @@ class EpochData(keras.utils.PyDataset):
         if sample_weight is None:
             self._arrays = (x,) if y is None else (x, y)
         self._size = _common_length(self._arrays)
+        self._shuffled = False
         self.epoch = 0
 
     @property
@@ -121,12 +122,14 @@ class EpochData(keras.utils.PyDataset):
         # Keras calls this, too, when a `fit` begins.
         _LATEST.data = weakref.ref(self)
         if self._drawn >= self.num_batches:
+            single = self.workers <= 1 and self.num_batches > 3
+            self._shuffled = single and self._in_turn < self._drawn / 2
             self.epoch += 1
 
     def check_order(self) -> None:
-        """Raises ValueError if the batches were drawn in another order."""
-        single = self.workers <= 1 and self.num_batches > 3
-        if single and self._in_turn < self._drawn / 2:
+        """Raises ValueError if the last epoch had them in another order."""
+        if self._shuffled:
+            self._shuffled = False
             raise ValueError(
                 "`fit` must be called with shuffle=False: it shuffles the "
                 "batches of an `EpochData`, which shuffles its samples itself. "

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 from keras import tree
 
+from keras_bimp.backends import as_array
 from keras_bimp.backends import eager_on_torch
 from keras_bimp.backends import share_layout
 from keras_bimp.checks import check_choice
@@ -106,7 +107,8 @@ class Masked(keras.layers.Wrapper):
             )
             share_layout(kernel.variable, mask)
             if self.initial_masks == "nonzero":
-                mask.assign(ops.not_equal(kernel.variable.value, 0))
+                # In NumPy: backends take subnormal numbers for 0.
+                mask.assign(as_array(kernel.variable, copy=False) != 0)
             if rule.hard:
                 regularize_what_is_left(kernel.variable, mask)
             self.masks.append(mask)

@@ -127,7 +127,7 @@ def find_prunable(
 
     Raises:
         TypeError: If `filters` or `exclude` is none of these.
-        ValueError: If a layer is quantized.
+        ValueError: If a layer is quantized, or has LoRA enabled.
     """
     matches = as_filter(filters)
     excludes = as_filter(exclude, name="exclude", default=False)
@@ -184,6 +184,13 @@ def _candidates(layer, embeddings):
             "A quantized layer cannot be pruned: prune before you quantize. "
             f"Received: layer '{layer.path or layer.name}' quantized to "
             f"'{layer.quantization_mode}'"
+        )
+    if getattr(layer, "lora_enabled", False):
+        raise ValueError(
+            "A layer with LoRA cannot be pruned, for what LoRA adds to its "
+            "kernel is not sparse: prune before `enable_lora`, and expect no "
+            "zeros of the two together. "
+            f"Received: layer '{layer.path or layer.name}' with LoRA enabled"
         )
     inner = {id(v) for sub in layer._layers for v in sub.variables}
     return [

@@ -98,6 +98,7 @@ class PruneAndRetrain(Resumable):
         self._logs = {"norm_drop": 0.0, "discount": 1.0}
         self._phase = None
         self._done = 0
+        self._warned = False
         self._found = find_targets(
             self.model, self._policy, self._filters, self._exclude
         )
@@ -375,6 +376,10 @@ class PruneAndRetrain(Resumable):
                     stacklevel=2,
                 )
             notes["dense_accuracy"] = self._accuracy(self.model)
+        if not self._warned:
+            self._warned = self._found.warn_if_beyond(
+                self._sparsities[current]
+            )
         pruning = prune_to(
             self._found,
             self._sparsities[current],

@@ -1,7 +1,6 @@
 """One pruning of a masked model."""
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from collections.abc import Mapping
 
@@ -149,6 +148,7 @@ def prune(
     if optimizer is not None:
         check_optimizer(optimizer)
     moved = kernels_to_hold(found.hard, optimizer)
+    found.warn_if_beyond(target_sparsity)
     pruning = prune_to(
         found,
         target_sparsity,
@@ -190,13 +190,6 @@ def prune_to(
     after = total - sum(left)
     if after > before:
         _set_masks(found.targets, chosen.masks, optimizer)
-    elif found.policy.exact and before > round(sparsity * total):
-        warnings.warn(
-            f"{before:,} of {total:,} weights are pruned already, more than "
-            f"the {round(sparsity * total):,} that were asked for. Pruned "
-            "weights never grow back.",
-            stacklevel=3,
-        )
     return Pruning(
         counts=dict(zip(paths, left, strict=True)),
         norm_drop=removed / norm if norm else 0.0,

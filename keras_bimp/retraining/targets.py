@@ -1,6 +1,7 @@
 """Which kernels of a model a pruning acts on."""
 
 import dataclasses
+import warnings
 
 import keras
 import numpy as np
@@ -66,6 +67,19 @@ class Targets:
         return self.size - sum(
             count_nonzero(target.mask.value) for target in self.targets
         )
+
+    def warn_if_beyond(self, sparsity: float) -> bool:
+        """Warns if more is pruned than asked for; returns whether it did."""
+        pruned, asked = self.pruned, round(sparsity * self.size)
+        beyond = self.policy.exact and pruned > asked
+        if beyond:
+            warnings.warn(
+                f"{pruned:,} of {self.size:,} weights are pruned already, more "
+                f"than the {asked:,} that were asked for. Pruned weights never "
+                "grow back.",
+                stacklevel=3,
+            )
+        return beyond
 
     def choose(
         self, kernels, sparsity: float, masks, gradients=None, policy=None
