@@ -218,6 +218,8 @@ def test_a_signal_after_a_fit_that_died_acts_at_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) == ours
+    for _ in range(2):
+        killed(tmp_path, Kill("on_train_batch_end", 3, 2))
     train(tmp_path)
     assert signal.getsignal(signal.SIGINT) == ours
 

@@ -116,6 +116,7 @@ class Backup(keras.callbacks.Callback):
         self._check_beside()
         self._data = data_of_this_fit()
         failures.mark_failed(self.model, None)
+        self.model._initial_epoch = None
         stop_skipping(self.model)
         self._skipping = False
         self._in_epoch = self._test_metrics = None
@@ -408,8 +409,14 @@ def _plain(value):
 
 def _is_finite(training):
     """Whether all numbers are, of those that are meant to be."""
-    return all(
-        np.isfinite(array.sum(dtype="float64")) or np.isfinite(array).all()
+    floats = [
+        array
         for array in training["variables"]
         if array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-    )
+    ]
+    with np.errstate(all="ignore"):
+        # A sum is faster, and finite unless it overflows.
+        return all(
+            np.isfinite(array.sum()) or np.isfinite(array).all()
+            for array in floats
+        )

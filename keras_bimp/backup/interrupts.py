@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C, which wait until a step is finished."""
 
+import inspect
 import signal
 import threading
 import weakref
@@ -28,7 +29,7 @@ class Interrupts:
         if threading.current_thread() is not threading.main_thread():
             return
         for number in (signal.SIGTERM, signal.SIGINT):
-            before = signal.getsignal(number)
+            before = _unless_dead(number, signal.getsignal(number))
             if before not in (signal.SIG_IGN, None):
                 self._before[number] = before
                 signal.signal(number, self._note)
@@ -45,7 +46,7 @@ class Interrupts:
         if self.asked is None:
             return
         number, self.asked = self.asked, None
-        before = self._before.get(number, signal.SIG_DFL)
+        before = self.before(number)
         self.restore()
         if number == signal.SIGTERM and before == signal.SIG_DFL:
             # As the signal would, but files are closed and `finally` runs.
@@ -58,6 +59,14 @@ class Interrupts:
         if again or not self._in_fit(frame):
             self.act()
 
+    def is_dead(self) -> bool:
+        """Whether its `fit` ended with an exception, and left it behind."""
+        return not self._in_fit(inspect.currentframe())
+
+    def before(self, number: int):
+        """What handled a signal before."""
+        return self._before.get(number, signal.SIG_DFL)
+
     def _in_fit(self, frame):
         model = self._model()
         while frame is not None:
@@ -68,3 +77,12 @@ class Interrupts:
                 return True
             frame = frame.f_back
         return False
+
+
+def _unless_dead(number, handler):
+    """A handler, or the one before it if its `fit` is dead."""
+    owner = getattr(handler, "__self__", None)
+    while isinstance(owner, Interrupts) and owner.is_dead():
+        handler = owner.before(number)
+        owner = getattr(handler, "__self__", None)
+    return handler

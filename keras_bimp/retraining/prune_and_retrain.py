@@ -377,9 +377,7 @@ class PruneAndRetrain(Resumable):
                 )
             notes["dense_accuracy"] = self._accuracy(self.model)
         if not self._warned:
-            self._warned = self._found.warn_if_beyond(
-                self._sparsities[current]
-            )
+            self._warned = self._found.warn_if_beyond(self._sparsities[current])
         pruning = prune_to(
             self._found,
             self._sparsities[current],
