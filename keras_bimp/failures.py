@@ -1,5 +1,6 @@
 """Trainings that broke: whose loss or weights are not finite."""
 
+import hashlib
 import math
 import warnings
 import weakref
@@ -7,6 +8,7 @@ import weakref
 import keras
 from keras import ops
 
+from keras_bimp.backends import as_array
 from keras_bimp.masking import MaskedModel
 
 # Models -> why their last training failed.
@@ -14,10 +16,10 @@ _FAILED = weakref.WeakKeyDictionary()
 
 
 def all_finite(model: keras.Model) -> bool:
-    """Whether every weight of a model is a finite number."""
+    """Whether every weight that a model trains is a finite number."""
     bad = [
         ops.any(ops.logical_not(ops.isfinite(v.value)))
-        for v in model.weights
+        for v in model.trainable_variables
         if keras.backend.is_float_dtype(v.dtype)
     ]
     return not bad or not bool(ops.any(ops.stack(bad)))
@@ -57,16 +59,27 @@ def stop(model: keras.Model, reason: str) -> None:
 
 
 def mark_failed(model: keras.Model, reason: str | None) -> None:
-    """Says why the last training of a model failed; `None` if it did not."""
+    """Says why the training of a model failed; `None` if it did not."""
     parts = [model]
     if isinstance(model, MaskedModel):
         parts.append(model.wrapper.layer)  # What `strip` returns.
     for part in parts:
         _FAILED.pop(part, None)
         if reason is not None:
-            _FAILED[part] = reason
+            _FAILED[part] = reason, _digest(part)
 
 
 def why_failed(model: keras.Model) -> str | None:
-    """Why the last training of a model failed; `None` if it did not."""
-    return _FAILED.get(model)
+    """Why the last training of a model failed; `None` if it did not.
+
+    A model that has other weights since then did not.
+    """
+    reason, digest = _FAILED.get(model, (None, None))
+    return reason if reason and digest == _digest(model) else None
+
+
+def _digest(model):
+    digest = hashlib.sha256()
+    for variable in model.trainable_variables:
+        digest.update(as_array(variable, copy=False).tobytes())
+    return digest.digest()

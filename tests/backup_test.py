@@ -3,6 +3,7 @@ import errno
 import functools
 import os
 import signal
+import warnings
 
 import keras
 import numpy as np
@@ -17,6 +18,7 @@ from helpers import wrapped
 from keras import layers
 
 import keras_bimp
+from keras_bimp import failures
 from keras_bimp import schedules
 from keras_bimp import slots
 from keras_bimp.backup import EpochData
@@ -249,14 +251,11 @@ def test_a_finished_run_is_not_trained_again(tmp_path, capsys, undisturbed):
         kernels_and_masks(again[0]), kernels, strict=True
     ):
         np.testing.assert_array_equal(kernel, expected)
-    # The same model is meant to go on, and so is what goes on from there.
-    for _ in range(2):
-        before = array(again[0].trainable_variables[0])
-        _, history, _ = train(
-            tmp_path, model=again[0], dense_epochs=0, cycles=1
-        )
-        assert history.epoch == [0, 1, 2, 3, 4]
-        assert (array(again[0].trainable_variables[0]) != before).any()
+    # Another `fit` of the same model is another run.
+    with pytest.raises(ValueError, match="one `fit` alone"):
+        train(tmp_path, model=again[0], dense_epochs=0, cycles=1)
+    assert_same(again, undisturbed)
+    train(tmp_path / "2", model=again[0], dense_epochs=0, cycles=1)
 
 
 FOREIGN = [
@@ -580,3 +579,294 @@ def test_under_a_strategy_it_goes_on(tmp_path):
         folder = tmp_path / moment[0]
         killed(folder, Kill(*moment), model=model(), save_freq=1)
         assert_same(train(folder, model=model(), save_freq=1), expected)
+
+
+class Count(keras.callbacks.Callback):
+    """Counts the batches that it sees, and reads their logs."""
+
+    def __init__(self, hook=None):
+        super().__init__()
+        self.count, self.hook = 0, hook
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.hook is not None:
+            self.hook(self.model, epoch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        assert np.isfinite(logs["loss"])
+        self.count += 1
+
+    def get_state(self):
+        return {"count": self.count}
+
+    def set_state(self, state):
+        self.count = state["count"]
+
+
+@pytest.mark.every_backend
+def test_batches_that_are_skipped_count_once(tmp_path):
+    def anew(model, epoch):
+        if epoch == 3:  # As some callbacks do after they changed something.
+            model.make_train_function(force=True)
+
+    expected = train(tmp_path / "undisturbed")
+    # The last batch; nothing but the validation is left then.
+    for batch in (2, 3):
+        folder = tmp_path / str(batch)
+        kill = Kill("on_train_batch_end", 3, batch)
+        killed(folder, Count(), kill, save_freq=1)
+        count = Count(anew)
+        assert_same(train(folder, count, save_freq=1), expected)
+        assert count.count == 20
+
+
+@pytest.mark.every_backend
+def test_a_fit_that_dies_while_it_skips_leaves_the_next_one_alone(tmp_path):
+    model = random_model()
+    for at in (3, 0):
+        killed(
+            tmp_path,
+            Kill("on_train_batch_end", 3, at),
+            model=model,
+            save_freq=1,
+        )
+    before = slots.innermost(model.optimizer).iterations
+    before = int(array(before))
+    model.fit(epoch_data(), epochs=2, verbose=0)
+    after = int(array(slots.innermost(model.optimizer).iterations))
+    assert after - before == 8
+
+
+def test_a_signal_in_a_plain_fit_after_one_that_died(tmp_path):
+    model = random_model()
+    killed(tmp_path, Kill("on_train_batch_end", 3, 2), model=model)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(
+            epoch_data(),
+            epochs=5,
+            verbose=0,
+            callbacks=[Torn(signal.SIGINT, epoch=1)],
+        )
+    assert model.history.epoch == [0]
+
+
+def test_a_model_that_is_not_built_is_refused(tmp_path):
+    model = keras.Sequential([layers.Dense(8), layers.Dense(3)])
+    with pytest.raises(ValueError, match="must be built before `fit`"):
+        fit(compile_model(model), 2, [keras_bimp.Backup(tmp_path)])
+
+
+def test_it_must_come_after_the_pruning(tmp_path):
+    model = random_model()
+    (ours,) = keras_bimp.callbacks(0.5, dense_epochs=1, verbose=0)
+    for others in (
+        [keras_bimp.Backup(tmp_path), ours],
+        [ours, keras_bimp.Backup(tmp_path), keras_bimp.Backup(tmp_path)],
+    ):
+        with pytest.raises(ValueError, match=r"listed after|one backup only"):
+            fit(model, 2, others)
+        assert not isinstance(model.optimizer._learning_rate, schedules.Joined)
+        # Whatever began before is undone by the next `fit`.
+        fit(model, 1)
+
+
+def test_types_of_other_callbacks_come_back(tmp_path):
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        stopping = functools.partial(
+            keras.callbacks.EarlyStopping,
+            "loss",
+            patience=50,
+            restore_best_weights=True,
+        )
+        model, *_ = train(tmp_path / "undisturbed", stopping())
+        folder = tmp_path / "killed"
+        killed(folder, stopping(), Kill("on_epoch_end", 4))
+        again, *_ = train(folder, stopping())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for one, other in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(array(one), array(other))
+
+
+@pytest.mark.parametrize("moment", [("on_epoch_end", 2), KILLS[4], KILLS[5]])
+def test_validation_data_come_in_the_same_order(moment, tmp_path):
+    def noise(batch, rng):
+        return batch[0] + rng.standard_normal((1, 6)), batch[1]
+
+    def run(folder, *others):
+        ours = keras_bimp.callbacks(
+            0.8, dense_epochs=2, verbose=0, backup_dir=folder, save_freq=2
+        )
+        model = random_model()
+        return model.fit(
+            epoch_data(),
+            epochs=5,
+            verbose=0,
+            validation_data=epoch_data(transform=noise),
+            callbacks=[*ours, *others],
+        ).history
+
+    expected = run(tmp_path / "undisturbed")
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", Kill(*moment))
+    assert run(tmp_path / "killed") == expected
+
+
+def test_an_order_that_another_fit_spoiled_is_not_held_against_it(tmp_path):
+    plain = compile_model(keras_bimp.strip(random_model()))
+    plain.fit(EpochData(*data(), batch_size=4), epochs=1, verbose=0)
+    fit(plain, 2, [keras_bimp.Backup(tmp_path, verbose=0)])
+
+
+@pytest.mark.every_backend
+def test_data_of_unknown_length_go_on(tmp_path):
+    # The same batches in every epoch.
+    class Endless(keras.utils.PyDataset):
+        num_batches = None
+
+        def __getitem__(self, index):
+            batches = [slice(16 * i, 16 * i + 16) for i in range(4)]
+            x, y = data()
+            return x[batches[index % 4]], y[batches[index % 4]]
+
+    def run(folder, *others):
+        model = random_model()
+        ours = keras_bimp.callbacks(
+            0.8, dense_epochs=2, verbose=0, backup_dir=folder, save_freq=1
+        )
+        model.fit(
+            Endless(),
+            shuffle=False,
+            epochs=5,
+            steps_per_epoch=4,
+            verbose=0,
+            callbacks=[*ours, *others],
+        )
+        return model
+
+    expected = run(tmp_path / "undisturbed")
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", Kill("on_train_batch_end", 3, 2))
+    again = run(tmp_path / "killed")
+    for one, other in zip(again.variables, expected.variables, strict=True):
+        np.testing.assert_array_equal(array(one), array(other))
+
+
+def test_no_epochs_at_all(tmp_path):
+    plain = compile_model(keras_bimp.strip(random_model()))
+    assert fit(plain, 0, [keras_bimp.Backup(tmp_path)]).epoch == []
+    other = compile_model(keras_bimp.strip(random_model()))
+    assert fit(other, 2, [keras_bimp.Backup(tmp_path)]).epoch == [0, 1]
+
+
+class OwnStep(keras.Model):
+    """A model whose train step no symbolic tensor can go through."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+        self.seen = keras.metrics.Mean(name="seen")
+
+    def call(self, x):
+        return self.dense(x["x"])
+
+    def train_step(self, batch):
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = keras.ops.mean(keras.ops.square(self(batch)))
+        self.optimizer.apply(
+            tape.gradient(loss, self.trainable_variables),
+            self.trainable_variables,
+        )
+        self.seen.update_state(loss)
+        return {"seen": self.seen.result(), "loss": loss}
+
+
+def test_a_train_step_of_ones_own_goes_on(tmp_path):
+    def run(folder, *others):
+        keras.utils.set_random_seed(0)
+        model = OwnStep()
+        batches = EpochData({"x": data()[0]}, batch_size=16)
+        model(batches[0][0])
+        model.compile(keras.optimizers.SGD(0.1), loss="mse")
+        backup = keras_bimp.Backup(folder, save_freq=1, verbose=0)
+        model.fit(
+            EpochData({"x": data()[0]}, batch_size=16, transform=first),
+            epochs=3,
+            shuffle=False,
+            verbose=0,
+            callbacks=[backup, *others],
+        )
+        return model
+
+    def first(batch, rng):
+        return batch[0]
+
+    expected = run(tmp_path / "undisturbed")
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", Kill("on_train_batch_end", 1, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again = run(tmp_path / "killed")
+    for one, other in zip(again.variables, expected.variables, strict=True):
+        np.testing.assert_array_equal(array(one), array(other))
+
+
+def test_a_constant_may_be_infinite(tmp_path):
+    class Masking(layers.Layer):
+        def build(self, shape):
+            self.offset = self.add_weight(
+                shape=(), initializer="zeros", trainable=False
+            )
+            self.offset.assign(-np.inf)
+
+        def call(self, x):
+            return keras.ops.maximum(x, self.offset)
+
+    inside = keras.Sequential([keras.Input((6,)), Masking(), layers.Dense(3)])
+    model = wrapped(model=inside)
+    history = fit(
+        model,
+        3,
+        keras_bimp.callbacks(
+            0.5, dense_epochs=1, verbose=0, backup_dir=tmp_path / "backup"
+        ),
+    )
+    assert history.epoch == [0, 1, 2]
+    keras_bimp.export(keras_bimp.strip(model), tmp_path / "1")
+
+
+def test_a_model_that_was_trained_again_is_exported(tmp_path):
+    model = random_model()
+    failures.mark_failed(model, "it broke")
+    with pytest.raises(ValueError, match="it broke"):
+        keras_bimp.export(keras_bimp.strip(model), tmp_path / "1")
+    plain = compile_model(keras_bimp.strip(model))
+    fit(plain, 1)
+    keras_bimp.export(plain, tmp_path / "1")
+
+
+def test_a_threshold_for_the_best_stays(tmp_path):
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        tmp_path / "best.keras",
+        monitor="loss",
+        save_best_only=True,
+        initial_value_threshold=1e-9,
+    )
+    train(tmp_path / "backup", checkpoint)
+    assert not (tmp_path / "best.keras").exists()
+    assert checkpoint.best == 1e-9
+
+
+def test_rows_of_a_csv_file_go_on(tmp_path):
+    def logger():
+        return keras.callbacks.CSVLogger(tmp_path / "log.csv")
+
+    killed(tmp_path / "backup", logger(), Kill("on_epoch_begin", 3))
+    train(tmp_path / "backup", logger())
+    train(tmp_path / "backup", logger())
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    epochs = [row.split(",")[0] for row in rows]
+    assert epochs == ["epoch", "0", "1", "2", "3", "4"]

@@ -1,5 +1,6 @@
 """The callback that lets a `fit` go on after it was killed."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -10,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_bimp import failures
-from keras_bimp.backup.epoch_data import data_of_this_fit
+from keras_bimp.backup.epoch_data import data_that_begins
 from keras_bimp.backup.generations import Generations
 from keras_bimp.backup.generations import UnreadableError
 from keras_bimp.backup.interrupts import Interrupts
@@ -34,7 +35,7 @@ from keras_bimp.processes import gathered
 from keras_bimp.processes import process_count
 from keras_bimp.processes import process_index
 
-# Models -> folders of the runs that they finished in this program.
+# Models -> folders of the runs that they have had in this program.
 _FINISHED = weakref.WeakKeyDictionary()
 
 
@@ -54,18 +55,23 @@ class Backup(keras.callbacks.Callback):
     Two generations are kept, each written beside the one before and then
     renamed; of a damaged one the SHA-256 tells. SIGTERM, and Ctrl-C, let the
     step finish and save it first; the exit code is 143 then. When all epochs
-    are done the last one stays: the same call later sets the model to it and
-    trains nothing. Another model, plan or budget needs another folder.
+    are done the last one stays: the same program, run again, sets the model to
+    it and trains nothing. Another model, plan or budget, and another `fit` of
+    the same program, need a folder of their own.
 
     A training whose loss or weights are no longer finite is stopped and not
     saved.
 
     `keras_bimp.callbacks(..., backup_dir=...)` has one. Use this class for
-    trainings without pruning. List it before other callbacks.
+    trainings without pruning. List it after `keras_bimp.callbacks` and before
+    other callbacks. Of these go on: `EarlyStopping`, `ModelCheckpoint`,
+    `ReduceLROnPlateau`, `SwapEMAWeights`, `CSVLogger` if it is listed after
+    this (it may write the row of the last epoch twice), and one of your own
+    that has the methods `get_state()`, which returns a dict of numbers,
+    strings, lists, arrays and such dicts, and `set_state(state)`.
 
-    A callback of your own goes on, too, if it has the methods `get_state()`,
-    which returns a dict of numbers, strings, lists and arrays, and
-    `set_state(state)`.
+    After a backup in the midst of an epoch, callbacks see the batches before
+    it again, with the metrics as they were at the backup.
 
     Args:
         backup_dir: Folder for the files of this run alone. Made if there is
@@ -76,7 +82,8 @@ class Backup(keras.callbacks.Callback):
     Raises:
         TypeError: If `save_freq` is of the wrong type.
         ValueError: When `fit` begins, if the folder cannot be written to,
-            or holds the state of another run, or none that can be read.
+            or holds the state of another run, or none that can be read, or if
+            the model is not built.
 
     Example:
 
@@ -111,18 +118,19 @@ class Backup(keras.callbacks.Callback):
         self._failure = pathlib.Path(backup_dir) / "failure.json"
 
     def on_train_begin(self, logs=None):
-        self._beside = [c for c in callbacks_beside(self) if c is not self]
+        found = callbacks_beside(self)
+        self._beside = [c for c in found if c is not self]
         self._resumables = [c for c in self._beside if isinstance(c, Resumable)]
-        self._check_beside()
-        self._data = data_of_this_fit()
+        self._data = data_that_begins()
         failures.mark_failed(self.model, None)
         self.model._initial_epoch = None
         stop_skipping(self.model)
-        self._skipping = False
-        self._in_epoch = self._test_metrics = None
-        self._interrupts = Interrupts(self.model)
+        self._skipping = self._to_finish = None
+        self._in_epoch = self._test_metrics = self._random_at_epoch = None
+        self._interrupts = Interrupts(self)
         self._done = 0
         try:
+            self._check_beside(found[found.index(self) + 1 :])
             self._resumed = self._prepare()
         except BaseException:
             for callback in self._resumables:
@@ -145,15 +153,21 @@ class Backup(keras.callbacks.Callback):
             self._random_at_epoch = resumed["random_at_epoch"]
             set_random_states(self._random_at_epoch)
             if resumed["batch"]:
-                self._skip(resumed)
+                self._to_finish = resumed
+                self._skipping = Skipping(
+                    self, resumed["batch"], resumed["metrics"], self._go_on
+                )
         self.model._initial_epoch = None  # Or the next `fit` begins there.
         self._act()
 
     def on_train_batch_begin(self, batch, logs=None):
         self._batch = batch
         # Nothing here may look at the model unless it must: JAX would wait.
-        if self._skipping:
+        if self._skipping is not None:
+            # Another callback may have had the train step made anew.
+            self._skipping.stand_in()
             return
+        self._finish()
         due = (
             self.save_freq != "epoch"
             and batch - self._saved_at >= self.save_freq
@@ -164,22 +178,24 @@ class Backup(keras.callbacks.Callback):
         self._act()
 
     def on_test_begin(self, logs=None):
-        if self._in_epoch is not None:
-            self._test_metrics = read_metrics(self.model)
+        if self._in_epoch is None:
+            return
+        self._finish()
+        self._test_metrics = read_metrics(self.model)
+        validation = data_that_begins()
+        if validation is not None and validation is not self._data:
+            validation.epoch = self._in_epoch
 
     def on_test_batch_begin(self, batch, logs=None):
-        if self._interrupts.asked is not None and self._test_metrics:
-            steps = self.params.get("steps")
-            if steps is not None and self._in_epoch is not None:
-                self._save(self._in_epoch, steps, metrics=self._test_metrics)
+        if self._interrupts.asked is not None and self._in_epoch is not None:
+            self._save(self._in_epoch, self._batches_done(), self._test_metrics)
         self._act()
 
     def on_epoch_end(self, epoch, logs=None):
-        self._end_skipping()
+        self._finish()
         self._in_epoch = self._test_metrics = None
         steps = self.params.get("steps")
-        whole = self._batch + self.model.steps_per_execution
-        if steps is None or whole >= steps:
+        if steps is None or self._batches_done() == steps:
             self._done = epoch + 1
         if self._data is not None:
             self._data.check_order()
@@ -195,17 +211,23 @@ class Backup(keras.callbacks.Callback):
             set_random_states(resumed["random"])
         elif reason is not None:
             self._mark_failed(reason)
-        elif self._done == epochs:
+        elif self._done == epochs > 0:
             self._save(epochs, 0)
         if self._done == epochs and reason is None:
             folders = _FINISHED.setdefault(self.model, set())
-            folders.add(self._generations.folder.resolve())
+            folders.add(self._folder.resolve())
         else:
             self._say_incomplete()
         self._act()
         self._interrupts.restore()
 
-    def _check_beside(self):
+    def _check_beside(self, after):
+        for callback in after:
+            if isinstance(callback, Resumable) and callback.leads:
+                raise ValueError(
+                    "`Backup` must be listed after what `keras_bimp.callbacks` "
+                    f"returns. Received: {type(callback).__name__} after it"
+                )
         for callback in self._beside:
             if isinstance(callback, Backup | keras.callbacks.BackupAndRestore):
                 raise ValueError(
@@ -224,11 +246,19 @@ class Backup(keras.callbacks.Callback):
                     "`backup_dir` must be a folder that can be written to. "
                     f"Received: backup_dir={self._folder}: {error}"
                 ) from error
+        if not all(layer.built for layer in self.model._flatten_layers()):
+            raise ValueError(
+                "`model` must be built before `fit` if it is backed up: give "
+                "it a `keras.Input`, or call it on a batch of data. "
+                f"Received: model={self.model!r}"
+            )
         build_optimizer(self.model)
-        if self._generations.folder.resolve() in _FINISHED.get(self.model, ()):
-            # The model is where that run ended, and is to go on from there.
-            _FINISHED[self.model].remove(self._generations.folder.resolve())
-            return None
+        if self._folder.resolve() in _FINISHED.get(self.model, ()):
+            raise ValueError(
+                "`backup_dir` must be a folder for one `fit` alone. Received: "
+                f"backup_dir={self._folder}, where this model has finished one "
+                "already. Use another folder, or delete it"
+            )
         try:
             state = self._generations.read()
         except UnreadableError as error:
@@ -244,6 +274,9 @@ class Backup(keras.callbacks.Callback):
         set_training(self.model, state["training"])
         # Others are set later: their own `on_train_begin` may follow.
         set_callbacks(self._resumables, state["resumables"])
+        for callback in self._beside:
+            if isinstance(callback, keras.callbacks.CSVLogger):
+                callback.append = True
         self.model._initial_epoch = state["epoch"]
         self._done = state["epoch"]
         self._say_resumed(state)
@@ -316,7 +349,7 @@ class Backup(keras.callbacks.Callback):
             "random": read_random_states(),
             "random_at_epoch": self._random_at_epoch,
         }
-        if not _is_finite(state["training"]):
+        if not failures.all_finite(self.model):
             reason = f"in epoch {epoch + 1} a weight is not finite"
             failures.stop(self.model, reason)
             return
@@ -340,33 +373,44 @@ class Backup(keras.callbacks.Callback):
         history.epoch = list(state["history_epochs"])
         history.history = {k: list(v) for k, v in state["history"].items()}
 
-    def _skip(self, state):
-        def go_on():
-            self._skipping = False
-            set_random_states(state["random"])
+    def _go_on(self):
+        """Called when the batches before the backup have been drawn."""
+        self._skipping = None
+        self._saved_at = self._to_finish["batch"]
+        set_random_states(self._to_finish["random"])
 
-        self._skipping = True
-        self._saved_at = state["batch"]
-        Skipping(self.model, state["batch"], state["metrics"], then=go_on)
+    def _finish(self):
+        """Ends what began in the midst of an epoch."""
+        if self._skipping is not None:  # There were fewer batches this time.
+            stop_skipping(self.model)
+            self._skipping = None
+        if self._to_finish is not None:
+            # They have counted the batches that were skipped.
+            set_callbacks(self._others(), self._to_finish["callbacks"])
+            self._to_finish = None
 
-    def _end_skipping(self):
-        stop_skipping(self.model)
-        self._skipping = False
+    def _batches_done(self):
+        done = self._batch + self.model.steps_per_execution
+        return min(done, self.params.get("steps") or done)
 
     def _act(self):
         if self._interrupts.asked is not None:
-            self._end_skipping()
+            self._finish()
             self._say_incomplete()
             self._interrupts.act()
 
     def _mark_failed(self, reason):
         if process_index() == 0:
-            self._failure.write_text(json.dumps({"reason": reason}))
+            with contextlib.suppress(OSError):
+                self._failure.write_text(json.dumps({"reason": reason}))
 
     def _say_resumed(self, state):
         epochs = self.params["epochs"]
         if self._failure.exists():
-            reason = json.loads(self._failure.read_text())["reason"]
+            try:
+                reason = json.loads(self._failure.read_text())["reason"]
+            except (OSError, ValueError, KeyError, TypeError):
+                reason = "it does not say why"
             warnings.warn(
                 f"The run before failed: {reason}. This one goes on from the "
                 "last good state.",
@@ -405,18 +449,3 @@ def _plain(value):
     """What a log says, or a text of it."""
     kept = str | bool | int | float | list | np.ndarray | np.generic
     return value if value is None or isinstance(value, kept) else str(value)
-
-
-def _is_finite(training):
-    """Whether all numbers are, of those that are meant to be."""
-    floats = [
-        array
-        for array in training["variables"]
-        if array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-    ]
-    with np.errstate(all="ignore"):
-        # A sum is faster, and finite unless it overflows.
-        return all(
-            np.isfinite(array.sum()) or np.isfinite(array).all()
-            for array in floats
-        )

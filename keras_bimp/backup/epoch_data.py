@@ -20,7 +20,8 @@ class EpochData(keras.utils.PyDataset):
     `fit` shuffles arrays in an order that no run after it can have again. With
     this, a run that was killed goes on with the very batches that it would
     have had: `keras_bimp.callbacks` and `Backup` tell it the epoch. Where
-    neither is in `fit`, it counts how often it was gone through.
+    neither is in `fit`, it counts how often it was gone through, but not with
+    `use_multiprocessing`.
 
     A model that is not wrapped must be trained with `fit(shuffle=False)`, for
     `fit` shuffles the batches of this class too, and without
@@ -137,13 +138,16 @@ class EpochData(keras.utils.PyDataset):
             )
 
 
-def data_of_this_fit() -> EpochData | None:
+def data_that_begins() -> EpochData | None:
     """The `EpochData` that the `fit` which begins now goes through.
 
-    To be called in `on_train_begin`.
+    To be called in `on_train_begin`; in `on_test_begin` for an `evaluate`.
     """
     latest = getattr(_LATEST, "data", None)
-    return None if latest is None else latest()
+    data = None if latest is None else latest()
+    if data is not None:
+        data._shuffled = False
+    return data
 
 
 def _common_length(arrays):

@@ -45,7 +45,8 @@ class Generations:
     newest file with the name of a generation is whole. Nothing is pickled.
 
     Types that NumPy does not have itself, as bfloat16, come back as unsigned
-    integers of the same size.
+    integers of the same size where the package that has them, ml_dtypes, is not
+    imported.
 
     Args:
         folder: Where the files are.
@@ -167,7 +168,7 @@ def _check_digest(file, end):
 
 def _read_arrays(file, described, size):
     sizes = []
-    for dtype, shape in described:
+    for dtype, shape, _ in described:
         if dtype not in _DTYPES or not all(
             isinstance(n, int) and n >= 0 for n in shape
         ):
@@ -176,17 +177,29 @@ def _read_arrays(file, described, size):
     if sum(sizes) != size:
         raise ValueError(f"arrays of {sum(sizes)} bytes in {size}")
     arrays = []
-    for dtype, shape in described:
+    for dtype, shape, own in described:
         array = np.empty(shape, dtype)
         file.readinto(_as_bytes(array))
-        arrays.append(array)
+        arrays.append(array if own == dtype else _in_own_dtype(array, own))
     return arrays
+
+
+def _in_own_dtype(array, name):
+    try:
+        dtype = np.dtype(str(name))
+    except TypeError:
+        return array
+    known = dtype.isbuiltin == 2 and dtype.itemsize == array.itemsize
+    return array.view(dtype) if known else array
 
 
 def _write_file(path, state):
     arrays = []
     tree = _encode(state, arrays)
-    described = [[array.dtype.name, list(array.shape)] for array in arrays]
+    described = [
+        [_stored_dtype(array.dtype).name, list(array.shape), array.dtype.name]
+        for array in arrays
+    ]
     header = json.dumps(
         {"state": tree, "arrays": described}, separators=(",", ":")
     ).encode()
@@ -222,12 +235,8 @@ def _sync_folder(folder):
         os.close(descriptor)
 
 
-def stored_dtype(dtype: np.dtype) -> np.dtype:
-    """The type that arrays of a type have in a file.
-
-    Raises:
-        TypeError: If such arrays cannot be kept: Python objects, say.
-    """
+def _stored_dtype(dtype):
+    """The type that arrays of a type have in a file."""
     if dtype.name in _DTYPES and dtype.isnative:
         return dtype
     if dtype.isbuiltin != 2:  # Neither a type of ml_dtypes.
@@ -242,7 +251,9 @@ def _as_bytes(array):
 def _encode(node, arrays):
     """Takes the arrays out of a state, and leaves their positions."""
     if isinstance(node, np.ndarray):
-        arrays.append(_storable(node))
+        _stored_dtype(node.dtype)  # Raises before anything is written.
+        shape = node.shape  # `ascontiguousarray` makes scalars vectors.
+        arrays.append(np.ascontiguousarray(node).reshape(shape))
         return {_ARRAY: len(arrays) - 1}
     if isinstance(node, np.generic):
         return node.item()
@@ -261,10 +272,3 @@ def _decode(node, arrays):
     if isinstance(node, list):
         return [_decode(value, arrays) for value in node]
     return node
-
-
-def _storable(array):
-    shape = array.shape  # `ascontiguousarray` makes scalars vectors.
-    array = np.ascontiguousarray(array).reshape(shape)
-    dtype = stored_dtype(array.dtype)
-    return array if dtype == array.dtype else array.view(dtype)

@@ -1,11 +1,12 @@
 """SIGTERM and Ctrl-C, which wait until a step is finished."""
 
-import inspect
 import signal
 import threading
 import weakref
 
 import keras
+
+from keras_bimp.beside import is_in_fit
 
 
 class Interrupts:
@@ -16,11 +17,11 @@ class Interrupts:
     ignores stays ignored.
 
     Args:
-        model: The model whose `fit` it is.
+        callback: The callback in whose `fit` they are to wait.
     """
 
-    def __init__(self, model: keras.Model):
-        self._model = weakref.ref(model)
+    def __init__(self, callback: keras.callbacks.Callback):
+        self._callback = weakref.ref(callback)
         self._before = {}
         self.asked = None
 
@@ -56,27 +57,17 @@ class Interrupts:
     def _note(self, number, frame):
         again = self.asked is not None
         self.asked = number
-        if again or not self._in_fit(frame):
+        # A `fit` that died has left its handlers.
+        if again or not is_in_fit(self._callback(), frame):
             self.act()
 
     def is_dead(self) -> bool:
         """Whether its `fit` ended with an exception, and left it behind."""
-        return not self._in_fit(inspect.currentframe())
+        return not is_in_fit(self._callback())
 
     def before(self, number: int):
         """What handled a signal before."""
         return self._before.get(number, signal.SIG_DFL)
-
-    def _in_fit(self, frame):
-        model = self._model()
-        while frame is not None:
-            # A `fit` that died has left its handlers, but not its frame.
-            if frame.f_code.co_name == "fit" and (
-                frame.f_locals.get("self") is model
-            ):
-                return True
-            frame = frame.f_back
-        return False
 
 
 def _unless_dead(number, handler):

@@ -62,7 +62,7 @@ def _attributes(callback):
         (
             names
             for kind, names in _ATTRIBUTES.items()
-            if type(callback) is kind
+            if isinstance(callback, kind)
         ),
         (),
     )

@@ -6,10 +6,15 @@ import keras
 class Resumable(keras.callbacks.Callback):
     """A callback that acts on the training and goes on where it was.
 
-    To be listed before `Backup`, which sets it back when `fit` begins. A
+    `Backup` sets it back when `fit` begins. A
     callback that only looks on needs `get_state` and `set_state` alone, and no
     base class; it is set back before the first epoch.
+
+    Attributes:
+        leads: Whether it must be listed before `Backup`.
     """
+
+    leads = True
 
     def facts(self) -> dict:
         """Facts, by name, that a run has in common with what it goes on from.

@@ -1,9 +1,12 @@
 """Goes through batches of a running epoch without training on them."""
 
+import warnings
+
 import keras
 
 from keras_bimp.backends import backend
 from keras_bimp.backup.training_state import set_metrics
+from keras_bimp.beside import is_in_fit
 
 
 class Skipping:
@@ -14,44 +17,68 @@ class Skipping:
     those before, and dropped.
 
     Args:
-        model: The model that is in `fit`.
+        callback: The callback in whose `fit` it is.
         batches: Integer >= 1, how many batches to skip.
         metrics: What the metrics had counted after them.
         then: Callable to call when they are drawn.
     """
 
-    def __init__(self, model: keras.Model, batches: int, metrics, then):
-        self._model = model
+    def __init__(self, callback, batches: int, metrics, then):
+        self._callback = callback
+        self._model = callback.model
         self._left = batches
         self._metrics = metrics
         self._then = then
-        stop_skipping(model)
-        self._train = model.train_function
-        model.train_function = getattr(self, f"_on_{backend()}")
+        stop_skipping(self._model)
+        self.stand_in()
+
+    def stand_in(self) -> None:
+        """Takes the place of the train step, which may have been made anew."""
+        present = self._model.train_function
+        if present is not self:
+            self._train = present
+            self._model.train_function = self
+
+    def __call__(self, *args):
+        if not is_in_fit(self._callback):
+            # That one died while it was skipping.
+            stop_skipping(self._model)
+            return self._train(*args)
+        return getattr(self, f"_on_{backend()}")(*args)
 
     def _on_tensorflow(self, iterator):
         batch = self._draw(iterator)
-        # Else the first step makes the metrics, which are to be set now.
         if self._model._distribute_strategy is None:
+            self._make_metrics(batch)
+        return self._set_metrics()
+
+    def _make_metrics(self, batch):
+        # Else the first step makes them, and they are to be set now.
+        try:
             self._model._symbolic_build(data_batch=batch)
-        logs = {}
-        if self._is_last():
-            set_metrics(self._model, self._metrics)
-            logs = self._model.get_metrics_result()
-        return logs
+        except Exception as error:  # A train step may be of any kind.
+            if self._metrics:
+                warnings.warn(
+                    "The metrics of this epoch count the rest of it only: "
+                    f"they cannot be made before the first step: {error}",
+                    stacklevel=2,
+                )
+            self._metrics = []
 
     def _on_torch(self, data):
         self._draw(data)
-        logs = {}
-        if self._is_last():
-            set_metrics(self._model, self._metrics)
-            logs = self._model.get_metrics_result()
-        return logs
+        return self._set_metrics()
+
+    def _set_metrics(self):
+        self._count_down()
+        if not self._metrics:
+            return {}
+        set_metrics(self._model, self._metrics)
+        return self._model.get_metrics_result()
 
     def _on_jax(self, state, data):
         self._draw(data)
-        if not self._is_last():
-            return {}, state
+        self._count_down()
         # The variables are empty now: what they hold is in the state.
         *others, counted = state
         arrays = [
@@ -71,17 +98,14 @@ class Skipping:
             batch = next(data)
         return batch
 
-    def _is_last(self):
+    def _count_down(self):
         self._left -= self._model.steps_per_execution
-        if self._left > 0:
-            return False
-        stop_skipping(self._model)
-        self._then()
-        return True
+        if self._left <= 0:
+            stop_skipping(self._model)
+            self._then()
 
 
 def stop_skipping(model: keras.Model) -> None:
     """Puts the train step of a model back, if a `Skipping` stands in."""
-    standing_in = getattr(model.train_function, "__self__", None)
-    if isinstance(standing_in, Skipping):
-        model.train_function = standing_in._train
+    if isinstance(model.train_function, Skipping):
+        model.train_function = model.train_function._train

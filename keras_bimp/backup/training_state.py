@@ -4,10 +4,8 @@ import keras
 import numpy as np
 
 from keras_bimp.backends import as_array
-from keras_bimp.backends import in_type_of
 from keras_bimp.backends import numpy_dtype
 from keras_bimp.backends import strategy_scope
-from keras_bimp.backup.generations import stored_dtype
 from keras_bimp.masking import state_variables
 from keras_bimp.slots import leaves
 
@@ -60,7 +58,7 @@ def check_training(model: keras.Model, state: dict) -> None:
                     f"{array.shape} where {variable.path} has "
                     f"{tuple(variable.shape)}"
                 )
-            if stored_dtype(numpy_dtype(variable)) != array.dtype:
+            if numpy_dtype(variable) != array.dtype:
                 raise ValueError(
                     f"one of another {what}, with a variable of type "
                     f"{array.dtype} where {variable.path} has "
@@ -129,4 +127,4 @@ def _variables(model):
 
 def _set(variables, arrays):
     for variable, array in zip(variables, arrays, strict=True):
-        variable.assign(in_type_of(variable, array))
+        variable.assign(array)

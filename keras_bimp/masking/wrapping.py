@@ -77,6 +77,8 @@ class MaskedModel(keras.Model):
         """Trains as `keras.Model.fit` does, where that can."""
         check_strategy(self)
         self._hold_zeros()
+        # A `fit` that was refused may have left it.
+        self._initial_epoch = None
         x = args[0] if args else kwargs.get("x")
         if len(args) < _PLACE_OF_SHUFFLE and getattr(
             x, "shuffles_itself", False

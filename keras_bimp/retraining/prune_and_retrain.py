@@ -15,8 +15,9 @@ from keras_bimp.backends import give_each_its_own_buffer
 from keras_bimp.backends import strategy_scope
 from keras_bimp.backup import Backup
 from keras_bimp.backup import Resumable
-from keras_bimp.backup import data_of_this_fit
+from keras_bimp.backup import data_that_begins
 from keras_bimp.beside import begin_comparing_anew
+from keras_bimp.beside import best_so_far
 from keras_bimp.beside import callbacks_beside
 from keras_bimp.masking import hold_zeros
 from keras_bimp.masking import kernels_to_hold
@@ -92,7 +93,8 @@ class PruneAndRetrain(Resumable):
         check_strategy(self.model)
         self._beside = callbacks_beside(self)
         self._check_beside()
-        self._data = data_of_this_fit()
+        self._thresholds = best_so_far(self._beside)
+        self._data = data_that_begins()
         failures.mark_failed(self.model, None)
         self.prunings = []
         self._logs = {"norm_drop": 0.0, "discount": 1.0}
@@ -386,7 +388,7 @@ class PruneAndRetrain(Resumable):
             policy=self._policy_at(current),
         )
         hold_zeros(self._moved)
-        begin_comparing_anew(self._beside)
+        begin_comparing_anew(self._beside, self._thresholds)
         self.prunings.append(pruning)
         change, fraction = pruning.norm_drop, pruning.pruned_fraction
         if retraining.by_accuracy:

@@ -56,6 +56,8 @@ class RecordLearningRate(Resumable):
     array([0.5, 0.5])
     """
 
+    leads = False
+
     def __init__(self, filepath: str | os.PathLike | None = None):
         super().__init__()
         self.filepath = None if filepath is None else os.fspath(filepath)
