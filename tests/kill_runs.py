@@ -122,7 +122,8 @@ def main(_):
             assert code == 0
             length = time.monotonic() - begin
             here = folder / "killed"
-            for _ in range(FLAGS.kills):
+            killed = 0
+            while killed < FLAGS.kills:
                 process = start(here, save_freq)
                 # It takes about a third of the time to start up.
                 wait = rng.uniform(0.25, 0.7) * length
@@ -130,13 +131,14 @@ def main(_):
                     process.wait(wait)
                 except subprocess.TimeoutExpired:
                     process.send_signal(signal.SIGKILL)
-                    kills += 1
+                    killed += 1
                 else:
                     failures += process.returncode != 0
                 output, _ = process.communicate()
                 resumed += "Goes on with" in output or "were done" in output
                 restarts += 1
                 unreadable += unreadable_states(here)
+            kills += killed
             code, output = finish(start(here, save_freq))
             resumed += "Goes on with" in output or "were done" in output
             failures += code != 0
