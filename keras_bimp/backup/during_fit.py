@@ -121,6 +121,8 @@ class Backup(keras.callbacks.Callback):
         found = callbacks_beside(self)
         self._beside = [c for c in found if c is not self]
         self._resumables = [c for c in self._beside if isinstance(c, Resumable)]
+        # What leads has an eye on data and weights, too.
+        self._led = any(resumable.leads for resumable in self._resumables)
         self._data = data_that_begins()
         failures.mark_failed(self.model, None)
         self.model._initial_epoch = None
@@ -140,7 +142,7 @@ class Backup(keras.callbacks.Callback):
             self._interrupts.install()
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self._data is not None:
+        if self._data is not None and not self._led:
             self._data.epoch = epoch
         resumed, self._resumed = self._resumed, None
         self._in_epoch = epoch
@@ -197,9 +199,10 @@ class Backup(keras.callbacks.Callback):
         steps = self.params.get("steps")
         if steps is None or self._batches_done() == steps:
             self._done = epoch + 1
-        if self._data is not None:
+        if self._data is not None and not self._led:
             self._data.check_order()
-        failures.stop_if_broken(self.model, epoch, logs or {})
+        if not self._led:
+            failures.stop_if_broken(self.model, epoch, logs or {})
 
     def on_train_end(self, logs=None):
         resumed, self._resumed = self._resumed, None
@@ -246,14 +249,15 @@ class Backup(keras.callbacks.Callback):
                     "`backup_dir` must be a folder that can be written to. "
                     f"Received: backup_dir={self._folder}: {error}"
                 ) from error
-        if not all(layer.built for layer in self.model._flatten_layers()):
+        if not self.model.built:
             raise ValueError(
                 "`model` must be built before `fit` if it is backed up: give "
                 "it a `keras.Input`, or call it on a batch of data. "
                 f"Received: model={self.model!r}"
             )
         build_optimizer(self.model)
-        if self._folder.resolve() in _FINISHED.get(self.model, ()):
+        finished = self._folder.resolve() in _FINISHED.get(self.model, ())
+        if finished and self._generations.paths():
             raise ValueError(
                 "`backup_dir` must be a folder for one `fit` alone. Received: "
                 f"backup_dir={self._folder}, where this model has finished one "
