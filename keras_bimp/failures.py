@@ -49,13 +49,19 @@ def stop(model: keras.Model, reason: str) -> None:
     """Stops a `fit` that failed, with a warning the first time."""
     model.stop_training = True
     if model not in _FAILED:
-        mark_failed(model, reason)
+        _FAILED[model] = reason, None
         warnings.warn(
             f"The training is stopped: {reason}. A lower learning rate or "
             "clipped gradients may help.",
             RuntimeWarning,
             stacklevel=2,
         )
+
+
+def settle(model: keras.Model) -> None:
+    """Holds a failure against the weights that its `fit` ends with."""
+    reason, _ = _FAILED.get(model, (None, None))
+    mark_failed(model, reason)
 
 
 def mark_failed(model: keras.Model, reason: str | None) -> None:
@@ -75,7 +81,7 @@ def why_failed(model: keras.Model) -> str | None:
     A model that has other weights since then did not.
     """
     reason, digest = _FAILED.get(model, (None, None))
-    return reason if reason and digest == _digest(model) else None
+    return reason if digest in (None, _digest(model)) else None
 
 
 def _digest(model):

@@ -208,6 +208,7 @@ class Backup(keras.callbacks.Callback):
         resumed, self._resumed = self._resumed, None
         self.model._initial_epoch = None
         epochs = self.params["epochs"]
+        failures.settle(self.model)
         reason = failures.why_failed(self.model)
         if resumed is not None:
             self._set_others(resumed)

@@ -167,6 +167,7 @@ class PruneAndRetrain(Resumable):
 
     def on_train_end(self, logs=None):
         self.undo_train_begin()
+        failures.settle(self.model)
         backed_up = any(isinstance(c, Backup) for c in self._beside)
         if self._done < self.plan.epochs and not backed_up:
             self._print(
