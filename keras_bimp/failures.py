@@ -80,7 +80,9 @@ def why_failed(model: keras.Model) -> str | None:
 
     A model that has other weights since then did not.
     """
-    reason, digest = _FAILED.get(model, (None, None))
+    if model not in _FAILED:
+        return None
+    reason, digest = _FAILED[model]
     return reason if digest in (None, _digest(model)) else None
 
 
