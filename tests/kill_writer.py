@@ -19,11 +19,6 @@ import numpy as np
 from absl import app
 from absl import flags
 
-FLAGS = flags.FLAGS
-flags.DEFINE_integer("kills", 1000, "How often to kill our writer.")
-flags.DEFINE_integer("keras_kills", 100, "How often Keras', in each mode.")
-flags.DEFINE_integer("seed", 0, "Random seed of the moments.")
-
 MODULE = (
     pathlib.Path(__file__).parent.parent
     / "keras_bimp"
@@ -165,16 +160,20 @@ def kill_kerass(folder, kills, rng, **options):
 
 
 def main(_):
-    rng = random.Random(FLAGS.seed)
+    given = flags.FLAGS
+    rng = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.monotonic()
-        found = kill_ours(pathlib.Path(folder), FLAGS.kills, rng)
+        found = kill_ours(pathlib.Path(folder), given.kills, rng)
         print(f"ours: {found}, {time.monotonic() - begin:.0f} s", flush=True)
     for options in ({}, {"double_checkpoint": True}):
         with tempfile.TemporaryDirectory() as folder:
-            found = kill_kerass(folder, FLAGS.keras_kills, rng, **options)
+            found = kill_kerass(folder, given.keras_kills, rng, **options)
             print(f"BackupAndRestore {options}: {found}", flush=True)
 
 
 if __name__ == "__main__":
+    flags.DEFINE_integer("kills", 1000, "How often to kill our writer.")
+    flags.DEFINE_integer("keras_kills", 100, "How often Keras', in each mode.")
+    flags.DEFINE_integer("seed", 0, "Random seed of the moments.")
     app.run(main)

@@ -1,9 +1,7 @@
 """The callback that lets a `fit` go on after it was killed."""
 
-import contextlib
 import json
 import os
-import pathlib
 import warnings
 import weakref
 
@@ -11,6 +9,9 @@ import keras
 import numpy as np
 
 from keras_bimp import failures
+from keras_bimp.backup import messages
+from keras_bimp.backup.agreement import check_processes
+from keras_bimp.backup.agreement import check_state
 from keras_bimp.backup.epoch_data import data_that_begins
 from keras_bimp.backup.generations import Generations
 from keras_bimp.backup.generations import UnreadableError
@@ -23,15 +24,11 @@ from keras_bimp.backup.resumable import Resumable
 from keras_bimp.backup.skipping import Skipping
 from keras_bimp.backup.skipping import stop_skipping
 from keras_bimp.backup.training_state import build_optimizer
-from keras_bimp.backup.training_state import check_training
 from keras_bimp.backup.training_state import read_metrics
 from keras_bimp.backup.training_state import read_training
 from keras_bimp.backup.training_state import set_training
 from keras_bimp.beside import callbacks_beside
 from keras_bimp.checks import check_integer
-from keras_bimp.masking import masked_layers
-from keras_bimp.metrics import sparsity
-from keras_bimp.processes import gathered
 from keras_bimp.processes import process_count
 from keras_bimp.processes import process_index
 
@@ -115,7 +112,7 @@ class Backup(keras.callbacks.Callback):
         self.save_freq = save_freq
         self.verbose = verbose
         self._generations = Generations(backup_dir)
-        self._failure = pathlib.Path(backup_dir) / "failure.json"
+        self._failure = messages.FailureNote(backup_dir)
 
     def on_train_begin(self, logs=None):
         found = callbacks_beside(self)
@@ -214,7 +211,8 @@ class Backup(keras.callbacks.Callback):
             self._set_others(resumed)
             set_random_states(resumed["random"])
         elif reason is not None:
-            self._mark_failed(reason)
+            if process_index() == 0:
+                self._failure.write(reason)
         elif self._done == epochs > 0:
             self._save(epochs, 0)
         if self._done == epochs and reason is None:
@@ -272,10 +270,11 @@ class Backup(keras.callbacks.Callback):
                 f"Received: backup_dir={self._folder}: {error}. Delete the "
                 "folder to start anew"
             ) from error
-        self._check_agreement(state)
+        check_processes(self._folder, state)
         if state is None:
             return None
-        self._check(state)
+        epochs = self.params["epochs"]
+        check_state(self._folder, state, self._run(), epochs, self.model)
         set_training(self.model, state["training"])
         # Others are set later: their own `on_train_begin` may follow.
         set_callbacks(self._resumables, state["resumables"])
@@ -284,48 +283,13 @@ class Backup(keras.callbacks.Callback):
                 callback.append = True
         self.model._initial_epoch = state["epoch"]
         self._done = state["epoch"]
-        self._say_resumed(state)
-        return state
-
-    def _check_agreement(self, state):
-        """Raises ValueError if several processes read different states."""
-        place = [-1, -1] if state is None else [state["epoch"], state["batch"]]
-        places = gathered(np.array(place)).tolist()
-        if any(other != places[0] for other in places):
-            raise ValueError(
-                "`backup_dir` must be a folder that all processes share. "
-                f"Received: backup_dir={self._folder}, where they find states "
-                f"of (epoch, batch) {places}"
+        self._failure.warn()
+        self._print(
+            messages.resumed(
+                self._folder, state["epoch"], state["batch"], epochs
             )
-
-    def _check(self, state):
-        """Raises ValueError if a state is not that of this run."""
-        try:
-            there, here = state["run"], self._run()
-            for fact in {**here, **there}:
-                if there.get(fact) != here.get(fact):
-                    raise ValueError(
-                        f"one of a run with {fact} = {there.get(fact)}, "
-                        f"where this has {here.get(fact)}"
-                    )
-            epochs = self.params["epochs"]
-            if state["epoch"] > epochs:
-                raise ValueError(
-                    f"one of a run that has had {state['epoch']} epochs, "
-                    f"where this is to have {epochs}"
-                )
-            check_training(self.model, state["training"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                "`backup_dir` must be a folder of states of this version of "
-                f"keras_bimp. Received: backup_dir={self._folder}: {error!r}"
-            ) from error
-        except ValueError as error:
-            raise ValueError(
-                "`backup_dir` must hold the state of this very run, or none. "
-                f"Received: backup_dir={self._folder}, which holds {error}. "
-                "Use another folder, or delete it"
-            ) from error
+        )
+        return state
 
     def _others(self):
         return [c for c in self._beside if not isinstance(c, Resumable)]
@@ -369,7 +333,7 @@ class Backup(keras.callbacks.Callback):
                 stacklevel=2,
             )
             return
-        self._failure.unlink(missing_ok=True)
+        self._failure.remove()
 
     def _set_others(self, state):
         """Sets what `on_train_begin` of other callbacks has reset."""
@@ -404,42 +368,13 @@ class Backup(keras.callbacks.Callback):
             self._say_incomplete()
             self._interrupts.act()
 
-    def _mark_failed(self, reason):
-        if process_index() == 0:
-            with contextlib.suppress(OSError):
-                self._failure.write_text(json.dumps({"reason": reason}))
-
-    def _say_resumed(self, state):
-        epochs = self.params["epochs"]
-        if self._failure.exists():
-            try:
-                reason = json.loads(self._failure.read_text())["reason"]
-            except (OSError, ValueError, KeyError, TypeError):
-                reason = "it does not say why"
-            warnings.warn(
-                f"The run before failed: {reason}. This one goes on from the "
-                "last good state.",
-                stacklevel=2,
-            )
-        if state["epoch"] == epochs and not state["batch"]:
-            self._print(
-                f"All {epochs} epochs were done in a run before: the model is "
-                f"set to the end of it. Delete {self._folder} to train anew."
-            )
-        else:
-            self._print(
-                f"Goes on with epoch {state['epoch'] + 1} of {epochs}, "
-                f"after {state['batch']} of its batches, from {self._folder}."
-            )
-
     def _say_incomplete(self):
-        text = f"{self._done} of {self.params['epochs']} epochs are done"
-        if masked_layers(self.model):
-            target = self._run().get("target_sparsity")
-            reached = sparsity(self.model).prunable
-            text += f", sparsity {reached:.2%}"
-            text += "" if target is None else f" of {target:.2%}"
-        self._print(f"Incomplete: {text}. The same `fit` goes on from here.")
+        target = self._run().get("target_sparsity")
+        self._print(
+            messages.incomplete(
+                self.model, self._done, self.params["epochs"], target
+            )
+        )
 
     def _print(self, text):
         if self.verbose and process_index() == 0:

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import warnings
 
-import keras
 import numpy as np
 
 from keras_bimp import failures
@@ -23,24 +22,13 @@ from keras_bimp.masking import hold_zeros
 from keras_bimp.masking import kernels_to_hold
 from keras_bimp.retraining import optimizers
 from keras_bimp.retraining.accuracy import Accuracy
+from keras_bimp.retraining.other_callbacks import check_others
 from keras_bimp.retraining.pruning import Pruning
 from keras_bimp.retraining.pruning import prune_to
 from keras_bimp.retraining.rewinding import Rewinding
 from keras_bimp.retraining.targets import find_targets
 from keras_bimp.schedules import Joined
 from keras_bimp.strategies import check_strategy
-
-# They set learning rates, as the plan does.
-_SET_RATES = (
-    keras.callbacks.LearningRateScheduler,
-    keras.callbacks.ReduceLROnPlateau,
-)
-# They write logs down, ours too if they come after.
-_WRITE_LOGS = (
-    keras.callbacks.CSVLogger,
-    keras.callbacks.RemoteMonitor,
-    keras.callbacks.TensorBoard,
-)
 
 
 class PruneAndRetrain(Resumable):
@@ -92,7 +80,7 @@ class PruneAndRetrain(Resumable):
     def on_train_begin(self, logs=None):
         check_strategy(self.model)
         self._beside = callbacks_beside(self)
-        self._check_beside()
+        check_others(self, self._beside)
         self._thresholds = best_so_far(self._beside)
         self._data = data_that_begins()
         failures.mark_failed(self.model, None)
@@ -213,31 +201,6 @@ class PruneAndRetrain(Resumable):
         self._schedule.set_state(state["schedule"])
         self._rewinding.set_state(state["rewinding"])
         hold_zeros(self._moved)
-
-    def _check_beside(self):
-        """Raises ValueError if another callback would do our work, too."""
-        place = self._beside.index(self)
-        before, after = self._beside[:place], self._beside[place + 1 :]
-        for callback in before + after:
-            if isinstance(callback, PruneAndRetrain):
-                raise ValueError(
-                    "`callbacks` of one `fit` must hold what "
-                    "`keras_bimp.callbacks` returns only once: two would prune "
-                    "and set the learning rate against each other"
-                )
-            if isinstance(callback, _SET_RATES):
-                raise ValueError(
-                    "`callbacks` of one `fit` must not hold another callback "
-                    "that sets the learning rate, which is the plan's in every "
-                    f"step. Received: {type(callback).__name__}"
-                )
-        early = [type(c).__name__ for c in before if isinstance(c, _WRITE_LOGS)]
-        if early:
-            warnings.warn(
-                f"{', '.join(early)} will not see the logs of "
-                "`keras_bimp.callbacks`: list it after them.",
-                stacklevel=2,
-            )
 
     def _make_plan(self):
         if not self.model.compiled or self.model.optimizer is None:
