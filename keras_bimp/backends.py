@@ -55,11 +55,11 @@ def numpy_dtype(variable: keras.Variable) -> np.dtype:
 def in_type_of(variable: keras.Variable, array: np.ndarray) -> np.ndarray:
     """An array of a variable that comes from a file.
 
-    NumPy's files do not know bfloat16: it comes back as bytes or integers.
+    NumPy's files do not know bfloat16: it comes back as bytes.
     """
-    dtype = numpy_dtype(variable)
-    plain = array.dtype.kind == "u" or array.dtype.isbuiltin == 0
-    return array.view(dtype) if plain and dtype.isbuiltin == 2 else array
+    return (
+        array.view(numpy_dtype(variable)) if array.dtype.kind == "V" else array
+    )
 
 
 def is_spread(variable: keras.Variable) -> bool:
