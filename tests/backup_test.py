@@ -861,7 +861,9 @@ def test_rows_of_a_csv_file_go_on(tmp_path):
     def logger():
         return keras.callbacks.CSVLogger(tmp_path / "log.csv")
 
-    killed(tmp_path / "backup", logger(), Kill("on_epoch_begin", 3))
+    first = logger()
+    killed(tmp_path / "backup", first, Kill("on_epoch_begin", 3))
+    first.csv_file.close()  # As the end of the program would.
     train(tmp_path / "backup", logger())
     train(tmp_path / "backup", logger())
     rows = (tmp_path / "log.csv").read_text().splitlines()
