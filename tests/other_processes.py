@@ -6,6 +6,7 @@ import functools
 import io
 import multiprocessing
 import os
+import threading
 import unittest.mock
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -36,10 +37,22 @@ def _process(environment):
         OMP_NUM_THREADS="1",  # Of torch; other processes use the other cores.
     ):
         pool = concurrent.futures.ProcessPoolExecutor(
-            1, mp_context=multiprocessing.get_context("spawn")
+            1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_end_with_parent,
         )
         pool.submit(os.getpid).result()  # Starts it.
     return pool
+
+
+def _end_with_parent():
+    """Ends this process when its parent does, however that ends."""
+
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _run_here(arguments):
