@@ -1,0 +1,242 @@
+"""Multiply-adds of a model, dense and with the zeros left out."""
+
+import collections
+import math
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import keras
+
+from keras_bimp.metrics.effective import EffectiveKernels
+from keras_bimp.metrics.rules import UnknownWorkError
+from keras_bimp.metrics.rules import work_of
+from keras_bimp.metrics.tracing import trace_calls
+
+
+@dataclass(frozen=True)
+class LayerFlops:
+    """The multiply-adds of one layer for one example.
+
+    Args:
+        dense: With every entry of its kernels.
+        nonzero: With those that are not 0.
+        kernels: Path of each of its kernels -> pair of the same two.
+    """
+
+    dense: int
+    nonzero: int
+    kernels: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Flops:
+    """The multiply-adds of a model for one example.
+
+    Args:
+        dense: With every entry of the kernels.
+        nonzero: With those that are not 0.
+        layers: Path of each layer that has some -> `LayerFlops`.
+        unknown: Pairs of a layer's path and why its own are not counted.
+    """
+
+    dense: int
+    nonzero: int
+    layers: dict[str, LayerFlops]
+    unknown: tuple[tuple[str, str], ...]
+
+
+def count_flops(
+    model: keras.Model,
+    input_shape=None,
+    rules: Mapping[type, Callable] | None = None,
+) -> Flops:
+    """Counts the multiply-adds that a model needs for one example.
+
+    An entry of a kernel counts once for every position of the outputs that it
+    is used at, whatever the padding (of the inputs, where the convolution is
+    transposed); a shared layer as often as it runs; a recurrent one in every
+    time step; attention with the products of its activations. Nothing else
+    counts: no biases, normalisation, activations, pooling or look-ups. This is
+    the convention of the literature, where many say FLOPs for it.
+
+    What a layer of a class of your own computes itself, a `Lambda` say, cannot
+    be known: it is listed in `unknown`, and what it calls is counted.
+
+    Args:
+        model: A built model: plain, wrapped or stripped.
+        input_shape: Shape of the inputs with the batch first, as
+            `(None, 32, 32, 3)`, or a list or dict of such; if `call` of a
+            subclass takes several arguments, a dict of these. Defaults to what
+            the model was built with. Counts are for one example whatever the
+            batch.
+        rules: Class of layer -> callable that takes a `metrics.Call` of such a
+            layer and returns its `metrics.Work`. They come before ours.
+
+    Returns:
+        A `Flops`.
+
+    Raises:
+        TypeError: If `model` is no Keras model, or `rules` no such mapping.
+        ValueError: If it is not built, or `input_shape` is not known.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="first")]
+    ... )
+    >>> keras_bimp.metrics.count_flops(model).dense  # 3*3*3*4 * 6*6
+    3888
+
+    Reference:
+
+    - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
+      Retraining", ICLR 2023, Section 4 (theoretical speedup).
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`model` must be a keras.Model. Received: model={model!r}"
+        )
+    if not model.built:
+        raise ValueError(
+            "`model` must be built: give it a `keras.Input`, or call it on a "
+            f"batch of data. Received: model={model!r}"
+        )
+    rules = _check_rules(rules)
+    calls, batch = trace_calls(model, input_shape)
+    cells = _inside_recurrent(model)
+    counted = _Counted(model)
+    for call in calls:
+        # How often a loop calls its cell depends on how it is compiled.
+        if id(call.operation) not in cells:
+            counted.add(call, rules)
+    return counted.flops(batch)
+
+
+class _Counted:
+    """Sums up the work of calls."""
+
+    def __init__(self, model):
+        self._effective = EffectiveKernels(model)
+        self._left = {}
+        self._paths = {}
+        self._seen = collections.Counter()
+        self._layers = {}
+        self._unknown = {}
+
+    def add(self, call, rules):
+        try:
+            work = work_of(call, rules)
+        except UnknownWorkError as error:
+            self._unknown[self._path(call.operation)] = str(error)
+            return
+        if not work.uses and not work.own:
+            return
+        path = self._path(call.operation)
+        layer = self._layers.setdefault(path, {"own": 0, "uses": {}})
+        layer["own"] += work.own
+        for variable, times in work.uses:
+            uses = layer["uses"]
+            _, before = uses.get(id(variable), (variable, 0))
+            uses[id(variable)] = variable, before + times
+
+    def _path(self, operation):
+        if id(operation) not in self._paths:
+            path = getattr(operation, "path", None) or operation.name
+            self._paths[id(operation)] = _numbered(path, self._seen)
+        return self._paths[id(operation)]
+
+    def flops(self, batch):
+        layers = {}
+        for path, layer in self._layers.items():
+            own = layer["own"] // batch
+            seen = collections.Counter()
+            kernels = {
+                _numbered(variable.path, seen): (
+                    times * math.prod(variable.shape) // batch,
+                    times * self._nonzero(variable) // batch,
+                )
+                for variable, times in layer["uses"].values()
+            }
+            layers[path] = LayerFlops(
+                own + sum(dense for dense, _ in kernels.values()),
+                own + sum(nonzero for _, nonzero in kernels.values()),
+                kernels,
+            )
+        return Flops(
+            sum(layer.dense for layer in layers.values()),
+            sum(layer.nonzero for layer in layers.values()),
+            layers,
+            tuple(self._unknown.items()),
+        )
+
+    def _nonzero(self, variable):
+        key = id(variable)
+        if key not in self._left:
+            self._left[key] = self._effective.nonzero(variable)
+        return self._left[key]
+
+
+def theoretical_speedup(model: keras.Model, input_shape=None) -> float:
+    """Multiply-adds with every weight over those with the zeros left out.
+
+    How much faster the model would run if time were proportional to them. It
+    is not: see `keras_bimp.report` for measured times.
+
+    Args:
+        model: A built model: plain, wrapped or stripped.
+        input_shape: See `count_flops`.
+
+    Returns:
+        A float >= 1; `inf` if no multiply-add is left.
+
+    Raises:
+        ValueError: If `count_flops` counts nothing in `model`.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> model.set_weights([np.array([[0, 1], [2, 0], [0, 4]]), np.zeros(2)])
+    >>> keras_bimp.metrics.theoretical_speedup(model)
+    2.0
+
+    Reference:
+
+    - Blalock et al., "What is the State of Neural Network Pruning?", MLSys
+      2020, Section 2.
+    """
+    counted = count_flops(model, input_shape)
+    if not counted.dense:
+        raise ValueError(
+            "`model` must have a layer whose multiply-adds are counted. "
+            f"Received: model={model!r}, not counted: {counted.unknown}"
+        )
+    if not counted.nonzero:
+        return math.inf
+    return counted.dense / counted.nonzero
+
+
+def _check_rules(rules):
+    rules = {} if rules is None else dict(rules)
+    for kind, rule in rules.items():
+        if not isinstance(kind, type) or not callable(rule):
+            raise TypeError(
+                "`rules` must map classes of layers to callables. "
+                f"Received: {kind!r}: {rule!r}"
+            )
+    return rules
+
+
+def _inside_recurrent(model):
+    return {
+        id(inner)
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.RNN)
+        for inner in layer._flatten_layers(include_self=False)
+    }
+
+
+def _numbered(path, seen):
+    """The path, with a number if it was seen before."""
+    seen[path] += 1
+    return f"{path} ({seen[path]})" if seen[path] > 1 else path

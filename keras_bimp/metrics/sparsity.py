@@ -1,0 +1,72 @@
+"""The share of zeros."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_bimp.masking import find_prunable
+from keras_bimp.masking import masked_layers
+from keras_bimp.metrics.effective import EffectiveKernels
+
+
+class Sparsity(NamedTuple):
+    """Shares of zeros.
+
+    Args:
+        prunable: Zeros in the prunable weights over their number. A target
+            sparsity refers to it.
+        total: The same zeros over the number of all parameters of the plain
+            model, as `summary()` counts them.
+    """
+
+    prunable: float
+    total: float
+
+
+def sparsity(model: keras.Model, filters=None) -> Sparsity:
+    """The share of weights that are exactly 0.
+
+    Args:
+        model: A plain, wrapped or stripped model, built.
+        filters: Which layers to look at: a regex or list of regexes searched
+            in the layer's name and path, or a callable layer -> bool. Defaults
+            to all.
+
+    Returns:
+        A `Sparsity`; (0.0, 0.0) where there is nothing prunable.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> model.set_weights([np.array([[0, 1], [2, 0], [3, 4]]), np.zeros(2)])
+    >>> keras_bimp.metrics.sparsity(model)
+    Sparsity(prunable=0.3333333333333333, total=0.25)
+
+    Reference:
+
+    - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
+      Retraining", ICLR 2023, Section 1.
+    """
+    effective = EffectiveKernels(model)
+    masks = {id(m) for masked in masked_layers(model) for m in masked.masks}
+    zeros = prunable = 0
+    kernels = {
+        id(kernel.variable): kernel
+        for kernel in find_prunable(model, filters).kernels
+    }
+    if filters is None:
+        # What a filter of `wrap` asked for, an embedding say, counts too.
+        for masked in masked_layers(model):
+            kernels |= {
+                id(kernel.variable): kernel for kernel in masked.kernels
+            }
+    for kernel in kernels.values():
+        prunable += kernel.size
+        zeros += kernel.size - effective.nonzero(kernel.variable)
+    total = sum(
+        int(np.prod(v.shape)) for v in model.weights if id(v) not in masks
+    )
+    return Sparsity(
+        zeros / prunable if prunable else 0.0, zeros / total if total else 0.0
+    )

@@ -1,0 +1,204 @@
+"""What a model calls on its way from inputs to outputs, and with what."""
+
+import contextlib
+import inspect
+import warnings
+from typing import NamedTuple
+
+import keras
+from keras import tree
+from keras.src.backend import compute_output_spec
+
+from keras_bimp.masking import MaskedModel
+
+
+class Call(NamedTuple):
+    """One call of a layer, or of an operation of a functional model.
+
+    Args:
+        operation: What was called.
+        inputs: Name of each argument -> shape, or nested shapes. What is no
+            tensor is as it was given.
+        outputs: Shape, or nested shapes, of what it returned.
+    """
+
+    operation: keras.Operation
+    inputs: dict
+    outputs: object
+
+
+def trace_calls(model: keras.Model, input_shape=None) -> tuple[list[Call], int]:
+    """Calls a model on shapes alone, and writes down what it calls.
+
+    Nothing is computed. What runs several times is listed as often.
+
+    Args:
+        model: A built model.
+        input_shape: Shape of the inputs, the batch first, or a list, tuple or
+            dict of such if there are several. Of a model of a class of its own
+            it may also be a dict from the arguments of `call`. Defaults to
+            what the model was built with.
+
+    Returns:
+        The calls in their order, and the number of examples in the batch.
+
+    Raises:
+        ValueError: If the shape is not known in all but the batch, or is none
+            that the model takes.
+    """
+    args, kwargs = _arguments(model, input_shape)
+    calls = []
+
+    def run(*args, **kwargs):
+        # torch begins anew where it cannot do without values.
+        calls.clear()
+        model(*args, **kwargs, training=False)
+
+    with contextlib.ExitStack() as stack:
+        # Whatever there is to warn of was said when the model was built.
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        for operation in _operations(model):
+            stack.enter_context(_recorded(operation, calls))
+        try:
+            compute_output_spec(run, *args, **kwargs)
+        except Exception as error:
+            shapes = tree.map_structure(lambda x: x.shape, [*args, kwargs])
+            raise ValueError(
+                "`input_shape` must be what the model takes, the batch first. "
+                f"Received: input_shape={input_shape}. Called on inputs of "
+                f"shapes {shapes}, the model failed: {error}"
+            ) from error
+    return calls, tree.flatten((args, kwargs))[0].shape[0]
+
+
+def input_specs(model: keras.Model, input_shape=None) -> list:
+    """The inputs of a model as tensors without values.
+
+    The batch has one example where the model does not fix it.
+
+    Args:
+        model: A built model.
+        input_shape: See `trace_calls`.
+
+    Returns:
+        A list of `keras.KerasTensor`s, or nested ones: one per argument.
+
+    Raises:
+        ValueError: If a shape is not known in all but the batch.
+    """
+    args, kwargs = _arguments(model, input_shape)
+    return [*args, *kwargs.values()]
+
+
+def _operations(model):
+    found = {}
+    for layer in model._flatten_layers():
+        found[id(layer)] = layer
+        for operation in getattr(layer, "_operations", ()):
+            found[id(operation)] = operation
+    return list(found.values())
+
+
+@contextlib.contextmanager
+def _recorded(operation, calls):
+    """Writes the calls of one operation down, for as long as it lasts."""
+    # Where Keras looks first, and where it does not track attributes.
+    attributes = vars(operation)
+    names = ["call"]
+    if getattr(operation, "quantization_mode", None) is not None:
+        names.append("quantized_call")
+    before = {name: attributes[name] for name in names if name in attributes}
+    signature = inspect.signature(operation.call)
+    attributes |= {
+        name: _recording(operation, getattr(operation, name), signature, calls)
+        for name in names
+    }
+    try:
+        yield
+    finally:
+        for name in names:
+            del attributes[name]
+        attributes |= before
+
+
+def _recording(operation, call, signature, calls):
+    def recording(*args, **kwargs):
+        outputs = call(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs).arguments
+        inputs = {name: _shapes(value) for name, value in bound.items()}
+        calls.append(Call(operation, inputs, _shapes(outputs)))
+        return outputs
+
+    recording.__signature__ = signature
+    return recording
+
+
+def _shapes(value):
+    return tree.map_structure(
+        lambda x: tuple(x.shape) if hasattr(x, "shape") else x, value
+    )
+
+
+def _arguments(model, input_shape):
+    """The arguments of a call, positional and by name, without values."""
+    if isinstance(model, MaskedModel):
+        model = model.wrapper.layer
+    args, kwargs = _built_with(model)
+    if input_shape is not None:
+        dtypes = iter([spec.dtype for spec in tree.flatten((args, kwargs))])
+        given = tree.map_shape_structure(
+            lambda shape: keras.InputSpec(
+                shape=shape, dtype=next(dtypes, model.input_dtype)
+            ),
+            input_shape,
+        )
+        by_name = (
+            isinstance(given, dict)
+            and not hasattr(model, "_inputs_struct")
+            and set(given) <= set(inspect.signature(model.call).parameters)
+        )
+        args, kwargs = ((), given) if by_name else ((given,), {})
+    if not args and not kwargs:
+        raise ValueError(
+            "`input_shape` must be given for a model that was not called yet, "
+            "the batch first, as (None, 32, 32, 3). Received: None"
+        )
+    return tree.map_structure(_tensor, (args, kwargs))
+
+
+def _built_with(model):
+    """The same, as far as the model knows."""
+    # Of a Sequential model, the functional one inside.
+    graph = getattr(model, "_functional", None) or model
+    inputs = getattr(graph, "_inputs_struct", None)
+    if inputs is not None:
+        spec = tree.map_structure(
+            lambda x: keras.InputSpec(shape=x.shape, dtype=x.dtype), inputs
+        )
+        return (spec,), {}
+    specs = _as_built(model._build_shapes_dict or {}, model.input_dtype)
+    if len(specs) > 1:
+        return (), {name.removesuffix("_shape"): specs[name] for name in specs}
+    return tuple(specs.values()), {}
+
+
+def _as_built(shapes, dtype):
+    """Nested shapes as `InputSpec`s, in dicts and lists that JAX knows."""
+    if isinstance(shapes, dict):
+        return {name: _as_built(x, dtype) for name, x in shapes.items()}
+    if all(isinstance(x, int | None) for x in shapes):
+        # The batch that it was called on is one of many.
+        return keras.InputSpec(shape=(None, *shapes[1:]), dtype=dtype)
+    return [_as_built(x, dtype) for x in shapes]
+
+
+def _tensor(spec):
+    batch, *rest = spec.shape
+    if None in rest:
+        raise ValueError(
+            "`input_shape` must be given for a model that takes inputs of "
+            "several sizes, the batch first, as (None, 32, 32, 3). "
+            f"Received: input_shape={tuple(spec.shape)}"
+        )
+    return keras.KerasTensor((batch or 1, *rest), spec.dtype)
