@@ -6,12 +6,10 @@ for the same number of epochs, and compares them. Kill it, start it again, and
 it goes on where it was.
 """
 
-import gzip
 import json
 import os
 import pathlib
 import shutil
-import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Fewer start-up messages.
@@ -129,7 +127,11 @@ def train_sparse(train, test):
         ],
         verbose=0,
     )
-    return keras_bimp.strip(model), history.history
+    # What is not a number yet is null in a file.
+    return keras_bimp.strip(model), {
+        name: [None if np.isnan(value) else value for value in values]
+        for name, values in history.history.items()
+    }
 
 
 def next_version(folder):
@@ -138,44 +140,37 @@ def next_version(folder):
     return folder / str(max(versions, default=0) + 1)
 
 
-def file_sizes(model):
-    """Bytes of a `.keras` file without an optimizer, raw and gzipped."""
-    bare = keras.Model(model.inputs, model.outputs)
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "model.keras")
-        bare.save(path)
-        content = path.read_bytes()
-    return len(content), len(gzip.compress(content))
-
-
-def print_comparison(dense, sparse, test):
+def print_comparison(report):
+    """The dense network beside the sparse one."""
     table = rich.table.Table(title="\nSame budget of epochs")
-    table.add_column("")
-    for title in ("dense", "sparse"):
-        table.add_column(title, justify="right")
-    columns = []
-    for model in (dense, sparse):
-        _, accuracy = model.evaluate(*test, verbose=0)
-        raw, gzipped = file_sizes(model)
-        nonzero = sum(np.count_nonzero(w) for w in model.get_weights())
-        columns.append(
-            (
-                f"{accuracy:.2%}",
-                f"{keras_bimp.metrics.sparsity(model).prunable:.2%}",
-                f"{nonzero:,}",
-                f"{raw / 1000:,.1f} kB",
-                f"{gzipped / 1000:,.1f} kB",
+    for title in ("", "dense", "sparse"):
+        table.add_column(title, justify="right" if title else "left")
+    accuracy, dense_accuracy = report.metrics["accuracy"]
+    table.add_row("test accuracy", f"{dense_accuracy:.2%}", f"{accuracy:.2%}")
+    table.add_row("sparsity", "0.00%", f"{report.sparsity:.2%}")
+    for name, dense, left in (
+        (
+            "weights in kernels",
+            sum(kernel.size for kernel in report.kernels),
+            sum(kernel.left for kernel in report.kernels),
+        ),
+        ("multiply-adds per image", report.dense_flops, report.flops),
+    ):
+        table.add_row(name, f"{dense:,}", f"{left:,}")
+    for size in report.sizes:
+        for name, dense, sparse in (
+            (size.format, size.dense_raw, size.raw),
+            (f"{size.format}, gzipped", size.dense_gzipped, size.gzipped),
+        ):
+            table.add_row(
+                name, f"{dense / 1000:,.1f} kB", f"{sparse / 1000:,.1f} kB"
             )
+    for facts in report.times:
+        table.add_row(
+            f"prediction, batch of {facts.batch_size}",
+            f"{1000 * facts.dense_seconds[0]:.2f} ms",
+            f"{1000 * facts.seconds[0]:.2f} ms",
         )
-    rows = (
-        "test accuracy",
-        "sparsity",
-        "non-zero weights",
-        ".keras file",
-        ".keras file, gzipped",
-    )
-    for row in zip(rows, *columns, strict=True):
-        table.add_row(*row)
     rich.console.Console().print(table)
 
 
@@ -211,22 +206,24 @@ def main(_):
     sparse, history = train_sparse(train, test)
     print(f"Training a dense network for the same {FLAGS.epochs} epochs")
     dense = train_dense(train)
-    print_comparison(dense, sparse, test)
+    report = keras_bimp.report(
+        sparse, dense, test, history, output_dir / "report.html", verbose=0
+    )
+    print_comparison(report)
 
     sparse.save(output_dir / "model.keras")
     version = next_version(output_dir / "saved_model")
     keras_bimp.export(sparse, version)
     plot(history, output_dir / "history.png")
-    kernels = keras_bimp.masking.find_prunable(sparse).kernels
-    sparsity = keras_bimp.metrics.sparsity(sparse).prunable
-    prunable = sum(kernel.size for kernel in kernels)
+    prunable = sum(kernel.size for kernel in report.kernels)
+    accuracy, dense_accuracy = report.metrics["accuracy"]
     summary = {
         "target_sparsity": FLAGS.target_sparsity,
-        "sparsity": sparsity,
+        "sparsity": report.sparsity,
         "prunable_weights": prunable,
-        "zeros": round(sparsity * prunable),
-        "dense_accuracy": dense.evaluate(*test, verbose=0)[1],
-        "accuracy": sparse.evaluate(*test, verbose=0)[1],
+        "zeros": round(report.sparsity * prunable),
+        "dense_accuracy": dense_accuracy,
+        "accuracy": accuracy,
         "epochs": FLAGS.epochs,
         "seconds": round(time.time() - start, 1),
     }
@@ -234,8 +231,8 @@ def main(_):
     (output_dir / "history.json").write_text(json.dumps(history))
     shutil.rmtree(backup_dir())
     print(
-        f"Into {output_dir}: summary.json, history.json, history.png, "
-        f"model.keras and saved_model/{version.name}"
+        f"Into {output_dir}: report.html, summary.json, history.json, "
+        f"history.png, model.keras and saved_model/{version.name}"
     )
 
 

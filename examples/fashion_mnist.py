@@ -60,7 +60,7 @@ def compile_model(model, learning_rate):
 
 def fit(model, data, epochs, callbacks=()):
     (x, y), test = data
-    model.fit(
+    return model.fit(
         x,
         y,
         epochs=epochs,
@@ -77,8 +77,7 @@ def train_dense(data, seed):
     steps = FLAGS.epochs * -(-len(data[0][0]) // 128)
     schedule = keras_bimp.schedules.Linear(FLAGS.learning_rate, steps)
     model = compile_model(build_residual_network(), schedule)
-    fit(model, data, FLAGS.epochs)
-    return model
+    return model, fit(model, data, FLAGS.epochs)
 
 
 def train_one_shot(data, seed, target_sparsity, retraining):
@@ -98,7 +97,7 @@ def train_one_shot(data, seed, target_sparsity, retraining):
     keras.utils.set_random_seed(seed)
     model = keras_bimp.wrap(keras.models.load_model(checkpoint))
     compile_model(model, rate)
-    fit(
+    history = fit(
         model,
         data,
         FLAGS.epochs - dense_epochs,
@@ -110,7 +109,7 @@ def train_one_shot(data, seed, target_sparsity, retraining):
             original_epochs=dense_epochs,
         ),
     )
-    return keras_bimp.strip(model)
+    return keras_bimp.strip(model), history
 
 
 def train_bimp(data, seed, target_sparsity):
@@ -118,7 +117,7 @@ def train_bimp(data, seed, target_sparsity):
     model = keras_bimp.wrap(
         compile_model(build_residual_network(), FLAGS.learning_rate)
     )
-    fit(
+    history = fit(
         model,
         data,
         FLAGS.epochs,
@@ -128,7 +127,7 @@ def train_bimp(data, seed, target_sparsity):
             cycles=FLAGS.cycles,
         ),
     )
-    return keras_bimp.strip(model)
+    return keras_bimp.strip(model), history
 
 
 def runs():
@@ -182,20 +181,32 @@ def main(_):
     output_dir = pathlib.Path(FLAGS.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     data = load_fashion_mnist(FLAGS.data_dir)
-    rows = []
+    rows, dense = [], {}
     for name, target_sparsity, train in asked:
         for seed in map(int, FLAGS.seed):
             print(f"\n{name}, {target_sparsity:.0%} sparse, seed {seed}")
             start = time.time()
-            model = train(data, seed)
-            _, accuracy = model.evaluate(*data[1], batch_size=1000, verbose=0)
+            model, history = train(data, seed)
+            if not target_sparsity:
+                dense[seed] = model
+            words = f"{name}-{target_sparsity:g}-seed-{seed}".lower().split()
+            # With `dense` among the methods, beside it; it comes first then.
+            report = keras_bimp.report(
+                model,
+                dense.get(seed),
+                data[1],
+                history,
+                output_dir / f"{'-'.join(words).replace(',', '')}.html",
+                verbose=0,
+            )
+            accuracy, _ = report.metrics["accuracy"]
             rows.append(
                 {
                     "method": name,
                     "target_sparsity": target_sparsity,
                     "seed": seed,
                     "accuracy": accuracy,
-                    "sparsity": keras_bimp.metrics.sparsity(model).prunable,
+                    "sparsity": report.sparsity,
                     "seconds": round(time.time() - start, 1),
                 }
             )

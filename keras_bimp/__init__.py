@@ -3,6 +3,7 @@
 from keras_bimp import backup
 from keras_bimp import masking
 from keras_bimp import metrics
+from keras_bimp import reporting
 from keras_bimp import schedules
 from keras_bimp import selection
 from keras_bimp import sparsity
@@ -15,14 +16,15 @@ from keras_bimp.masking import strip
 from keras_bimp.masking import wrap
 from keras_bimp.plan import Phase
 from keras_bimp.plan import Plan
+from keras_bimp.reporting import PruningSummaries
+from keras_bimp.reporting import report
 from keras_bimp.retraining import Pruning
 from keras_bimp.retraining import RecordLearningRate
 from keras_bimp.retraining import callbacks
 from keras_bimp.retraining import prune
 from keras_bimp.retraining import recalibrate_batch_norm
 from keras_bimp.selection import select
-
-__version__ = "0.1.0"
+from keras_bimp.version import __version__
 
 __all__ = [
     "Backup",
@@ -30,8 +32,10 @@ __all__ = [
     "Phase",
     "Plan",
     "Pruning",
+    "PruningSummaries",
     "RecordLearningRate",
     "Sensitivity",
+    "__version__",
     "backup",
     "callbacks",
     "export",
@@ -39,6 +43,8 @@ __all__ = [
     "metrics",
     "prune",
     "recalibrate_batch_norm",
+    "report",
+    "reporting",
     "schedules",
     "select",
     "selection",

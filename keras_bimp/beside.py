@@ -1,6 +1,7 @@
 """The callbacks of one `fit`, of which Keras tells none about the others."""
 
 import inspect
+from collections.abc import Iterator
 from types import FrameType
 
 import keras
@@ -31,6 +32,41 @@ def is_in_fit(
     if frame is None:
         frame = inspect.currentframe()
     return _callbacks_around(callback, frame) is not None
+
+
+def validation_of(callback: keras.callbacks.Callback) -> dict | None:
+    """What `evaluate` must be given to validate as the running `fit` does.
+
+    To be called in a method that `fit` calls.
+
+    Returns:
+        Keyword arguments of `evaluate`; `None` if that `fit` does not
+        validate, or on data that can be gone through only once.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        given = frame.f_locals
+        around = given.get("callbacks")
+        if (
+            isinstance(around, keras.callbacks.CallbackList)
+            and callback in around.callbacks
+            and given.get("validation_data") is not None
+        ):
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(
+                given["validation_data"]
+            )
+            if isinstance(x, Iterator):
+                return None
+            return {
+                "x": x,
+                "y": y,
+                "sample_weight": sample_weight,
+                "batch_size": given["validation_batch_size"]
+                or given["batch_size"],
+                "steps": given["validation_steps"],
+            }
+        frame = frame.f_back
+    return None
 
 
 def _callbacks_around(callback, frame):

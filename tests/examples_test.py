@@ -44,7 +44,7 @@ def test_it_prints_the_plan_a_line_per_epoch_and_a_comparison(output):
     lines = done.stdout.splitlines()
     assert sum("cycle 2" in line for line in lines) == 2
     assert sum(line.startswith("epoch") for line in lines) == 4
-    assert any("non-zero weights" in line for line in lines)
+    assert any("multiply-adds per image" in line for line in lines)
     assert "Traceback" not in done.stderr
 
 
@@ -73,6 +73,10 @@ def test_every_artifact_has_exactly_the_zeros_asked_for(output):
     assert sum(np.size(k) for k in kernels) == summary["prunable_weights"]
     assert zeros(kernels) == expected
     assert (folder / "history.png").stat().st_size > 10_000
+    assert "95.00%" in (folder / "report.html").read_text()
+    report = json.loads((folder / "report.json").read_text())
+    assert sum(k["size"] - k["left"] for k in report["kernels"]) == expected
+    assert report["dense_flops"] > 4 * report["flops"]
 
 
 def test_a_second_run_takes_the_next_version_and_errors_are_short(output):

@@ -85,20 +85,22 @@ class Prunables:
     Args:
         kernels: The prunable variables, by first appearance in
             `layer.trainable_variables`.
-        left_out: Pairs of a variable and the reason it is left alone.
+        left_out: Pairs of a kernel and the reason it is left alone.
     """
 
     kernels: tuple[Kernel, ...]
-    left_out: tuple[tuple[keras.Variable, str], ...]
+    left_out: tuple[tuple[Kernel, str], ...]
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
         """Pairs of a kernel's path and the reason it is left alone."""
-        return tuple((v.path, reason) for v, reason in self.left_out)
+        return tuple((k.path, reason) for k, reason in self.left_out)
 
     def reason(self, variable: keras.Variable) -> str | None:
         """Why a variable is left alone; `None` if it is not."""
-        return next((why for v, why in self.left_out if v is variable), None)
+        return next(
+            (why for k, why in self.left_out if k.variable is variable), None
+        )
 
 
 def find_prunable(
@@ -140,13 +142,13 @@ def find_prunable(
                 continue
             if not matched or excluded:
                 skipped[id(variable)] = (
-                    variable,
+                    Kernel(variable, owner),
                     "matched by `exclude`"
                     if excluded
                     else "not matched by `filters`",
                 )
             elif not variable.trainable or not owner.trainable:
-                skipped[id(variable)] = variable, "frozen"
+                skipped[id(variable)] = Kernel(variable, owner), "frozen"
             else:
                 skipped.pop(id(variable), None)
                 owners[id(variable)] = Kernel(variable, owner)

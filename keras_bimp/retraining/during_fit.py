@@ -52,9 +52,15 @@ def callbacks(
     a learning rate that falls linearly to 0, then `cycles` times a pruning, by
     default of the smallest weights of all layers, and a retraining. The
     largest rate is the one that the model is compiled with; after the run the
-    optimizer has it back. The callbacks add `sparsity`, `learning_rate`,
-    `cycle`, `norm_drop` and
-    `discount` to the logs: list them before callbacks that write logs.
+    optimizer has it back.
+
+    List the callbacks before those that write logs. To these they add
+    `sparsity`, `learning_rate` and `cycle`, and of the last pruning
+    `norm_drop`, `d1`, `d2` and `discount` (see `schedules.discount_factor`).
+    If `fit` has validation data, they also add what each metric of theirs was
+    just before and after that pruning, as `val_accuracy_before_pruning` and
+    `val_accuracy_after_pruning`; NaN while nothing was pruned. That takes one
+    more validation per pruning.
 
     A `fit` that ends with an exception leaves the schedule of the run in the
     optimizer; the next `fit` with these callbacks puts things right. With

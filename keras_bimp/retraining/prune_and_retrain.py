@@ -20,6 +20,8 @@ from keras_bimp.beside import best_so_far
 from keras_bimp.beside import callbacks_beside
 from keras_bimp.masking import hold_zeros
 from keras_bimp.masking import kernels_to_hold
+from keras_bimp.progress import Progress
+from keras_bimp.progress import set_progress
 from keras_bimp.retraining import optimizers
 from keras_bimp.retraining.accuracy import Accuracy
 from keras_bimp.retraining.other_callbacks import check_others
@@ -27,7 +29,10 @@ from keras_bimp.retraining.pruning import Pruning
 from keras_bimp.retraining.pruning import prune_to
 from keras_bimp.retraining.rewinding import Rewinding
 from keras_bimp.retraining.targets import find_targets
+from keras_bimp.retraining.validation import Validation
+from keras_bimp.retraining.validation import around_pruning
 from keras_bimp.schedules import Joined
+from keras_bimp.schedules import discount_factor
 from keras_bimp.strategies import check_strategy
 
 
@@ -84,8 +89,10 @@ class PruneAndRetrain(Resumable):
         self._thresholds = best_so_far(self._beside)
         self._data = data_that_begins()
         failures.mark_failed(self.model, None)
+        set_progress(self.model, None)
         self.prunings = []
-        self._logs = {"norm_drop": 0.0, "discount": 1.0}
+        self._logs = {"norm_drop": 0.0, "d1": 0.0, "d2": 0.0, "discount": 1.0}
+        self._validation = Validation(self)
         self._phase = None
         self._done = 0
         self._warned = False
@@ -142,6 +149,9 @@ class PruneAndRetrain(Resumable):
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
+        self._validation.remember(logs)
+        if not self.prunings:
+            logs.update(self._validation.before_any_pruning())
         cycle = sum(p.prunes for p in self.plan.phases[: self._phase + 1])
         logs["cycle"] = cycle
         logs["sparsity"] = self._found.pruned / self._found.size
@@ -156,13 +166,16 @@ class PruneAndRetrain(Resumable):
     def on_train_end(self, logs=None):
         self.undo_train_begin()
         failures.settle(self.model)
+        progress = Progress(
+            self._done,
+            self.plan.epochs,
+            self._found.pruned / self._found.size,
+            self.plan.target_sparsity,
+        )
+        set_progress(self.model, progress)
         backed_up = any(isinstance(c, Backup) for c in self._beside)
         if self._done < self.plan.epochs and not backed_up:
-            self._print(
-                f"Incomplete: {self._done} of {self.plan.epochs} epochs are "
-                f"done, sparsity {self._found.pruned / self._found.size:.2%} "
-                f"of {self.plan.target_sparsity:.2%}."
-            )
+            self._print(str(progress))
 
     def undo_train_begin(self):
         with strategy_scope(self.model):
@@ -188,6 +201,7 @@ class PruneAndRetrain(Resumable):
     def get_state(self):
         return {
             "phase": self._phase,
+            "done": self._done,
             "logs": self._logs,
             "prunings": [dataclasses.asdict(p) for p in self.prunings],
             "schedule": self._schedule.state(),
@@ -196,6 +210,7 @@ class PruneAndRetrain(Resumable):
 
     def set_state(self, state):
         self._phase = state["phase"]
+        self._done = state["done"]
         self._logs = state["logs"]
         self.prunings = [Pruning.of(p) for p in state["prunings"]]
         self._schedule.set_state(state["schedule"])
@@ -344,6 +359,7 @@ class PruneAndRetrain(Resumable):
             notes["dense_accuracy"] = self._accuracy(self.model)
         if not self._warned:
             self._warned = self._found.warn_if_beyond(self._sparsities[current])
+        before = self._validation(self.model)
         pruning = prune_to(
             self._found,
             self._sparsities[current],
@@ -352,6 +368,8 @@ class PruneAndRetrain(Resumable):
             policy=self._policy_at(current),
         )
         hold_zeros(self._moved)
+        self._validation.forget()
+        after = self._validation(self.model)
         begin_comparing_anew(self._beside, self._thresholds)
         self.prunings.append(pruning)
         change, fraction = pruning.norm_drop, pruning.pruned_fraction
@@ -362,7 +380,19 @@ class PruneAndRetrain(Resumable):
         )
         self._rewinding.rewind(phase, self.model, self._found.targets)
         phase.discount.assign(discount)
-        self._logs = {"norm_drop": pruning.norm_drop, "discount": discount}
+        d1, d2, _ = discount_factor(
+            pruning.norm_drop,
+            pruning.pruned_fraction,
+            phase.epochs,
+            self.plan.original_epochs,
+        )
+        self._logs = {
+            "norm_drop": pruning.norm_drop,
+            "d1": d1,
+            "d2": d2,
+            "discount": discount,
+            **around_pruning(before, after),
+        }
         self._report(phase, pruning, discount)
 
     def _accuracy_lost(self):
