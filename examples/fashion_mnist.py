@@ -187,6 +187,7 @@ def main(_):
             print(f"\n{name}, {target_sparsity:.0%} sparse, seed {seed}")
             start = time.time()
             model, history = train(data, seed)
+            seconds = round(time.time() - start, 1)
             if not target_sparsity:
                 dense[seed] = model
             words = f"{name}-{target_sparsity:g}-seed-{seed}".lower().split()
@@ -207,7 +208,7 @@ def main(_):
                     "seed": seed,
                     "accuracy": accuracy,
                     "sparsity": report.sparsity,
-                    "seconds": round(time.time() - start, 1),
+                    "seconds": seconds,
                 }
             )
             results = json.dumps(rows, indent=1)

@@ -96,6 +96,9 @@ def _saved_model(model, filepath):
     # Not `model.export`: it tracks the model too and writes every weight
     # twice (keras-team/keras#23553).
     archive = keras.export.ExportArchive()
+    for layer in model._flatten_layers():
+        if isinstance(layer, _WITH_TABLES):
+            archive.track(layer.lookup_table)
     archive.add_endpoint("serve", model.__call__, get_input_signature(model))
     archive.write_out(filepath, verbose=False)
 
@@ -144,4 +147,9 @@ def _with_tensorflow(model, filepath):
     )
 
 
+# Layers that look strings or integers up in tables of TensorFlow.
+_WITH_TABLES = (
+    keras.layers.IntegerLookup,
+    keras.layers.StringLookup,
+)
 _FORMATS = {"tf_saved_model": _saved_model}

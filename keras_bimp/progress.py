@@ -16,21 +16,33 @@ class Progress(NamedTuple):
     Args:
         done: Epochs that are done.
         epochs: Epochs that were planned.
-        sparsity: What was reached, in [0, 1].
-        target_sparsity: What was planned.
+        pruned: Weights that are pruned.
+        weights: Weights that were to be pruned to the target.
+        target_sparsity: What was planned; `None` if nothing was.
+        skipped: Pairs (path, reason) of kernels that stay as they are.
     """
 
     done: int
     epochs: int
-    sparsity: float
-    target_sparsity: float
+    pruned: int
+    weights: int
+    target_sparsity: float | None
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all epochs are done."""
+        return self.done >= self.epochs
 
     def __str__(self):
-        complete = self.done >= self.epochs
+        target = ""
+        if self.target_sparsity is not None:
+            target = f" of {self.target_sparsity:.2%}"
         return (
-            f"{'Complete' if complete else 'Incomplete'}: {self.done} of "
-            f"{self.epochs} epochs are done, sparsity {self.sparsity:.2%} of "
-            f"{self.target_sparsity:.2%}."
+            f"{'Complete' if self.complete else 'Incomplete'}: {self.done} of "
+            f"{self.epochs} epochs are done, sparsity "
+            f"{self.pruned / self.weights:.2%}{target} in "
+            f"{self.weights:,} weights."
         )
 
 

@@ -50,7 +50,7 @@ class Twice(keras.Operation):
 
 
 UNKNOWN = {
-    "custom layer": (lambda: Custom(), "its a_kernel, kernel, bias are not"),
+    "custom layer": (lambda: Custom(), "not counted with a_kernel, kernel, bias"),
     "lambda": (
         lambda: layers.Lambda(lambda x: x @ ops.ones((4, 3))),
         "it may compute anything",

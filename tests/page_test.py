@@ -30,6 +30,7 @@ HOSTILE = (
 MINIMUM = Report(
     name="tiny",
     made_with="keras_bimp",
+    status="unknown",
     state="No training.",
     parameters=0,
     kernels=(),
@@ -44,6 +45,7 @@ def sample(kernels=4):
     return Report(
         name="resnet",
         made_with="keras_bimp 0.1.0, Keras 3.12.0 on tensorflow",
+        status="incomplete",
         state="Incomplete: 5 of 6 epochs are done.",
         parameters=1234567,
         kernels=tuple(
@@ -105,6 +107,7 @@ def hostile(text):
         found,
         name=text,
         made_with=text,
+        status="failed",
         state=text,
         kernels=(kernel, *found.kernels),
         not_counted=((text, text),),

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import random
 
 import keras
 import numpy as np
@@ -130,10 +131,6 @@ def test_metrics_are_those_of_both_models():
     assert sum(found.histogram.dense_counts) == TOTAL
 
 
-def test_a_model_that_is_not_compiled_has_no_metrics():
-    assert told(dense_model(), None, data()).metrics == {}
-
-
 class StopAfter(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.model.stop_training = epoch == 3
@@ -145,12 +142,27 @@ def test_it_says_how_far_the_training_came():
     assert told(keras_bimp.strip(model)).state.startswith("Complete")
     model, _ = trained(beside=[StopAfter()])
     # One pruning of two: half of the weights on the way to three quarters.
-    assert told(model).state == (
-        "Incomplete: 4 of 6 epochs are done, sparsity 50.00% of 75.00%."
+    found = told(model)
+    assert found.status == "incomplete"
+    assert found.state == (
+        "Incomplete: 4 of 6 epochs are done, sparsity 50.00% of 75.00% in 72 "
+        "weights."
     )
-    assert (
-        told(dense_model()).state == "0.00% of the prunable weights are zeros."
-    )
+    assert told(dense_model()).state == "Sparsity 0.00% of what is prunable."
+
+
+class Interrupt(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+
+def test_it_says_how_far_an_interrupted_training_came():
+    model = wrapped()
+    ours = keras_bimp.callbacks(0.75, dense_epochs=2, cycles=2, verbose=0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, 6, [*ours, Interrupt()])
+    assert told(model).state.startswith("Incomplete: 3 of 6 epochs are done, ")
 
 
 def test_it_says_that_the_training_failed(tmp_path):
@@ -208,18 +220,29 @@ def verdict(found, target):
 def test_verdicts_see_structure():
     model = keras_bimp.wrap(image_model(), filters="first")
     keras_bimp.prune(model, 0.5, granularity="filter")
-    assert "4 of " in verdict(told(model), "removing channels")
+    assert "4 of 16 " in verdict(told(model), "removing channels")
+    model = keras_bimp.wrap(image_model(), filters="last")
+    model.get_layer("last").kernel.assign(
+        np.where(np.arange(4) == 1, 0, array(model.get_layer("last").kernel))
+    )
+    # A class that is never chosen is a class all the same.
+    assert "No channel" in verdict(told(model), "removing channels")
+    assert verdict(told(image_model()), "Everywhere").startswith("No weight")
     model = keras_bimp.wrap(image_model(), filters="first|last")
     keras_bimp.prune(model, 0.5)
     assert "does not hold" in verdict(told(model), "sparse tensor cores")
     model = keras_bimp.wrap(image_model(), filters="first|last")
     keras_bimp.prune(model, 0.5, granularity="2:4")
     assert "holds in every" in verdict(told(model), "sparse tensor cores")
-    assert "No output channel" in verdict(told(model), "removing channels")
+    assert "No channel" in verdict(told(model), "removing channels")
 
 
 class Own(layers.Layer):
-    """Not registered: a file of it cannot be read."""
+    """Not registered."""
+
+    def __init__(self, broken=False, **kwargs):
+        super().__init__(**kwargs)
+        self.broken = broken
 
     def build(self, shape):
         self.kernel = self.add_weight(shape=(shape[-1], 3), name="kernel")
@@ -227,25 +250,211 @@ class Own(layers.Layer):
     def call(self, x):
         return x @ self.kernel
 
+    def get_config(self):
+        if self.broken:
+            raise ZeroDivisionError("It is broken.")
+        return super().get_config()
 
-def test_what_cannot_be_measured_is_said():
-    model = keras.Sequential([keras.Input((6,)), layers.Dense(4), Own()])
-    found = told(model, latency=True)
+
+def own_model(**kwargs):
+    return keras.Sequential([keras.Input((6,)), layers.Dense(4), Own(**kwargs)])
+
+
+def test_a_class_that_is_not_registered_is_measured():
+    found = told(own_model(), latency=True)
     assert found.dense_flops == 24
     assert [path.split("/")[-1] for path, _ in found.not_counted] == ["own"]
     assert found.kernels[1].dense_flops is None
+    assert [size.format for size in found.sizes] == [".keras", "SavedModel"]
+    assert len(found.times) == 2
+    assert not found.missing
+
+
+def test_what_cannot_be_measured_is_said():
+    found = told(own_model(broken=True), own_model(), latency=True)
+    assert found.dense_flops == 24
     assert not found.sizes
     assert not found.times
-    assert [what for what, _ in found.missing] == [
-        "File sizes",
-        "Times of predictions",
-    ]
+    [(what, why)] = found.missing
+    assert what == "Files and times of the model"
+    assert "It is broken." in why
+    found = told(dense_model(), None, data())
+    assert found.missing == (("Metrics of the model", "it is not compiled"),)
+
+
+def test_sizes_that_are_not_fixed():
     inputs = keras.Input((None, None, 1))
     model = keras.Model(inputs, layers.Conv2D(2, 3)(inputs))
-    assert told(model).dense_flops is None
+    found = told(model)
+    assert found.dense_flops is None
+    assert "`input_shape` must be given" in dict(found.missing)["Multiply-adds"]
     found = told(model, input_shape=(None, 5, 5, 1), latency=True)
     assert found.dense_flops == 3 * 3 * 3 * 3 * 2
     assert found.times
+
+
+class TwoInputs(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, one, other):
+        return self.dense(one) + other
+
+
+def text_model():
+    texts = keras.Input((), dtype="string")
+    table = layers.TextVectorization(max_tokens=9, output_sequence_length=4)
+    table.adapt(np.array(["a b c", "d e"]))
+    x = layers.Embedding(9, 4)(table(texts))
+    return keras.Model(texts, layers.Dense(2)(layers.Flatten()(x)))
+
+
+def lookup_model():
+    numbers = keras.Input((4,), dtype="int64")
+    table = layers.IntegerLookup(vocabulary=[3, 5, 7])
+    x = layers.Embedding(4, 4)(table(numbers))
+    return keras.Model(numbers, layers.Dense(2)(layers.Flatten()(x)))
+
+
+def stateful_model():
+    inputs = keras.Input(batch_shape=(4, 5, 3))
+    return keras.Model(inputs, layers.LSTM(4, stateful=True)(inputs))
+
+
+def two_inputs_model():
+    model = TwoInputs()
+    model(np.zeros((2, 4), "float32"), np.zeros((2, 3), "float32"))
+    return model
+
+
+def subclassed_model():
+    class Subclassed(keras.Model):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = layers.Dense(3)
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Subclassed()
+    model(np.zeros((2, 4), "float32"))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("build", "flops", "batches"),
+    [
+        # How many texts a batch holds is known only when it runs.
+        (text_model, 0, [1, 32]),
+        (lookup_model, 16 * 2, [1, 32]),
+        (stateful_model, 5 * (3 + 4) * 16, [4]),
+        (subclassed_model, 12, [1, 32]),
+    ],
+)
+def test_models_of_all_kinds(build, flops, batches):
+    found = told(build(), latency=True)
+    assert not found.missing
+    assert found.dense_flops == flops
+    assert flops or dict(found.not_counted)
+    assert [facts.batch_size for facts in found.times] == batches
+    assert [size.format for size in found.sizes] == [".keras", "SavedModel"]
+
+
+def test_a_model_that_keras_cannot_load_is_counted():
+    shapes = {"one": (None, 4), "other": (None, 3)}
+    found = told(two_inputs_model(), latency=True, input_shape=shapes)
+    assert found.dense_flops == 12
+    assert list(dict(found.missing)) == ["Files and times of the model"]
+
+
+def test_kernels_of_one_name_are_told_apart():
+    def block(units):
+        inputs = keras.Input((4,))
+        outputs = layers.Dense(units, name="fc")(inputs)
+        return keras.Model(inputs, outputs)
+
+    inputs = keras.Input((4,))
+    both = layers.Concatenate()([block(3)(inputs), block(7)(inputs)])
+    found = told(keras.Model(inputs, both))
+    assert [(k.shape, k.dense_flops) for k in found.kernels] == [
+        ((4, 3), 12),
+        ((4, 7), 28),
+    ]
+
+
+def test_reasons_outlive_strip():
+    model = keras_bimp.wrap(image_model(), filters="first|last")
+    keras_bimp.prune(model, 0.5)
+    status = [kernel.status for kernel in told(model).kernels]
+    assert status[1:3] == ["frozen", "not matched by `filters`"]
+    stripped = told(keras_bimp.strip(model))
+    assert [kernel.status for kernel in stripped.kernels] == status
+    model = wrapped()
+    name = model.wrapper.kernels[0].path
+    ours = keras_bimp.callbacks(
+        0.5, dense_epochs=1, exclude=name.split("/")[-2] + "$", verbose=0
+    )
+    fit(model, 2, ours)
+    for each in (model, keras_bimp.strip(model)):
+        first = told(each).kernels[0]
+        assert first.status == "matched by `exclude`"
+
+
+def test_a_pruned_table_counts_after_strip():
+    inputs = keras.Input((4,), dtype="int32")
+    x = layers.Flatten()(layers.Embedding(20, 8)(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    assert told(model).kernels[0].status.startswith("a table, which only")
+    model = keras_bimp.wrap(model, filters=".*")
+    keras_bimp.prune(model, 0.8)
+    before = told(model)
+    after = told(keras_bimp.strip(model))
+    assert before.sparsity == after.sparsity == pytest.approx(0.8, abs=0.01)
+    assert before.total_sparsity == after.total_sparsity
+
+
+def test_nothing_of_the_model_or_of_random_numbers_is_changed():
+    keras.utils.set_random_seed(3)
+
+    class Dropout(layers.Dropout):
+        """Active in inference, too."""
+
+        def call(self, x, training=False):
+            return super().call(x, training=True)
+
+    model = compile_model(
+        keras.Sequential([keras.Input((6,)), Dropout(0.5), layers.Dense(3)])
+    )
+    fit(model, 1)
+    everything = [*model.variables, *model.optimizer.variables]
+    everything += model.metrics_variables
+    before = [array(v) for v in everything]
+    states = random.getstate(), np.random.get_state()[1].tolist()
+    told(model, model, data(), latency=True)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states
+    for old, variable in zip(before, everything, strict=True):
+        np.testing.assert_array_equal(old, array(variable))
+
+
+def test_metrics_of_several_numbers_are_left_out():
+    model = dense_model()
+    model.compile(
+        "sgd", "categorical_crossentropy", metrics=[keras.metrics.F1Score()]
+    )
+    x, y = data()
+    found = told(model, None, (x, keras.utils.to_categorical(y)))
+    assert list(found.metrics) == ["loss"]
+
+
+def test_another_architecture_and_one_without_kernels():
+    smaller = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    found = told(dense_model(), smaller, latency=True)
+    assert not found.missing
+    assert found.times[0].speedup[0] > 0
+    empty = keras.Sequential([keras.Input((4,)), layers.ReLU()])
+    with pytest.raises(ValueError, match="`dense` must have something"):
+        told(dense_model(), empty)
 
 
 @pytest.mark.parametrize(
@@ -255,13 +464,24 @@ def test_what_cannot_be_measured_is_said():
         (TypeError, "`dense` must be", {"dense": "dense"}),
         (ValueError, "`model` must be built", {"model": keras.Sequential()}),
         (ValueError, "must end in '.html'", {"path": "report.txt"}),
+        (ValueError, "can be written", {"path": "file/report.html"}),
+        (TypeError, "`history` must be", {"history": {"loss": 0.5}}),
         (TypeError, "`history` must be", {"history": [1]}),
         (ValueError, "`data` must be", {"data": [1]}),
     ],
 )
-def test_errors(error, match, arguments):
+def test_errors(error, match, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     with pytest.raises(error, match=match):
         told(**{"model": dense_model(), **arguments})
+
+
+def test_histories_of_other_lengths_are_left_out():
+    history = {"loss": [3.0, 2.0, 1.0], "val_loss": [2.0]}
+    found = told(dense_model(), history=history)
+    assert found.history == {"loss": [3.0, 2.0, 1.0]}
+    assert found.missing[0][0] == "History of val_loss"
 
 
 def test_nothing_prunable():

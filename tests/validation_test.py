@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import data
+from helpers import dense_model
 from helpers import fit
 from helpers import wrapped
 
@@ -125,3 +126,46 @@ def test_the_factors_of_the_discount_are_told():
     )
     assert d2 == 1.0  # Cycles of 3 epochs, after 2.
     assert history["discount"][-1] == pytest.approx(min(1, max(d1, d2)))
+
+
+def test_columns_are_there_where_the_first_epochs_do_not_validate(tmp_path):
+    log = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    history = fit(
+        wrapped(),
+        7,
+        [*callbacks(dense_epochs=3), log],
+        validation_data=data(32),
+        validation_freq=2,
+    ).history
+    assert len(history["val_loss"]) == 3
+    known = np.isfinite(history["val_loss_before_pruning"])
+    assert known.tolist() == [False] * 3 + [True] * 4
+    with (tmp_path / "log.csv").open(newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["val_loss_after_pruning"]) == pytest.approx(
+        history["val_loss_after_pruning"][-1]
+    )
+
+
+class Adds(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_other"] = 1.0
+
+
+def test_metrics_of_several_numbers_and_of_others_are_left_out():
+    model = keras_bimp.wrap(dense_model())
+    model.compile(
+        "sgd", "categorical_crossentropy", metrics=[keras.metrics.F1Score()]
+    )
+    x, y = data()
+    y = keras.utils.to_categorical(y)
+    history = model.fit(
+        x,
+        y,
+        epochs=6,
+        verbose=0,
+        validation_data=(x, y),
+        callbacks=[Adds(), *callbacks()],
+    ).history
+    told = {name for name in history if name.endswith("_pruning")}
+    assert told == {"val_loss_before_pruning", "val_loss_after_pruning"}

@@ -1,6 +1,7 @@
 """`wrap` puts a mask around a model; `strip` takes it off again."""
 
 import inspect
+import weakref
 
 import keras
 
@@ -13,6 +14,7 @@ from keras_bimp.masking.holding import release
 from keras_bimp.masking.masked import Masked
 from keras_bimp.masking.masked import adopt_signature
 from keras_bimp.masking.masked import masked_layers
+from keras_bimp.masking.prunable import Kernel
 from keras_bimp.masking.prunable import as_filter
 from keras_bimp.masking.rules import Rule
 from keras_bimp.slots import zero_pruned
@@ -34,6 +36,10 @@ _TRAINER_METHODS = (
     "make_predict_function",
 )
 
+
+# Models that `strip` returned -> their kernels that had a mask, and pairs
+# (path, reason) of the others.
+_STRIPPED = weakref.WeakKeyDictionary()
 
 _PLACE_OF_SHUFFLE = list(inspect.signature(keras.Model.fit).parameters).index(
     "shuffle"
@@ -303,6 +309,7 @@ def strip(model: keras.Model) -> keras.Model:
         plain = model.wrapper.layer
     else:
         plain = _without_masked(model)
+    _STRIPPED[plain] = masked_kernels(model)
     for masked in found:
         for kernel, mask, rule in zip(
             masked.kernels, masked.masks, masked.rules, strict=True
@@ -315,6 +322,23 @@ def strip(model: keras.Model) -> keras.Model:
         _compile_like(plain, model, keras.optimizers.SGD(), scale=True)
         plain.optimizer.build(plain.trainable_variables)
     return plain
+
+
+def masked_kernels(
+    model: keras.Layer,
+) -> tuple[tuple[Kernel, ...], tuple[tuple[str, str], ...]]:
+    """The kernels of a model that have a mask, or had one before `strip`.
+
+    Returns:
+        These kernels, and pairs (path, reason) of those left alone.
+    """
+    found = masked_layers(model)
+    if not found:
+        return _STRIPPED.get(model, ((), ()))
+    return (
+        tuple(kernel for masked in found for kernel in masked.kernels),
+        tuple(pair for masked in found for pair in masked.skipped),
+    )
 
 
 def _without_masked(model):

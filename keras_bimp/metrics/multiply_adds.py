@@ -93,6 +93,21 @@ def count_flops(
     - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
       Retraining", ICLR 2023, Section 4 (theoretical speedup).
     """
+    flops, _ = count_work(model, input_shape, rules)
+    return flops
+
+
+def count_work(
+    model: keras.Model,
+    input_shape=None,
+    rules: Mapping[type, Callable] | None = None,
+) -> tuple[Flops, dict[int, tuple[int, int]]]:
+    """Counts as `count_flops` does, and for each kernel of the model.
+
+    Returns:
+        A `Flops`; and the `id` of each kernel that is used -> pair of its
+        multiply-adds, dense and with the zeros left out.
+    """
     if not isinstance(model, keras.Model):
         raise TypeError(
             f"`model` must be a keras.Model. Received: model={model!r}"
@@ -110,7 +125,7 @@ def count_flops(
         # How often a loop calls its cell depends on how it is compiled.
         if id(call.operation) not in cells:
             counted.add(call, rules)
-    return counted.flops(batch)
+    return counted.flops(batch), counted.kernels(batch)
 
 
 class _Counted:
@@ -169,6 +184,21 @@ class _Counted:
             layers,
             tuple(self._unknown.items()),
         )
+
+    def kernels(self, batch):
+        times = collections.Counter()
+        variables = {}
+        for layer in self._layers.values():
+            for key, (variable, uses) in layer["uses"].items():
+                times[key] += uses
+                variables[key] = variable
+        return {
+            key: (
+                times[key] * math.prod(variable.shape) // batch,
+                times[key] * self._nonzero(variable) // batch,
+            )
+            for key, variable in variables.items()
+        }
 
     def _nonzero(self, variable):
         key = id(variable)

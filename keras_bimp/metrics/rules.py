@@ -46,7 +46,10 @@ def work_of(call: Call, rules: dict) -> Work:
     quantized = operation.quantization_mode
     if quantized not in (None, "int8", "float8") and operation.weights:
         raise UnknownWorkError(f"it is quantized to '{quantized}'")
-    work = _work_of_layer(operation, call)
+    try:
+        work = _work_of_layer(operation, call)
+    except TypeError as error:  # Arithmetic with a size that is `None`.
+        raise UnknownWorkError("a size is not known before it runs") from error
     if getattr(operation, "lora_enabled", False):
         # What LoRA adds to a kernel leaves no zeros.
         return Work(own=sum(math.prod(v.shape) * n for v, n in work.uses))
@@ -68,7 +71,7 @@ def _why_unknown(operation):
         if len(v.shape) >= 2 and id(v) not in inside
     ]
     if kernels:
-        return f"a class of its own: its {', '.join(kernels)} are not counted"
+        return f"a class of its own: not counted with {', '.join(kernels)}"
     return "a class of its own: only the layers inside it are counted"
 
 
@@ -313,6 +316,7 @@ _UNKNOWN_OPERATIONS = (
     "JVP",
     "Kron",
     "Lstsq",
+    "Logdet",
     "LuFactor",
     "Map",
     "MatrixRank",

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_bimp.masking import find_prunable
+from keras_bimp.masking import masked_kernels
 from keras_bimp.masking import masked_layers
 from keras_bimp.metrics.effective import EffectiveKernels
 
@@ -57,10 +58,8 @@ def sparsity(model: keras.Model, filters=None) -> Sparsity:
     }
     if filters is None:
         # What a filter of `wrap` asked for, an embedding say, counts too.
-        for masked in masked_layers(model):
-            kernels |= {
-                id(kernel.variable): kernel for kernel in masked.kernels
-            }
+        asked, _ = masked_kernels(model)
+        kernels |= {id(kernel.variable): kernel for kernel in asked}
     for kernel in kernels.values():
         prunable += kernel.size
         zeros += kernel.size - effective.nonzero(kernel.variable)

@@ -1,40 +1,78 @@
 """A plain copy of a model, to be saved, timed and thrown away."""
 
 import pathlib
+import random
+import tempfile
 
 import keras
+import numpy as np
 
 from keras_bimp.masking import masked_layers
 from keras_bimp.masking import strip
+from keras_bimp.metrics.tracing import input_specs
 
 
-def plain_copy(model: keras.Model, folder: pathlib.Path) -> keras.Model:
+def plain_copy(model: keras.Model, input_shape=None) -> keras.Model:
     """What `strip` would return, without an optimizer, as a new model.
 
     Args:
         model: A built model: plain, wrapped or stripped. It is left as it is.
-        folder: An empty folder for files of no further use.
+        input_shape: See `count_flops`.
 
     Returns:
-        A `keras.Model` that is not compiled.
-
-    Raises:
-        ValueError: If the model cannot be saved and loaded.
+        A `keras.Model` that is not compiled, and was called.
     """
-    path = folder / "copy.keras"
+    state = random.getstate()  # Keras draws seeds of layers.
     try:
-        model.save(path)
-        # It was just written: what is in it was there before.
-        copy = keras.saving.load_model(path, compile=False, safe_mode=False)
-    except Exception as error:
-        raise ValueError(
-            f"the model cannot be saved and loaded: {_first_line(error)}"
-        ) from error
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "copy.keras")
+            model.save(path)
+            # It was just written: what is in it was there before.
+            copy = keras.saving.load_model(
+                path,
+                compile=False,
+                safe_mode=False,
+                custom_objects=_classes(model),
+            )
     finally:
-        path.unlink(missing_ok=True)
-    return strip(copy) if masked_layers(copy) else copy
+        random.setstate(state)
+    if masked_layers(copy):
+        copy = strip(copy)
+    if not hasattr(copy, "_inputs_struct"):
+        copy(*examples(copy, 1, input_shape))  # Or it cannot be exported.
+    return copy
 
 
-def _first_line(error):
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0]
+def examples(model: keras.Model, batch_size: int, input_shape=None) -> list:
+    """Arguments of a call of a model: random floats, zeros for the rest.
+
+    Args:
+        model: A built model.
+        batch_size: Examples, unless the model fixes it.
+        input_shape: See `count_flops`.
+
+    Returns:
+        A list of arrays, or nested ones: one per argument.
+    """
+    rng = np.random.default_rng(0)
+
+    def array(spec):
+        batch, *rest = spec.shape
+        shape = (batch_size if batch == 1 else batch, *rest)
+        if spec.dtype == "string":
+            return np.full(shape, "a")
+        if "float" in spec.dtype:
+            return rng.standard_normal(shape).astype(spec.dtype)
+        return np.zeros(shape, spec.dtype)
+
+    return keras.tree.map_structure(array, input_specs(model, input_shape))
+
+
+def _classes(model):
+    """The classes in a model by name, that need not be registered."""
+    return {
+        type(layer).__name__: type(layer)
+        for layer in model._flatten_layers()
+        if type(layer).__module__.partition(".")[0]
+        not in ("keras", "keras_bimp")
+    }

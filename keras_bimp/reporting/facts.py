@@ -16,7 +16,7 @@ class KernelFacts:
         dense_flops: Multiply-adds for one example with all its entries;
             `None` if not known.
         flops: The same with the zeros left out.
-        status: `"pruned"`, `"not pruned"` or why it was skipped.
+        status: `"pruned"`, `"dense"` or why it was skipped.
     """
 
     path: str
@@ -48,7 +48,7 @@ class SizeFacts:
     Args:
         format: `".keras"` or `"SavedModel"`.
         raw: Bytes as written.
-        gzipped: Bytes after gzip.
+        gzipped: Bytes after `gzip -1`.
         dense_raw: The same of the dense model, or `None`.
         dense_gzipped: The same of the dense model, or `None`.
     """
@@ -130,7 +130,9 @@ class Report:
     Args:
         name: Name of the model.
         made_with: Versions and backend, in one line.
-        state: One line: complete, incomplete or failed, and why.
+        status: `"complete"`, `"incomplete"`, `"failed"`; `"unknown"` if the
+            model was not trained with a plan in this program.
+        state: The same in a line, with figures.
         parameters: All parameters of the plain model.
         kernels: One `KernelFacts` per kernel, in the order of the model.
         sparsity: Share of zeros in the prunable weights, in [0, 1].
@@ -151,6 +153,7 @@ class Report:
 
     name: str
     made_with: str
+    status: str
     state: str
     parameters: int
     kernels: tuple[KernelFacts, ...]

@@ -1,228 +1,160 @@
-"""Gathers what a report tells."""
-
-import math
+"""Measures all that a report tells, and notes what cannot be measured."""
 
 import keras
-import numpy as np
 
 from keras_bimp.backends import backend
+from keras_bimp.evaluating import evaluate
 from keras_bimp.failures import why_failed
-from keras_bimp.masking import MaskedModel
-from keras_bimp.masking import find_prunable
-from keras_bimp.masking import masked_layers
-from keras_bimp.masking import unique_paths
 from keras_bimp.metrics import EffectiveKernels
-from keras_bimp.metrics import count_flops
 from keras_bimp.metrics import sparsity
+from keras_bimp.metrics.multiply_adds import count_work
 from keras_bimp.progress import progress_of
-from keras_bimp.reporting.facts import Histogram
-from keras_bimp.reporting.facts import KernelFacts
-from keras_bimp.reporting.facts import Phase
+from keras_bimp.reporting import histories
+from keras_bimp.reporting.copies import plain_copy
 from keras_bimp.reporting.facts import Report
+from keras_bimp.reporting.facts import SizeFacts
+from keras_bimp.reporting.histograms import histogram
+from keras_bimp.reporting.kernels import kernel_facts
+from keras_bimp.reporting.kernels import kernels_of
+from keras_bimp.reporting.kernels import plain
 from keras_bimp.reporting.sizes import file_sizes
 from keras_bimp.reporting.times import prediction_times
 from keras_bimp.reporting.verdicts import verdicts
+from keras_bimp.retraining import Samples
 from keras_bimp.version import __version__
 
-_BINS = 60
+_LONGEST = 300  # Characters of an error of somebody else.
 
 
-def gather(model, dense, samples, history, latency, input_shape) -> Report:
-    """Measures all that `report` tells; its arguments, `data` as `Samples`."""
-    plain = _plain(model)
-    kernels, reasons = _kernels(model)
+def gather(
+    model: keras.Model,
+    dense: keras.Model | None,
+    samples: Samples | None,
+    history,
+    latency: bool,
+    input_shape,
+) -> Report:
+    """Measures what `report` tells. See there for the arguments."""
+    logs, missing = histories.numbers(history)
+    attempt = _Attempts(missing)
     effective = EffectiveKernels(model)
-    missing = []
-    try:
-        flops = count_flops(model, input_shape)
-    except ValueError as error:
-        flops = None
-        missing.append(("Multiply-adds", str(error)))
-    sizes, why = file_sizes(model, dense)
-    missing += why
-    times = []
-    if latency:
-        times, why = prediction_times(model, dense, input_shape=input_shape)
-        missing += why
-    history = _history(history)
+    flops, work = attempt(
+        "Multiply-adds", (None, {}), count_work, model, input_shape
+    )
+    kernels = kernel_facts(model, effective, work)
+    copies = [
+        attempt(f"Files and times of {name}", None, plain_copy, each, shape)
+        for name, each, shape in (
+            ("the model", model, input_shape),
+            ("the dense model", dense, None),
+        )
+        if each is not None
+    ]
+    sizes = _sizes(copies, attempt)
+    if backend() != "tensorflow":
+        missing.append(
+            ("Size of the SavedModel", "measured on TensorFlow only")
+        )
+    times = ()
+    if latency and copies[0] is not None:
+        timed = [copy for copy in copies if copy is not None]
+        times = attempt(
+            "Times of predictions", (), prediction_times, timed, input_shape
+        )
+    status, state = _state(model)
     share = sparsity(model)
+    zeros = sum(kernel.size - kernel.left for kernel in kernels)
+    parameters = plain(model).count_params()
     return Report(
-        name=plain.name,
+        name=plain(model).name,
         made_with=_made_with(),
-        state=_state(model, share),
-        parameters=plain.count_params(),
-        kernels=tuple(_kernel_facts(kernels, reasons, effective, flops)),
+        status=status,
+        state=state or f"Sparsity {share.prunable:.2%} of what is prunable.",
+        parameters=parameters,
+        kernels=kernels,
         sparsity=share.prunable,
-        total_sparsity=share.total,
+        total_sparsity=zeros / parameters,
         dense_flops=None if flops is None else flops.dense,
         flops=None if flops is None else flops.nonzero,
         not_counted=() if flops is None else flops.unknown,
-        sizes=tuple(sizes),
+        sizes=sizes,
         times=tuple(times),
-        metrics={} if samples is None else _metrics(model, dense, samples),
-        verdicts=tuple(verdicts(kernels, effective, sizes)),
-        history=history,
-        phases=tuple(_phases(history)),
-        histogram=_histogram(kernels, effective, dense),
+        metrics={}
+        if samples is None
+        else _metrics(model, dense, samples, attempt),
+        verdicts=tuple(
+            verdicts(plain(model), kernels_of(model), effective, sizes)
+        ),
+        history=logs,
+        phases=histories.phases(logs),
+        histogram=attempt("Histogram", None, histogram, model, dense),
         missing=tuple(missing),
     )
 
 
-def _plain(model):
-    return model.wrapper.layer if isinstance(model, MaskedModel) else model
+class _Attempts:
+    """Calls what may fail, and notes why it did.
+
+    Args:
+        missing: List to append pairs (what, why) to.
+    """
+
+    def __init__(self, missing):
+        self._missing = missing
+
+    def __call__(self, what, default, function, *args):
+        try:
+            return function(*args)
+        except Exception as error:
+            text = " ".join(str(error).split()) or type(error).__name__
+            if len(text) > _LONGEST:
+                text = f"{text[:_LONGEST]} ..."
+            self._missing.append((what, text))
+            return default
 
 
-def _kernels(model):
-    """All kernels in the order of the model; variable -> why it is dense."""
-    found = find_prunable(_plain(model), lambda layer: True)
-    reasons = {id(k.variable): reason for k, reason in found.left_out}
-    masked = masked_layers(model)
-    if masked:
-        inside = {id(k.variable) for layer in masked for k in layer.kernels}
-        why = {path: text for layer in masked for path, text in layer.skipped}
-        for kernel in found.kernels:
-            if id(kernel.variable) not in inside:
-                reasons[id(kernel.variable)] = why.get(
-                    kernel.path, "not masked"
-                )
-    position = {id(v): i for i, v in enumerate(model.weights)}
-    kernels = sorted(
-        [*found.kernels, *(kernel for kernel, _ in found.left_out)],
-        key=lambda kernel: position[id(kernel.variable)],
+def _sizes(copies, attempt):
+    ours, theirs = (
+        {} if copy is None else attempt("File sizes", {}, file_sizes, copy)
+        for copy in (*copies, None)[:2]
     )
-    if not kernels:
-        raise ValueError(
-            "`model` must have something prunable: a weight of rank 2 or more "
-            f"whose name ends in 'kernel'. Received: model={model!r}"
-        )
-    return kernels, reasons
+    return tuple(
+        SizeFacts(name, *size, *theirs.get(name, (None, None)))
+        for name, size in ours.items()
+    )
 
 
-def _kernel_facts(kernels, reasons, effective, flops):
-    work = {} if flops is None else dict(_by_kernel(flops))
-    for kernel, path in zip(kernels, unique_paths(kernels), strict=True):
-        left = effective.nonzero(kernel.variable)
-        status = reasons.get(id(kernel.variable))
-        if status is None:
-            status = "pruned" if left < kernel.size else "dense"
-        dense_flops, left_flops = work.get(path, (None, None))
-        yield KernelFacts(
-            path=path,
-            layer=type(kernel.layer).__name__,
-            shape=tuple(kernel.variable.shape),
-            left=left,
-            dense_flops=dense_flops,
-            flops=left_flops,
-            status=status,
-        )
-
-
-def _by_kernel(flops):
-    for layer in flops.layers.values():
-        yield from layer.kernels.items()
-
-
-def _metrics(model, dense, samples):
-    ours = _evaluate(model, samples)
-    theirs = {} if dense is None else _evaluate(dense, samples)
-    return {name: (value, theirs.get(name)) for name, value in ours.items()}
-
-
-def _evaluate(model, samples):
-    if not model.compiled:
-        return {}
+def _metrics(model, dense, samples, attempt):
     given = {"x": samples.data}
     if samples.arrays:
         given = dict(
             zip(("x", "y", "sample_weight"), samples.data, strict=False)
         )
-    logs = model.evaluate(**given, verbose=0, return_dict=True)
-    return {name: float(value) for name, value in logs.items()}
+    ours, theirs = (
+        {} if each is None else attempt(what, {}, _evaluate, each, given)
+        for what, each in (
+            ("Metrics of the model", model),
+            ("Metrics of the dense model", dense),
+        )
+    )
+    return {name: (value, theirs.get(name)) for name, value in ours.items()}
 
 
-def _state(model, share):
+def _evaluate(model, given):
+    if not model.compiled:
+        raise ValueError("it is not compiled")
+    return evaluate(model, given)
+
+
+def _state(model):
     reason = why_failed(model)
     if reason is not None:
-        return f"Failed: {reason}."
+        return "failed", f"Failed: {reason}."
     progress = progress_of(model)
-    if progress is not None:
-        return str(progress)
-    return f"{share.prunable:.2%} of the prunable weights are zeros."
-
-
-def _history(history):
-    """Name -> one number per epoch, `None` for what is no finite number."""
-    if history is None:
-        return {}
-    logs = getattr(history, "history", history)
-    if not isinstance(logs, dict):
-        raise TypeError(
-            "`history` must be what `fit` returned, or its `history`. "
-            f"Received: {type(history).__name__}"
-        )
-    return {
-        name: [_number(value) for value in values]
-        for name, values in logs.items()
-        if all(np.ndim(value) == 0 for value in values)
-    }
-
-
-def _number(value):
-    try:
-        value = float(value)
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _phases(history):
-    cycles = history.get("cycle", [])
-    begins = [
-        epoch
-        for epoch, cycle in enumerate(cycles)
-        if not epoch or cycle != cycles[epoch - 1]
-    ]
-    if not begins:
-        return
-    for begin, end in zip(begins, [*begins[1:], len(cycles)], strict=True):
-        cycle = cycles[begin]
-        name = f"cycle {cycle:.0f}" if cycle else "dense"
-        yield Phase(name, begin, end)
-
-
-def _histogram(kernels, effective, dense):
-    ours = _weights([effective.value(k.variable) for k in kernels])
-    theirs = None
-    if dense is not None:
-        there, _ = _kernels(dense)
-        theirs = _weights(
-            [EffectiveKernels(dense).value(k.variable) for k in there]
-        )
-    both = [x for part in (ours, theirs) if part for x in part if x.size]
-    limit = max((float(np.quantile(np.abs(x), 0.999)) for x in both), default=0)
-    if not (limit > 0 and math.isfinite(limit)):
-        return None
-    edges = np.linspace(-limit, limit, _BINS + 1)
-
-    def counts(arrays):
-        return sum(
-            np.histogram(np.clip(x, -limit, limit), edges)[0] for x in arrays
-        )
-
-    return Histogram(
-        tuple(edges.tolist()),
-        tuple(counts(ours).tolist()),
-        None if theirs is None else tuple(counts(theirs).tolist()),
-    )
-
-
-def _weights(values):
-    """The entries that are not 0, one array per kernel."""
-    arrays = [
-        keras.ops.convert_to_numpy(value).astype("float32").ravel()
-        for value in values
-    ]
-    return [array[array != 0] for array in arrays]
+    if progress is None:
+        return "unknown", ""
+    status = "complete" if progress.complete else "incomplete"
+    return status, str(progress)
 
 
 def _made_with():

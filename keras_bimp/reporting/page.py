@@ -19,8 +19,6 @@ from keras_bimp.reporting.numerals import ratio
 from keras_bimp.reporting.numerals import signed
 from keras_bimp.reporting.style import STYLE
 
-_STATES = ("complete", "incomplete", "failed")
-
 
 def page(report: Report) -> str:
     """Writes a report as one HTML page.
@@ -59,7 +57,6 @@ def _head(report):
 
 
 def _body(report):
-    state = report.state.split(" ")[0].strip(",.:;").lower()
     header = element(
         "header",
         element("p", "Pruning report", class_="kicker"),
@@ -67,7 +64,7 @@ def _body(report):
         element(
             "p",
             report.state,
-            class_=f"state {state}" if state in _STATES else "state",
+            class_=f"state {report.status}",
         ),
     )
     drawn = element("div", *figures(report), class_="figures")

@@ -11,6 +11,7 @@ import keras
 
 from keras_bimp.reporting.facts import Report
 from keras_bimp.reporting.gathering import gather
+from keras_bimp.reporting.kernels import kernels_of
 from keras_bimp.reporting.page import page
 from keras_bimp.reporting.table import table
 from keras_bimp.retraining import Samples
@@ -32,19 +33,20 @@ def report(
     Prints a table of all kernels, with what was pruned, what was not and why;
     multiply-adds; sizes of files as they are and gzipped; measured times of
     predictions beside the theoretical speedup; and what zeros do on each
-    target of deployment. Nothing of the model is changed.
+    target of deployment. What cannot be measured is listed with the reason.
+    Nothing of the model is changed.
 
     Args:
         model: A built model: plain, wrapped or stripped.
         dense: The same model before the pruning, to compare with.
         data: A tuple of arrays `(x, y)`, or batches, to evaluate the model,
-            and `dense`, on; each that is compiled with metrics is.
+            and `dense`, on, which are compiled then.
         history: What `fit` returned, or its `history`.
         path: Where to write a page, `"report.html"` say, that needs no other
             file; the same numbers go to a `.json` and a `.csv` beside it.
             Folders are made.
         latency: Whether to measure times. That takes some 10 seconds for a
-            model of common size.
+            small model, and a minute or two for a ResNet-50 on a few cores.
         input_shape: Shape of the inputs with the batch first, if the model
             takes several sizes, as `(None, 224, 224, 3)`.
         verbose: 0 prints nothing.
@@ -55,7 +57,7 @@ def report(
     Raises:
         TypeError: If `model` or `dense` is no Keras model.
         ValueError: If one is not built, has nothing prunable or is quantized,
-            or `path` does not end in ".html".
+            or `path` does not end in ".html" or cannot be written to.
 
     Example:
 
@@ -86,6 +88,13 @@ def report(
                 f"`{name}` must be built: give it a `keras.Input`, or call it "
                 f"on a batch of data. Received: {name}={each!r}"
             )
+        if not kernels_of(each):
+            raise ValueError(
+                f"`{name}` must have something prunable: a weight of rank 2 "
+                f"or more whose name ends in 'kernel'. Received: {each!r}"
+            )
+    if path is not None:
+        _check_writable(path)
     samples = None if data is None else Samples(data)
     found = gather(model, dense, samples, history, latency, input_shape)
     if verbose:
@@ -95,8 +104,19 @@ def report(
     return found
 
 
+def _check_writable(path):
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a"):
+            pass
+    except OSError as error:
+        raise ValueError(
+            "`path` must be a file that can be written. "
+            f"Received: path={str(path)!r}: {error}"
+        ) from error
+
+
 def _write(found, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(found), encoding="utf-8")
     # JSON knows no NaN: what is no finite number is null.
     numbers = keras.tree.map_structure(

@@ -30,7 +30,7 @@ class PruningSummaries(keras.callbacks.Callback):
 
     ```python
     model.fit(x, y, epochs=10, callbacks=[
-        *keras_bimp.callbacks(0.9),
+        *keras_bimp.callbacks(0.9, dense_epochs=5),
         keras_bimp.PruningSummaries("logs"),
     ])
     ```

@@ -7,6 +7,8 @@ import rich.console
 import rich.table
 
 from keras_bimp.reporting.facts import Report
+from keras_bimp.reporting.numerals import large
+from keras_bimp.reporting.numerals import percent
 
 _WIDTH = 120
 
@@ -43,7 +45,7 @@ def _kernels(report):
             kernel.path,
             "x".join(map(str, kernel.shape)),
             f"{kernel.left:,}",
-            f"{kernel.sparsity:.2%}",
+            percent(kernel.sparsity),
             _of(kernel.flops, kernel.dense_flops),
             kernel.status,
         )
@@ -54,9 +56,10 @@ def _totals(report):
     left = sum(kernel.left for kernel in report.kernels)
     size = sum(kernel.size for kernel in report.kernels)
     lines = [
-        f"Weights in kernels: {left:,} of {size:,} left; sparsity "
-        f"{report.sparsity:.2%} of the prunable weights, "
-        f"{report.total_sparsity:.2%} of all {report.parameters:,} parameters.",
+        f"Weights in kernels: {left:,} of {size:,} left, sparsity "
+        f"{percent(1 - left / size)}.",
+        f"Sparsity of the prunable weights {percent(report.sparsity)}, of all "
+        f"{report.parameters:,} parameters {percent(report.total_sparsity)}.",
     ]
     if report.theoretical_speedup is not None:
         lines.append(
@@ -72,7 +75,7 @@ def _totals(report):
 
 def _sizes(report):
     shown = _table(
-        "File", ">MB", ">Gzipped", ">Dense", ">Dense gzipped", ">Ratio"
+        "File", ">Size", ">Gzipped", ">Dense", ">Dense gzipped", ">Ratio"
     )
     for size in report.sizes:
         ratio = "-"
@@ -80,9 +83,14 @@ def _sizes(report):
             ratio = f"{size.dense_gzipped / size.gzipped:.2f}"
         shown.add_row(
             size.format,
-            *map(
-                _megabytes,
-                (size.raw, size.gzipped, size.dense_raw, size.dense_gzipped),
+            *(
+                "-" if count is None else large(count, "B")
+                for count in (
+                    size.raw,
+                    size.gzipped,
+                    size.dense_raw,
+                    size.dense_gzipped,
+                )
             ),
             ratio,
         )
@@ -131,10 +139,6 @@ def _of(left, total):
     if left is None or total is None:
         return "-"
     return f"{left:,} of {total:,}"
-
-
-def _megabytes(number):
-    return "-" if number is None else f"{number / 1e6:,.2f}"
 
 
 def _milliseconds(spread):

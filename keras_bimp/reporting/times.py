@@ -1,69 +1,53 @@
 """How long predictions take."""
 
 import functools
-import tempfile
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_bimp.metrics.tracing import input_specs
-from keras_bimp.reporting.copies import plain_copy
+from keras_bimp.reporting.copies import examples
 from keras_bimp.reporting.facts import TimeFacts
 
-_WARM = 5
-_SECONDS = 4.0  # For all rounds of one size of batch.
-_ROUNDS = (10, 100)
+_WARM = 2
+_SECONDS = 4.0  # For all rounds of one size of batch,
+_ROUNDS = (5, 100)  # but so many at least, and at most.
 
 
 def prediction_times(
-    model: keras.Model,
-    dense: keras.Model | None = None,
-    batch_sizes: tuple[int, ...] = (1, 32),
+    copies: list[keras.Model],
     input_shape=None,
-) -> tuple[list[TimeFacts], list[tuple[str, str]]]:
-    """Times `predict_on_batch`, in turns with that of the dense model.
+    batch_sizes: tuple[int, ...] = (1, 32),
+) -> list[TimeFacts]:
+    """Times `predict_on_batch` of a model, in turns with that of another.
 
     Args:
-        model: A built model: plain, wrapped or stripped.
-        dense: The dense model, or `None`.
-        batch_sizes: Examples per batch.
+        copies: What `plain_copy` returned for the model and, if there is one,
+            for the dense model.
         input_shape: See `count_flops`.
-
-    Returns:
-        A `TimeFacts` for each size of batch, and pairs of what could not be
-        measured and why.
+        batch_sizes: Examples per batch. A model that fixes it is timed at
+            its own.
     """
-    models = [model] if dense is None else [model, dense]
-    try:
-        copies = []
-        for each in models:
-            with tempfile.TemporaryDirectory() as folder:
-                copies.append(plain_copy(each, Path(folder)))
-        specs = input_specs(model, input_shape)
-    except ValueError as error:
-        return [], [("Times of predictions", str(error))]
-    found = []
+    found = {}
     for batch_size in batch_sizes:
-        batch = _batch(specs, batch_size)
+        batches = [examples(copy, batch_size, input_shape) for copy in copies]
+        size = keras.tree.flatten(batches[0])[0].shape[0]
+        if size in found:
+            continue
         seconds = _in_turns(
-            [functools.partial(each.predict_on_batch, batch) for each in copies]
+            [
+                functools.partial(copy.predict_on_batch, *batch)
+                for copy, batch in zip(copies, batches, strict=True)
+            ]
         )
-        found.append(
-            TimeFacts(
-                batch_size,
-                _spread(seconds[0]),
-                None if dense is None else _spread(seconds[1]),
-                None if dense is None else _spread(seconds[1] / seconds[0]),
-            )
+        beside = len(copies) > 1
+        found[size] = TimeFacts(
+            size,
+            _spread(seconds[0]),
+            _spread(seconds[1]) if beside else None,
+            _spread(seconds[1] / seconds[0]) if beside else None,
         )
-    return found, []
-
-
-def _batch(specs, size):
-    batch = keras.tree.map_structure(lambda spec: _examples(spec, size), specs)
-    return batch[0] if len(batch) == 1 else batch
+    return list(found.values())
 
 
 def _in_turns(functions):
@@ -90,11 +74,3 @@ def _in_turns(functions):
 def _spread(seconds):
     median, low, high = np.percentile(seconds, (50, 25, 75))
     return float(median), float(low), float(high)
-
-
-def _examples(spec, batch_size):
-    shape = (batch_size, *spec.shape[1:])
-    rng = np.random.default_rng(0)
-    if "float" in spec.dtype:
-        return rng.standard_normal(shape).astype(spec.dtype)
-    return np.zeros(shape, spec.dtype)

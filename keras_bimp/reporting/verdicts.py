@@ -10,8 +10,17 @@ from keras_bimp.metrics import EffectiveKernels
 from keras_bimp.reporting.facts import SizeFacts
 from keras_bimp.reporting.facts import Verdict
 
+# Of these an output that is all zeros may be left away.
+_WITH_CHANNELS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Dense,
+)
+
 
 def verdicts(
+    model: keras.Model,
     kernels: Sequence[Kernel],
     effective: EffectiveKernels,
     sizes: Sequence[SizeFacts],
@@ -19,11 +28,13 @@ def verdicts(
     """Says for each target what the zeros change there, and what not.
 
     Args:
-        kernels: The kernels of the model.
+        model: The plain model.
+        kernels: Its kernels.
         effective: What they come to under their masks.
         sizes: Of the files.
     """
-    outputs, unused, pairs = _structure(kernels, effective)
+    if all(effective.nonzero(k.variable) == k.size for k in kernels):
+        return [Verdict("Everywhere", "No weight is zero: nothing changes.")]
     return [
         Verdict(
             "Keras on TensorFlow, JAX or PyTorch",
@@ -33,11 +44,11 @@ def verdicts(
         Verdict(
             "TensorFlow Serving (SavedModel)",
             "The same time and memory as the dense model."
-            + _smaller(sizes, "SavedModel"),
+            + _gzipped(sizes, "SavedModel"),
         ),
         Verdict(
             "Downloads and archives",
-            "Compressed files shrink." + _smaller(sizes, ".keras"),
+            "What is compressed is smaller." + _gzipped(sizes, ".keras"),
         ),
         Verdict(
             "LiteRT (phones)",
@@ -54,55 +65,68 @@ def verdicts(
             "NVIDIA GPUs with sparse tensor cores",
             "They need 2 zeros in every 4 weights along the inputs: that "
             + (
-                "holds in every kernel that is pruned."
-                if pairs
+                "holds in every kernel that has zeros."
+                if _all_two_of_four(kernels, effective)
                 else "does not hold here; prune with granularity='2:4'."
             ),
         ),
-        Verdict(
-            "Any runtime, by removing channels",
-            (
-                f"{unused:,} of {outputs:,} output channels are all zeros "
-                f"({unused / outputs:.1%}): without them the model is smaller "
-                "and faster everywhere."
-                if unused
-                else "No output channel is all zeros; prune with "
-                "granularity='filter' for a model that is smaller and faster "
-                "everywhere."
-            ),
-        ),
+        _removable(model, kernels, effective),
     ]
 
 
-def _smaller(sizes, name):
+def _gzipped(sizes, name):
     for size in sizes:
+        if size.format == name and size.dense_gzipped:
+            share = size.gzipped / size.dense_gzipped
+            return f" Gzipped it has {share:.1%} of the dense one's size."
         if size.format == name:
-            text = f" The {name}"
-            if size.dense_gzipped:
-                return (
-                    f"{text} takes {size.gzipped / 1e6:,.2f} MB gzipped, "
-                    f"{size.dense_gzipped / size.gzipped:.1f} times less than "
-                    "the dense one."
-                )
-            return (
-                f"{text} takes {size.gzipped / 1e6:,.2f} MB gzipped, "
-                f"{size.raw / 1e6:,.2f} MB as it is."
-            )
+            share = size.gzipped / size.raw
+            return f" Gzipped it has {share:.1%} of its size."
     return ""
 
 
-def _structure(kernels, effective):
-    """Output channels, those of them that are all 0, and whether 2:4 holds."""
-    outputs = unused = 0
-    pairs = []
+def _removable(model, kernels, effective):
+    """How many channels could be left away."""
+    ends = _layers_of_outputs(model)
+    channels = unused = 0
     for kernel in kernels:
-        zero = keras.ops.convert_to_numpy(effective.value(kernel.variable)) == 0
-        matrices = kernel.layout.matrices(zero)
-        outputs += matrices.shape[2]
-        unused += int(matrices.all(axis=(0, 1)).sum())
-        if zero.any():
-            pairs.append(_two_of_four(matrices))
-    return outputs, unused, bool(pairs) and all(pairs)
+        if type(kernel.layer) in _WITH_CHANNELS and kernel.layer not in ends:
+            zero = _is_zero(kernel, effective).all(axis=(0, 1))
+            channels += zero.size
+            unused += int(zero.sum())
+    text = (
+        "No channel inside the model is all zeros; prune with "
+        "granularity='filter' for a model that can be made smaller and faster "
+        "everywhere."
+    )
+    if unused:
+        text = (
+            f"{unused:,} of {channels:,} channels inside the model are all "
+            f"zeros ({unused / channels:.1%}). Where they are taken out, which "
+            "moves their biases on, it is smaller and faster everywhere."
+        )
+    return Verdict("Any runtime, by removing channels", text)
+
+
+def _layers_of_outputs(model):
+    """The layers whose outputs are the model's: these have a meaning."""
+    outputs = keras.tree.flatten(getattr(model, "outputs", None))
+    histories = [getattr(x, "_keras_history", None) for x in outputs]
+    if None in histories or not histories:
+        # A subclassed model: whichever layer comes last.
+        return model._flatten_layers()[-1:]
+    return [history.operation for history in histories]
+
+
+def _is_zero(kernel, effective):
+    """Whether entries are 0, of shape (space, inputs, outputs)."""
+    value = keras.ops.convert_to_numpy(effective.value(kernel.variable))
+    return kernel.layout.matrices(value == 0)
+
+
+def _all_two_of_four(kernels, effective):
+    zeros = (_is_zero(kernel, effective) for kernel in kernels)
+    return all(_two_of_four(zero) for zero in zeros if zero.any())
 
 
 def _two_of_four(zero):

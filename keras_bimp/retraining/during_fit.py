@@ -57,10 +57,10 @@ def callbacks(
     List the callbacks before those that write logs. To these they add
     `sparsity`, `learning_rate` and `cycle`, and of the last pruning
     `norm_drop`, `d1`, `d2` and `discount` (see `schedules.discount_factor`).
-    If `fit` has validation data, they also add what each metric of theirs was
-    just before and after that pruning, as `val_accuracy_before_pruning` and
-    `val_accuracy_after_pruning`; NaN while nothing was pruned. That takes one
-    more validation per pruning.
+    If `fit` has validation data that can be gone through again (no generator),
+    they also add what each metric was on it just before and after that
+    pruning, as `val_accuracy_before_pruning` and `val_accuracy_after_pruning`;
+    NaN while nothing was pruned. That takes one more validation per pruning.
 
     A `fit` that ends with an exception leaves the schedule of the run in the
     optimizer; the next `fit` with these callbacks puts things right. With

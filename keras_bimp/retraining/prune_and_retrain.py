@@ -21,6 +21,7 @@ from keras_bimp.beside import callbacks_beside
 from keras_bimp.masking import hold_zeros
 from keras_bimp.masking import kernels_to_hold
 from keras_bimp.progress import Progress
+from keras_bimp.progress import progress_of
 from keras_bimp.progress import set_progress
 from keras_bimp.retraining import optimizers
 from keras_bimp.retraining.accuracy import Accuracy
@@ -31,6 +32,7 @@ from keras_bimp.retraining.rewinding import Rewinding
 from keras_bimp.retraining.targets import find_targets
 from keras_bimp.retraining.validation import Validation
 from keras_bimp.retraining.validation import around_pruning
+from keras_bimp.retraining.validation import no_pruning_yet
 from keras_bimp.schedules import Joined
 from keras_bimp.schedules import discount_factor
 from keras_bimp.strategies import check_strategy
@@ -89,7 +91,6 @@ class PruneAndRetrain(Resumable):
         self._thresholds = best_so_far(self._beside)
         self._data = data_that_begins()
         failures.mark_failed(self.model, None)
-        set_progress(self.model, None)
         self.prunings = []
         self._logs = {"norm_drop": 0.0, "d1": 0.0, "d2": 0.0, "discount": 1.0}
         self._validation = Validation(self)
@@ -123,6 +124,7 @@ class PruneAndRetrain(Resumable):
             self.model.variables + self.model.optimizer.variables
         )
         hold_zeros(self._moved)
+        self._note_progress()
         # Steps compiled by an earlier `fit` hold the earlier rate.
         self.model.make_train_function(force=True)
 
@@ -149,9 +151,10 @@ class PruneAndRetrain(Resumable):
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
-        self._validation.remember(logs)
+        self._validation.remember(self.model, logs)
         if not self.prunings:
-            logs.update(self._validation.before_any_pruning())
+            # In every epoch from the first on, for files with columns.
+            logs.update(no_pruning_yet(self._validation(self.model)))
         cycle = sum(p.prunes for p in self.plan.phases[: self._phase + 1])
         logs["cycle"] = cycle
         logs["sparsity"] = self._found.pruned / self._found.size
@@ -159,6 +162,7 @@ class PruneAndRetrain(Resumable):
         logs["learning_rate"] = float(self._schedule(max(step - 1, 0)))
         logs.update(self._logs)
         self._done = epoch + 1
+        self._note_progress()
         if self._data is not None:
             self._data.check_order()
         failures.stop_if_broken(self.model, epoch, logs)
@@ -166,16 +170,9 @@ class PruneAndRetrain(Resumable):
     def on_train_end(self, logs=None):
         self.undo_train_begin()
         failures.settle(self.model)
-        progress = Progress(
-            self._done,
-            self.plan.epochs,
-            self._found.pruned / self._found.size,
-            self.plan.target_sparsity,
-        )
-        set_progress(self.model, progress)
         backed_up = any(isinstance(c, Backup) for c in self._beside)
         if self._done < self.plan.epochs and not backed_up:
-            self._print(str(progress))
+            self._print(str(progress_of(self.model)))
 
     def undo_train_begin(self):
         with strategy_scope(self.model):
@@ -216,6 +213,7 @@ class PruneAndRetrain(Resumable):
         self._schedule.set_state(state["schedule"])
         self._rewinding.set_state(state["rewinding"])
         hold_zeros(self._moved)
+        self._note_progress()
 
     def _make_plan(self):
         if not self.model.compiled or self.model.optimizer is None:
@@ -400,6 +398,17 @@ class PruneAndRetrain(Resumable):
         dense = self._schedule.notes["dense_accuracy"]
         accuracy = self._accuracy(self.model)
         return min(max((dense - accuracy) / dense, 0.0), 1.0) if dense else 0.0
+
+    def _note_progress(self):
+        progress = Progress(
+            self._done,
+            self.plan.epochs,
+            self._found.pruned,
+            self._found.size,
+            self.plan.target_sparsity,
+            self._found.skipped,
+        )
+        set_progress(self.model, progress)
 
     def _report(self, phase, pruning, discount):
         left = sum(pruning.counts.values())

@@ -5,6 +5,8 @@ import math
 import keras
 
 from keras_bimp.beside import validation_of
+from keras_bimp.evaluating import evaluate
+from keras_bimp.evaluating import scalars
 
 
 class Validation:
@@ -20,20 +22,13 @@ class Validation:
         self._given = validation_of(callback)
         self._known = {}
 
-    def remember(self, logs: dict) -> None:
+    def remember(self, model: keras.Model, logs: dict) -> None:
         """Takes the metrics of an epoch that ends from its logs."""
+        # Not what other callbacks have added.
+        own = {f"val_{name}" for name in model.get_metrics_result()}
         self._known = {
-            name: float(value)
-            for name, value in logs.items()
-            if name.startswith("val_")
+            name: value for name, value in scalars(logs).items() if name in own
         }
-
-    def before_any_pruning(self) -> dict[str, float]:
-        """The logs of `around_pruning` while there was none: not known."""
-        if self._given is None:
-            return {}
-        unknown = dict.fromkeys(self._known, math.nan)
-        return around_pruning(unknown, unknown)
 
     def forget(self) -> None:
         """The weights change: what is known is of no use any more."""
@@ -44,9 +39,8 @@ class Validation:
         if self._given is None:
             return {}
         if not self._known:
-            found = model.evaluate(**self._given, verbose=0, return_dict=True)
-            model.reset_metrics()  # Those of the epoch begin at nothing.
-            self._known = {f"val_{k}": float(v) for k, v in found.items()}
+            found = evaluate(model, self._given)
+            self._known = {f"val_{name}": found[name] for name in found}
         return dict(self._known)
 
 
@@ -56,3 +50,9 @@ def around_pruning(before: dict, after: dict) -> dict[str, float]:
         **{f"{name}_before_pruning": v for name, v in before.items()},
         **{f"{name}_after_pruning": v for name, v in after.items()},
     }
+
+
+def no_pruning_yet(known: dict) -> dict[str, float]:
+    """The same, not known, for metrics of the names in `known`."""
+    unknown = dict.fromkeys(known, math.nan)
+    return around_pruning(unknown, unknown)

@@ -1,0 +1,41 @@
+"""Evaluating a model without leaving a trace in it."""
+
+import keras
+import numpy as np
+
+from keras_bimp.backends import as_array
+from keras_bimp.masking import state_variables
+
+
+def evaluate(model: keras.Model, given: dict) -> dict[str, float]:
+    """The metrics of a compiled model that are one number.
+
+    What an evaluation changes is set back: the model's metrics, and states
+    that are no weights, as the seeds of a dropout that is active in inference.
+
+    Args:
+        model: A compiled model.
+        given: Keyword arguments of `model.evaluate`.
+    """
+    weights = {id(variable) for variable in model.weights}
+    states = [
+        variable
+        for variable in state_variables(model)
+        if id(variable) not in weights
+    ]
+    states += model.metrics_variables
+    before = [as_array(variable) for variable in states]
+    logs = model.evaluate(**given, verbose=0, return_dict=True)
+    model.reset_metrics()  # Those that were made just now, too.
+    for variable, value in zip(states, before, strict=True):
+        variable.assign(value)
+    return scalars(logs)
+
+
+def scalars(logs: dict) -> dict[str, float]:
+    """Those entries of logs that are one number."""
+    return {
+        name: float(value)
+        for name, value in logs.items()
+        if np.ndim(value) == 0
+    }
