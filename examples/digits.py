@@ -60,7 +60,8 @@ def build_model():
             keras.layers.Flatten(),
             keras.layers.Dense(64, activation="relu"),
             keras.layers.Dense(10),
-        ]
+        ],
+        name="digits",
     )
     model.compile(
         keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True),
