@@ -1,6 +1,7 @@
 """keras_bimp: pruning for Keras 3."""
 
 from keras_bimp import backup
+from keras_bimp import baselines
 from keras_bimp import masking
 from keras_bimp import metrics
 from keras_bimp import reporting
@@ -37,6 +38,7 @@ __all__ = [
     "Sensitivity",
     "__version__",
     "backup",
+    "baselines",
     "callbacks",
     "export",
     "masking",

@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 
+from keras_bimp.checks import check_integer
+from keras_bimp.checks import check_positive
+from keras_bimp.checks import check_sparsity
+
 
 def geometric(progress: float, target_sparsity: float) -> float:
     """Removes the same fraction of what remains in every equal step.
@@ -31,6 +35,90 @@ def geometric(progress: float, target_sparsity: float) -> float:
       Retraining", ICLR 2023, Section 2.
     """
     return 1.0 - (1.0 - target_sparsity) ** progress
+
+
+def cubic(progress: float, target_sparsity: float) -> float:
+    """Rises fast at first, slowly at the end: gradual magnitude pruning.
+
+    ```python
+    sparsity = target_sparsity * (1 - (1 - progress) ** 3)
+    ```
+
+    Args:
+        progress: Float in [0, 1].
+        target_sparsity: Float in [0, 1), the sparsity at progress 1.
+
+    Returns:
+        The sparsity at `progress`, a float in [0, `target_sparsity`].
+
+    Example:
+
+    >>> [keras_bimp.sparsity.cubic(i / 2, 0.5) for i in (0, 1, 2)]
+    [0.0, 0.4375, 0.5]
+
+    Reference:
+
+    - Zhu and Gupta, "To prune, or not to prune", 2017, Section 3.
+    """
+    return target_sparsity - target_sparsity * (1.0 - progress) ** 3
+
+
+class PolynomialDecay:
+    """A sparsity for each step, and whether to prune in it.
+
+    What `tfmot.sparsity.keras.PolynomialDecay` says, for
+    `baselines.gmp(schedule=)`, which takes tfmot's own too.
+
+    Args:
+        initial_sparsity: Float in [0, 1), at `begin_step`.
+        final_sparsity: Float in [0, 1), from `end_step` on.
+        begin_step: Integer >= 0, the first step that prunes.
+        end_step: Integer > `begin_step`, after which no step does.
+        power: Float > 0, of the polynomial.
+        frequency: Integer >= 1: every so many steps there is a pruning.
+
+    Example:
+
+    >>> schedule = keras_bimp.sparsity.PolynomialDecay(0.0, 0.5, 0, 200)
+    >>> [schedule(step) for step in (0, 50, 100, 300)]
+    [(True, 0.0), (False, 0.2890625), (True, 0.4375), (False, 0.5)]
+
+    Reference:
+
+    - Zhu and Gupta, "To prune, or not to prune", 2017, Section 3.
+    """
+
+    def __init__(
+        self,
+        initial_sparsity: float,
+        final_sparsity: float,
+        begin_step: int,
+        end_step: int,
+        power: float = 3,
+        frequency: int = 100,
+    ):
+        self.initial_sparsity = check_sparsity(
+            "initial_sparsity", initial_sparsity
+        )
+        self.final_sparsity = check_sparsity("final_sparsity", final_sparsity)
+        self.begin_step = check_integer("begin_step", begin_step, minimum=0)
+        self.end_step = check_integer(
+            "end_step", end_step, minimum=begin_step + 1
+        )
+        self.power = check_positive("power", power)
+        self.frequency = check_integer("frequency", frequency, minimum=1)
+
+    def __call__(self, step: int) -> tuple[bool, float]:
+        """Returns (whether to prune, sparsity) of a step, counted from 0."""
+        past = step - self.begin_step
+        progress = past / (self.end_step - self.begin_step)
+        left = (1 - min(max(progress, 0.0), 1.0)) ** self.power
+        sparsity = (
+            self.final_sparsity
+            + (self.initial_sparsity - self.final_sparsity) * left
+        )
+        due = self.begin_step <= step <= self.end_step
+        return due and past % self.frequency == 0, sparsity
 
 
 def chained_counts(total: int, sparsities: Sequence[float]) -> list[int]:

@@ -50,7 +50,10 @@ class Twice(keras.Operation):
 
 
 UNKNOWN = {
-    "custom layer": (lambda: Custom(), "not counted with a_kernel, kernel, bias"),
+    "custom layer": (
+        lambda: Custom(),
+        "not counted with a_kernel, kernel, bias",
+    ),
     "lambda": (
         lambda: layers.Lambda(lambda x: x @ ops.ones((4, 3))),
         "it may compute anything",

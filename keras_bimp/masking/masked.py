@@ -146,13 +146,13 @@ class Masked(keras.layers.Wrapper):
     def call(self, *args, **kwargs):
         # A nested scope sees nothing of an outer one: every variable inside
         # gets its current value here, and its update is handed back below.
+        raw = [kernel.variable.value for kernel in self.kernels]
+        effective = type(self.rule).effective_kernels(
+            self.rules, raw, self.masks, bool(self._get_call_context().training)
+        )
         values = {
-            id(kernel.variable): rule.effective_kernel(
-                kernel.variable.value, mask.value
-            )
-            for kernel, mask, rule in zip(
-                self.kernels, self.masks, self.rules, strict=True
-            )
+            id(kernel.variable): value
+            for kernel, value in zip(self.kernels, effective, strict=True)
         }
         variables = state_variables(self.layer) + self.metrics_variables
         scope = keras.StatelessScope(
@@ -166,7 +166,7 @@ class Masked(keras.layers.Wrapper):
             new = scope.get_current_value(variable)
             if new is not old:
                 variable.assign(new)
-        losses = [*scope.losses, *(rule.loss() for rule in self.rules)]
+        losses = [*scope.losses, *type(self.rule).losses(self.rules, raw)]
         losses = [ops.sum(loss) for loss in losses if loss is not None]
         if losses:
             # A new tensor: Keras would count the inner one twice.

@@ -47,6 +47,33 @@ class Rule:
             "`effective_kernel(self, kernel, mask)`."
         )
 
+    @classmethod
+    def effective_kernels(
+        cls, rules: list["Rule"], kernels: list, masks: list, training: bool
+    ) -> list:
+        """What all kernels of one `Masked` compute with, together.
+
+        For rules that choose among the weights of all kernels at once. The
+        default asks each rule for its own.
+
+        Args:
+            rules: One rule per kernel.
+            kernels: The raw kernels, tensors.
+            masks: Their masks, boolean `keras.Variable`s.
+            training: Whether the call is a step of training.
+        """
+        del training
+        return [
+            rule.effective_kernel(kernel, mask.value)
+            for rule, kernel, mask in zip(rules, kernels, masks, strict=True)
+        ]
+
+    @classmethod
+    def losses(cls, rules: list["Rule"], kernels: list) -> list:
+        """The losses of all kernels of one `Masked`, `None` where is none."""
+        del kernels
+        return [rule.loss() for rule in rules]
+
     def loss(self):
         """Returns a scalar to add to the training loss, or None."""
         return None

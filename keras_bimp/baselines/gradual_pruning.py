@@ -1,0 +1,261 @@
+"""The callback that prunes little by little, or at the end."""
+
+import keras
+import numpy as np
+
+from keras_bimp import failures
+from keras_bimp.backends import as_array
+from keras_bimp.backends import compile_anew
+from keras_bimp.backup import Backup
+from keras_bimp.backup import Resumable
+from keras_bimp.backup import data_that_begins
+from keras_bimp.baselines import checking
+from keras_bimp.baselines.global_sparse_momentum import GlobalSparseMomentum
+from keras_bimp.baselines.rules import SigmoidGate
+from keras_bimp.baselines.rules import StraightThrough
+from keras_bimp.baselines.rules import TopWeights
+from keras_bimp.beside import begin_comparing_anew
+from keras_bimp.beside import best_so_far
+from keras_bimp.beside import callbacks_beside
+from keras_bimp.masking import hold_zeros
+from keras_bimp.masking import kernels_to_hold
+from keras_bimp.metrics.effective import EffectiveKernels
+from keras_bimp.progress import Progress
+from keras_bimp.progress import set_progress
+from keras_bimp.retraining.optimizers import step_count
+from keras_bimp.retraining.pruning import prune_to
+from keras_bimp.retraining.targets import find_targets
+from keras_bimp.slots import innermost
+from keras_bimp.slots import slots
+from keras_bimp.strategies import check_strategy
+
+
+class GradualPruning(Resumable):
+    """Prunes at the beginning of some epochs, and at the end of the training.
+
+    What is masked follows from the rule: for good with `masking.Hard`, and
+    chosen anew among all weights otherwise.
+
+    Args:
+        rule: What the model is wrapped with.
+        policy: Which weights stay, a `selection.Policy`.
+        target_sparsity: Float in [0, 1), or `None` where the method finds one
+            itself.
+        sparsities: Callable epochs -> dict epoch -> sparsity: the prunings of
+            a training of so many epochs.
+        by_step: Callable step -> (whether to prune, sparsity), instead; or
+            `None`.
+        at_the_end: Whether to prune to the target when all is done.
+        check: Callable (model, targets) that raises if they do not go with
+            the method, or `None`.
+        verbose: 0 or 1.
+
+    Attributes:
+        sparsities: Dict epoch -> sparsity of this training's prunings.
+    """
+
+    def __init__(
+        self,
+        rule,
+        policy,
+        target_sparsity=None,
+        *,
+        sparsities=None,
+        by_step=None,
+        at_the_end=False,
+        check=None,
+        verbose=1,
+    ):
+        super().__init__()
+        self._rule = rule
+        self._policy = policy
+        self._target_sparsity = target_sparsity
+        self._planned = sparsities
+        self._by_step = by_step
+        self._at_the_end = at_the_end
+        self._check = check
+        self._verbose = verbose
+        self.sparsities = {}
+
+    def on_train_begin(self, logs=None):
+        check_strategy(self.model)
+        self._beside = callbacks_beside(self)
+        self._found = find_targets(self.model, self._policy)
+        checking.check_rules(self.model, self._found, self._rule)
+        by_step = self._by_step is not None
+        checking.check_fit(self, self._beside, self._rule, by_step)
+        if self._check is not None:
+            self._check(self.model, self._found)
+        self._moved = kernels_to_hold(self._found.hard, self.model.optimizer)
+        epochs = self.params["epochs"]
+        self.sparsities = self._planned(epochs) if self._planned else {}
+        self._thresholds = best_so_far(self._beside)
+        self._data = data_that_begins()
+        failures.mark_failed(self.model, None)
+        self._done = 0
+        self._note_progress()
+        # The epoch, its first step, and the last step that was looked at.
+        self._epoch, self._first, self._last = None, 0, -1
+        optimizer = innermost(self.model.optimizer)
+        if isinstance(optimizer, GlobalSparseMomentum):
+            kernels = [t.kernel.variable for t in self._found.targets]
+            if optimizer.choose_among(kernels):
+                compile_anew(self.model)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._data is not None:
+            self._data.epoch = epoch
+        if epoch == self._epoch:  # It goes on in its midst.
+            return
+        self._epoch, self._first = epoch, step_count(self.model.optimizer)
+        if isinstance(self._rule, SigmoidGate):
+            steps = self.params["steps"]
+            for target in self._found.targets:
+                target.rule.step.assign(epoch * steps)
+                target.rule.steps.assign(self.params["epochs"] * steps)
+        if epoch in self.sparsities:
+            self._prune(self.sparsities[epoch], self.model.optimizer)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # Those before a backup come again.
+        if self._by_step is None or self._first + batch <= self._last:
+            return
+        self._last = self._first + batch
+        due, share = self._by_step(self._last)
+        # Only then: on JAX, asking for the model waits for the step.
+        if bool(due):
+            self._prune(float(share), self.model.optimizer)
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = {} if logs is None else logs
+        self._done = epoch + 1
+        if self._data is not None:
+            self._data.check_order()
+        failures.stop_if_broken(self.model, epoch, logs)
+        self._choose_anew()
+        at_the_end = self._at_the_end and self._done == self.params["epochs"]
+        if at_the_end and failures.why_failed(self.model) is None:
+            self._prune(self._target_sparsity)
+        progress = self._note_progress()
+        logs["sparsity"] = progress.pruned / progress.weights
+
+    def on_train_end(self, logs=None):
+        failures.settle(self.model)
+        progress = self._note_progress()
+        backed_up = any(isinstance(c, Backup) for c in self._beside)
+        if not progress.complete and not backed_up:
+            self._print(str(progress))
+
+    def facts(self):
+        return {
+            "target_sparsity": self._target_sparsity,
+            "epochs": self.params["epochs"],
+            "rule": f"{type(self._rule).__name__} {self._rule.get_config()}",
+            "sparsities": [list(pair) for pair in self.sparsities.items()],
+            "pruning": str(self._policy),
+            "prunable weights": self._found.size,
+        }
+
+    def get_state(self):
+        return {
+            "done": self._done,
+            "epoch": self._epoch,
+            "first": self._first,
+            "last": self._last,
+        }
+
+    def set_state(self, state):
+        self._done, self._epoch = state["done"], state["epoch"]
+        self._first, self._last = state["first"], state["last"]
+        self._hold()
+
+    def _prune(self, share, optimizer=None):
+        """Prunes to a sparsity; forgets the momentum if given an optimizer."""
+        found = self._found
+        if found.hard:
+            prune_to(found, share, optimizer)
+            self._hold()
+        else:
+            kernels = self._kernels()
+            every = [np.ones(kernel.shape, bool) for kernel in kernels]
+            self._assign(found.choose(kernels, share, every).masks)
+            if isinstance(self._rule, StraightThrough):
+                for target in found.targets:
+                    target.rule.pruned.assign(found.pruned)
+            elif optimizer is not None:
+                self._forget(optimizer)
+        begin_comparing_anew(self._beside, self._thresholds)
+        self._print(
+            f"pruned to {found.pruned / found.size:.2%}, "
+            f"{found.size - found.pruned:,} of {found.size:,} weights left"
+        )
+
+    def _choose_anew(self):
+        """Sets the masks to those of the next step, which may never come."""
+        magnitudes = [np.abs(kernel) for kernel in self._kernels()]
+        flat = np.concatenate([magnitude.ravel() for magnitude in magnitudes])
+        rule = self._found.targets[0].rule
+        if isinstance(rule, TopWeights):
+            pruned = int(rule.target_sparsity * self._found.size)
+            threshold = -1.0
+            if pruned:
+                threshold = np.partition(flat, pruned - 1)[pruned - 1]
+            self._assign([magnitude > threshold for magnitude in magnitudes])
+        elif isinstance(rule, StraightThrough):
+            if int(as_array(rule.step)) % rule.every:
+                return
+            kept = np.ones(flat.shape, bool)
+            pruned = int(as_array(rule.pruned))
+            kept[np.argsort(flat, kind="stable")[:pruned]] = False
+            ends = np.cumsum([magnitude.size for magnitude in magnitudes])
+            self._assign(
+                part.reshape(magnitude.shape)
+                for part, magnitude in zip(
+                    np.split(kept, ends[:-1]), magnitudes, strict=True
+                )
+            )
+
+    def _kernels(self):
+        return [
+            as_array(target.kernel.variable, copy=False)
+            for target in self._found.targets
+        ]
+
+    def _assign(self, masks):
+        for target, mask in zip(self._found.targets, masks, strict=True):
+            target.mask.assign(mask)
+
+    def _note_progress(self):
+        effective = EffectiveKernels(self.model)
+        kernels = [target.kernel for target in self._found.targets]
+        progress = Progress(
+            self._done,
+            self.params["epochs"],
+            sum(k.size - effective.nonzero(k.variable) for k in kernels),
+            self._found.size,
+            self._target_sparsity,
+            self._found.skipped,
+        )
+        set_progress(self.model, progress)
+        return progress
+
+    def _hold(self):
+        if hold_zeros(self._moved):
+            compile_anew(self.model)
+
+    def _forget(self, optimizer):
+        """Multiplies what the optimizer remembers by the masks."""
+        targets = self._found.targets
+        kernels = [target.kernel.variable for target in targets]
+        for target, pairs in zip(
+            targets, slots(optimizer, kernels), strict=True
+        ):
+            for slot, start in pairs:
+                value = keras.ops.cast(start, slot.dtype)
+                slot.assign(
+                    keras.ops.where(target.mask.value, slot.value, value)
+                )
+
+    def _print(self, text):
+        if self._verbose:
+            print(text)
