@@ -60,7 +60,7 @@ def test_other_allocations(allocation):
         baselines.lc,
     ):
         recipe = make(0.5, allocation=allocation, verbose=0)
-        model = wrapped(recipe, run_eagerly=True)
+        model = wrapped(recipe)
         fit(model, 4, recipe.callbacks)
         left = [array(mask).sum() for mask in masked(model).masks]
         assert left == list(expected.counts.values())
@@ -79,7 +79,6 @@ def refused(model, recipe, message):
         np.testing.assert_array_equal(array(one), other)
 
 
-@pytest.mark.every_backend
 @pytest.mark.parametrize("hard", [False, True])
 def test_an_interval_without_a_pruning_is_refused(hard):
     recipe = baselines.gmp(0.5, interval=4, hard=hard)

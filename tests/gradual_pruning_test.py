@@ -131,7 +131,6 @@ RATES = {
 }
 
 
-@pytest.mark.every_backend
 @pytest.mark.parametrize("name", list(RATES))
 def test_learning_rates_are_the_optimizers(name):
     recipe = baselines.gmp(0.75, interval=2, verbose=0)

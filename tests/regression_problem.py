@@ -90,8 +90,9 @@ class _Watch(keras.callbacks.Callback):
 @contextlib.contextmanager
 def float64():
     """Lets Keras compute in float64; on torch it cannot."""
-    before = keras.config.floatx()
+    before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     precise = contextlib.nullcontext()
     if keras.backend.backend() == "jax":
         import jax
@@ -101,7 +102,8 @@ def float64():
         with precise:
             yield
     finally:
-        keras.config.set_floatx(before)
+        keras.config.set_floatx(before[0])
+        keras.config.set_dtype_policy(before[1])
 
 
 def trace(method, weight_decay=0.0, steps=40, beside=lambda *_: [], **options):

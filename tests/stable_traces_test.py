@@ -153,13 +153,12 @@ def test_weights_are_those_of_numpy(method, options):
 
 
 @pytest.mark.own_process(KERAS_BACKEND="jax")
-@pytest.mark.parametrize("method", list(NAMES))
+@pytest.mark.parametrize("method", ["lc", "gsm", "str", "dst"])
 def test_weights_are_those_of_numpy_on_jax(method):
     expected, oracle = stable_methods.train(method, DECAY)
     rows = trace(method, DECAY)
     assert_close(rows.kernel, expected)
-    if method != "sgd":
-        assert_close(rows.final, oracle.final())
+    assert_close(rows.final, oracle.final())
 
 
 def test_numpy_is_the_reference():
