@@ -186,8 +186,9 @@ def test_an_optimizer_that_mixes_the_entries_of_a_kernel_keeps_zeros():
     assert sum((w == 0).sum() for w in kernels) == round(0.77 * TOTAL)
 
 
+# Not the process of strategies_test.py: one can have one strategy only.
 @pytest.mark.own_process(
-    KERAS_BACKEND="tensorflow", KERAS_BIMP_TESTS="strategies"
+    KERAS_BACKEND="tensorflow", KERAS_BIMP_TESTS="baselines"
 )
 def test_in_two_replicas_it_is_as_in_one():
     from strategies_test import dense_model_without_batch_norm

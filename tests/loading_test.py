@@ -18,6 +18,7 @@ from keras.saving import deserialize_keras_object
 from keras.saving import serialize_keras_object
 
 import keras_bimp
+from keras_bimp import baselines
 from keras_bimp import schedules
 from keras_bimp.masking import Hard
 from keras_bimp.masking import MaskedModel
@@ -525,6 +526,15 @@ def test_a_schedule_of_an_unknown_class_is_refused_as_keras_refuses_it(
 
 EXAMPLES = {
     "Hard": Hard,
+    "Soft": baselines.Soft,
+    "StraightThrough": baselines.StraightThrough,
+    "TopWeights": lambda: baselines.TopWeights(0.5),
+    "DecayOutsideTop": lambda: baselines.DecayOutsideTop(0.5, 0.1),
+    "SoftThreshold": lambda: baselines.SoftThreshold(-1.0),
+    "SigmoidGate": lambda: baselines.SigmoidGate(0.1, 0.1),
+    "StepThreshold": lambda: baselines.StepThreshold(0.1),
+    "GlobalSparseMomentum": lambda: baselines.GlobalSparseMomentum(0.5),
+    "Cyclic": lambda: baselines.Cyclic(0.1, 4, 2),
     "Masked": lambda: masked(layers.Dense(3), filters="dense"),
     "MaskedModel": lambda: keras_bimp.wrap(sequential(layers.Dense(3))),
     "Constant": lambda: schedules.Constant(0.1, 4),

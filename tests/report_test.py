@@ -263,7 +263,8 @@ def own_model(**kwargs):
 def test_a_class_that_is_not_registered_is_measured():
     found = told(own_model(), latency=True)
     assert found.dense_flops == 24
-    assert [path.split("/")[-1] for path, _ in found.not_counted] == ["own"]
+    ((path, _),) = found.not_counted
+    assert path.split("/")[-1].startswith("own")
     assert found.kernels[1].dense_flops is None
     assert [size.format for size in found.sizes] == [".keras", "SavedModel"]
     assert len(found.times) == 2
