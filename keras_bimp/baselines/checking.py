@@ -4,8 +4,8 @@ import keras
 
 from keras_bimp.backup import Resumable
 from keras_bimp.baselines.global_sparse_momentum import GlobalSparseMomentum
+from keras_bimp.baselines.learned_rules import SigmoidGate
 from keras_bimp.baselines.rules import DecayOutsideTop
-from keras_bimp.baselines.rules import SigmoidGate
 from keras_bimp.baselines.rules import StraightThrough
 from keras_bimp.baselines.rules import TopWeights
 from keras_bimp.masking import Rule

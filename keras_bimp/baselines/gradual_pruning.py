@@ -11,7 +11,7 @@ from keras_bimp.backup import Resumable
 from keras_bimp.backup import data_that_begins
 from keras_bimp.baselines import checking
 from keras_bimp.baselines.global_sparse_momentum import GlobalSparseMomentum
-from keras_bimp.baselines.rules import SigmoidGate
+from keras_bimp.baselines.learned_rules import SigmoidGate
 from keras_bimp.baselines.rules import StraightThrough
 from keras_bimp.baselines.rules import TopWeights
 from keras_bimp.beside import begin_comparing_anew

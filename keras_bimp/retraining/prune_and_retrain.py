@@ -1,13 +1,9 @@
 """The callback that carries a plan out during `model.fit`."""
 
 import dataclasses
-import math
 import warnings
 
-import numpy as np
-
 from keras_bimp import failures
-from keras_bimp import selection
 from keras_bimp.backends import as_array
 from keras_bimp.backends import backend
 from keras_bimp.backends import give_each_its_own_buffer
@@ -30,6 +26,8 @@ from keras_bimp.retraining.pruning import Pruning
 from keras_bimp.retraining.pruning import prune_to
 from keras_bimp.retraining.rewinding import Rewinding
 from keras_bimp.retraining.targets import find_targets
+from keras_bimp.retraining.trial import planned_counts
+from keras_bimp.retraining.trial import policy_at
 from keras_bimp.retraining.validation import Validation
 from keras_bimp.retraining.validation import around_pruning
 from keras_bimp.retraining.validation import no_pruning_yet
@@ -252,48 +250,11 @@ class PruneAndRetrain(Resumable):
         self._moved = kernels_to_hold(self._found.hard, self.model.optimizer)
         if self.plan.retraining.by_accuracy:
             self._accuracy.check(self.model)
-        kernels, masks = self._found.read()
         gradients = self._found.gradients(self.model, self._samples, limit=1)
-        self._counts = self._try_out(
-            kernels, masks, gradients, self._policy.on_collapse
+        self._counts, planned = planned_counts(
+            self.plan, self._found, gradients, self._policy.on_collapse
         )
-        planned = self._counts
-        if not all(mask.all() for mask in masks):
-            # What the table shows is the run from its beginning.
-            full = [_all_kept(mask) for mask in masks]
-            planned = self._try_out(kernels, full, gradients, "ignore")
         self.plan = dataclasses.replace(self.plan, pruned=tuple(planned))
-
-    def _try_out(self, kernels, masks, gradients, on_collapse):
-        """How many weights are pruned at the end of each phase.
-
-        Prunes copies, cycle by cycle, with the weights as they are now.
-        """
-        counts = []
-        for i, phase in enumerate(self.plan.phases):
-            if phase.prunes:
-                policy = dataclasses.replace(
-                    self._policy_at(i), on_collapse=on_collapse
-                )
-                masks = self._found.choose(
-                    kernels, self._sparsities[i], masks, gradients, policy
-                ).masks
-                # What a later pruning would raise for depends on the training.
-                if on_collapse == "raise":
-                    on_collapse = "ignore"
-            left = sum(selection.counts(masks))
-            counts.append(self._found.size - left)
-        return counts
-
-    def _policy_at(self, phase):
-        """The policy of the pruning at the start of a phase."""
-        target = self.plan.target_sparsity
-        progress = 1.0
-        if self._sparsities[phase] < target:
-            progress = math.log1p(-self._sparsities[phase]) / math.log1p(
-                -target
-            )
-        return self._found.policy.part_way(progress)
 
     def _begin_at(self, epoch, current):
         """Takes up a run in its midst, where `fit` has an `initial_epoch`."""
@@ -363,7 +324,11 @@ class PruneAndRetrain(Resumable):
             self._sparsities[current],
             self.model.optimizer,
             gradients=self._found.gradients(self.model, self._samples),
-            policy=self._policy_at(current),
+            policy=policy_at(
+                self._found,
+                self._sparsities[current],
+                self.plan.target_sparsity,
+            ),
         )
         hold_zeros(self._moved)
         self._validation.forget()
@@ -429,12 +394,6 @@ class PruneAndRetrain(Resumable):
     def _print(self, text):
         if self._verbose:
             print(text)
-
-
-def _all_kept(mask):
-    if isinstance(mask, selection.Shards):
-        return mask.map(np.ones_like)
-    return np.ones_like(mask)
 
 
 def _same_phases(one, other):
