@@ -151,6 +151,14 @@ def test_it_goes_on_where_it_says(tmp_path, capsys):
     assert "Goes on with epoch 4 of 5, after 2 of its batches" in said
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A job that a shell runs in the background may ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Torn(keras.callbacks.Callback):
     """Sends signals to this process at the beginning of a batch."""
 

@@ -56,9 +56,9 @@ def train(make, folder, *others, save_freq=1):
     return model, history
 
 
-def check(make, folder):
+def check(make, folder, *moments):
     model, history = train(make, folder / "undisturbed")
-    for moment in ((1,), (3, 2)):
+    for moment in moments:
         with pytest.raises(KilledError):
             train(make, folder / "killed", Kill(*moment))
     again, history_again = train(make, folder / "killed")
@@ -80,14 +80,16 @@ def by_step():
 
 
 @pytest.mark.every_backend
-@pytest.mark.parametrize("method", ["gmp_hard", "dpf", "cs", "by step"])
+@pytest.mark.parametrize("method", ["dpf", "cs"])
 def test_it_goes_on_to_the_same_bits(method, tmp_path):
-    check(RECIPES.get(method, by_step), tmp_path)
+    check(RECIPES[method], tmp_path, (1,), (3, 2))
 
 
-@pytest.mark.parametrize("method", ["dnw", "gsm", "str", "dst"])
+@pytest.mark.parametrize(
+    "method", ["gmp_hard", "by step", "dnw", "gsm", "str", "dst"]
+)
 def test_others_go_on_to_the_same_bits(method, tmp_path):
-    check(RECIPES[method], tmp_path)
+    check(RECIPES.get(method, by_step), tmp_path, (3, 2))
 
 
 def test_steps_before_a_backup_are_not_asked_for_again(tmp_path):

@@ -116,7 +116,7 @@ def test_from_wrap_to_strip(method, tmp_path):
     np.testing.assert_array_equal(ops.convert_to_numpy(again(x)), keep.outputs)
     # Stripped, it is the plain model that computes the same.
     expected = finals(model, method)
-    outputs = model.predict(x, verbose=0)
+    outputs = ops.convert_to_numpy(model(x))
     plain = keras_bimp.strip(model)
     for layer in plain._flatten_layers():
         assert not type(layer).__module__.startswith("keras_bimp")
@@ -126,11 +126,11 @@ def test_from_wrap_to_strip(method, tmp_path):
     assert sparsity(plain) == found[-1]
     if method != "cs":  # Its gates that are nearly closed are closed now.
         np.testing.assert_allclose(
-            plain.predict(x, verbose=0), outputs, rtol=1e-4, atol=1e-5
+            ops.convert_to_numpy(plain(x)), outputs, rtol=1e-4, atol=1e-5
         )
 
 
-@pytest.mark.parametrize("method", ["gmp", "dpf", "gsm", "cs", "dst"])
+@pytest.mark.parametrize("method", ["dpf", "gsm", "cs"])
 def test_a_model_saved_in_mid_training_goes_on(method, tmp_path):
     recipe = RECIPES[method]()
     model = wrapped(recipe)

@@ -42,7 +42,6 @@ flags.DEFINE_string("output_dir", "output/stable_methods", "Where to write.")
 EPOCHS = {"digits": 40, "fashion_mnist": 10}
 TOLERANCE = 0.0025
 TRIALS = 8  # Of a bisection.
-NAMES = {"dnw": "DNW", "bimp": "BIMP", "dense": "Dense"}
 
 
 def dense_grid(dataset):
@@ -56,7 +55,6 @@ def dense_grid(dataset):
 
 def grid(method, epochs, weight_decay):
     """The settings of a method to try, six at most."""
-    decays = [weight_decay, 4 * weight_decay, weight_decay / 4]
     match method:
         case "bimp":  # Dense epochs of 30 and 50 %.
             return [
@@ -81,8 +79,12 @@ def grid(method, epochs, weight_decay):
             ]
         case "gsm":
             return [
-                {"weight_decay": decay, "momentum": momentum}
-                for decay in decays[:2]
+                {
+                    "weight_decay": weight_decay,
+                    "momentum": momentum,
+                    "rate_factor": factor,
+                }
+                for factor in (1, 0.25)
                 for momentum in (0.9, 0.95, 0.99)
             ]
         case "lc":
@@ -90,21 +92,21 @@ def grid(method, epochs, weight_decay):
                 {"weight_decay": weight_decay * factor}
                 for factor in (0.25, 1, 4, 16, 64, 256)
             ]
-        case "dpf":
+        case "dpf" | "dnw":
+            interval = {"interval": epochs // 10} if method == "dpf" else {}
             return [
                 {
                     "weight_decay": decay,
+                    "rate_factor": factor,
                     "schedule": schedule,
-                    "interval": epochs // 10,
+                    **interval,
                 }
-                for schedule in ("linear", "stepped")
-                for decay in decays
-            ]
-        case "dnw":
-            return [
-                {"weight_decay": decay, "schedule": schedule}
-                for schedule in ("linear", "stepped")
-                for decay in decays
+                for schedule, decay in (
+                    ("linear", weight_decay),
+                    ("linear", 4 * weight_decay),
+                    ("stepped", weight_decay),
+                )
+                for factor in (1, 0.5)
             ]
 
 
@@ -295,6 +297,9 @@ def main(_):
     work = functools.partial(
         cell, path=output_dir / "runs.jsonl", data_dir=FLAGS.data_dir
     )
+    # Two runs at a time want one core each, not two.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
     # A process for a cell each: what TensorFlow keeps goes with it.
     with multiprocessing.get_context("spawn").Pool(
         FLAGS.processes, maxtasksperchild=1
