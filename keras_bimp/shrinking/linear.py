@@ -1,0 +1,347 @@
+"""Dense layers and convolutions: every output sums over the inputs."""
+
+import numpy as np
+
+from keras_bimp.backends import as_array
+from keras_bimp.shrinking.channels import Channels
+from keras_bimp.shrinking.rules import NotFollowedError
+from keras_bimp.shrinking.rules import Rule
+from keras_bimp.shrinking.rules import Smaller
+from keras_bimp.shrinking.rules import evaluate
+from keras_bimp.shrinking.rules import is_elementwise
+
+
+class Linear(Rule):
+    """Base class of what sums over its inputs with a kernel.
+
+    What a channel that goes has added everywhere is added to the bias. Where
+    an image is padded with zeros, a constant adds less along its border: then
+    one channel that is constant stays, and takes over for all others.
+
+    Attributes:
+        size_argument: What the number of outputs is called in the config.
+    """
+
+    size_argument = "filters"
+
+    def __init__(self, operation, classes):
+        super().__init__(operation, classes)
+        if getattr(operation, "data_format", None) == "channels_first":
+            raise NotFollowedError("its channels come first")
+        self.groups = getattr(operation, "groups", 1)
+        self.taps = self.as_taps(self.kernel())
+        has_bias = operation.bias is not None
+        self.bias = as_array(operation.bias) if has_bias else None
+        _, inputs, self.outputs = self.taps.shape
+        self.inputs = inputs * self.groups
+        self.nonzero = self._spread((self.taps != 0).any(0))
+
+    @property
+    def pads(self) -> bool:
+        """Whether what a constant adds may differ from place to place."""
+        raise NotImplementedError
+
+    def kernel(self) -> np.ndarray:
+        """The kernel that the layer computes with."""
+        return as_array(self.operation.kernel)
+
+    def as_taps(self, kernel: np.ndarray) -> np.ndarray:
+        """Returns a kernel as (places, inputs of a group, outputs)."""
+        return kernel.reshape(-1, *kernel.shape[-2:])
+
+    def as_kernel(self, taps: np.ndarray) -> np.ndarray:
+        """The inverse of `as_taps`."""
+        shape = self.operation.kernel.shape
+        return taps.reshape(*shape[:-2], *taps.shape[1:])
+
+    def forward(self, call):
+        (x,) = call.inputs
+        if x.size != self.inputs:
+            raise NotFollowedError("its inputs are not of the usual shape")
+        numbers = self.classes.new(self.outputs)
+        if not is_elementwise(self.operation.activation):
+            self.classes.keep_whole(numbers)
+            return Channels(numbers)
+        values = x.values
+        moving = self.nonzero[~x.known].any(0)
+        if self.pads:
+            moving |= self.nonzero[values != 0].any(0)
+        sums = self._sums(values)
+        if self.bias is not None:
+            sums = sums + self.bias
+        sums = np.where(moving, np.nan, sums)
+        return Channels(numbers, evaluate(self.operation.activation, [2], sums))
+
+    def backward(self, call):
+        (x,) = call.inputs
+        x.read |= self.nonzero[:, self._alive(call)].any(1)
+
+    def demand(self, kept, align):
+        out = self.calls[0].output
+        left = max(kept.of(out).sum(), 1)
+        grew = kept.keep_at_least(out, -(-left // align) * align)
+        if self.groups > 1:
+            grew |= self._even_groups(kept)
+        for call in self.calls:
+            # One bias must do for all calls.
+            (x,) = call.inputs
+            (first,) = self.calls[0].inputs
+            same = (x.constants == first.constants) | ~(x.known | first.known)
+            grew |= kept.keep(x, ~same & self._read)
+        if self.pads:
+            grew |= any([self._carriers(kept, rows)[1] for rows in self._rows])
+        return grew
+
+    def smaller(self, kept):
+        stay, out = self._stay(kept), kept.of(self.calls[0].output)
+        values = self._gone(kept)
+        taps, bias = self.taps, self.bias
+        if self.pads:
+            taps = self._handed_over(kept, values)
+        elif values.any():
+            bias = self._sums(values) + (0.0 if bias is None else bias)
+            if self.bias is None and not bias[out].any():
+                bias = None
+        return self.sliced(taps, bias, stay, out)
+
+    def sliced(self, taps, bias, stay, out) -> Smaller:
+        """Returns the layer with some inputs and outputs only."""
+        inputs, outputs = (np.split(a, self.groups) for a in (stay, out))
+        parts = [
+            part[:, i][..., o]
+            for part, i, o in zip(
+                np.split(taps, self.groups, axis=-1),
+                inputs,
+                outputs,
+                strict=True,
+            )
+            if o.any()
+        ]
+        config = {
+            self.size_argument: int(out.sum()),
+            "use_bias": bias is not None,
+        }
+        if self.groups > 1:
+            config["groups"] = len(parts)
+        weights = {"kernel": self.as_kernel(np.concatenate(parts, axis=-1))}
+        if bias is not None:
+            weights["bias"] = bias[out]
+        return Smaller(config, weights)
+
+    def filters(self):
+        return [(self.operation.kernel, self.calls[0].output.numbers)]
+
+    def _spread(self, matrix):
+        """A matrix (inputs of a group, outputs) as (inputs, outputs)."""
+        if self.groups == 1:
+            return matrix
+        spread = np.zeros((self.inputs, self.outputs), matrix.dtype)
+        width = self.outputs // self.groups
+        for g, rows in enumerate(self._rows):
+            outs = slice(g * width, (g + 1) * width)
+            spread[rows, outs] = matrix[:, outs]
+        return spread
+
+    @property
+    def _rows(self):
+        """The inputs of each group."""
+        return np.split(np.arange(self.inputs), self.groups)
+
+    def _sums(self, values):
+        """What inputs that have `values` everywhere add to each output."""
+        some = values != 0
+        if not some.any():
+            return np.zeros(self.outputs)
+        if self.groups == 1:
+            return values[some] @ self.taps[:, some].sum(0, float)
+        return values @ self._spread(self.taps.sum(0, float))
+
+    def _alive(self, call):
+        if not is_elementwise(self.operation.activation):
+            return np.full(self.outputs, call.output.read.any())
+        return call.output.live
+
+    @property
+    def _read(self):
+        """Which inputs are part of what is read, constant or not."""
+        read = np.any([call.output.read for call in self.calls], axis=0)
+        return self.nonzero[:, read].any(1)
+
+    def _stay(self, kept):
+        return kept.of(self.calls[0].inputs[0])
+
+    def _gone(self, kept):
+        """The constants that go, and 0 elsewhere."""
+        (x,) = self.calls[0].inputs
+        return np.where(kept.of(x), 0.0, x.values)
+
+    def _carriers(self, kept, rows):
+        """Finds the constant channel among `rows` that stands for others.
+
+        Returns:
+            Its index or `None`, and whether it had to be kept for that.
+        """
+        (x,) = self.calls[0].inputs
+        gone = np.abs(self._gone(kept))[rows] * self._read[rows]
+        if not gone.any():
+            return None, False
+        sizes = np.abs(x.values)[rows] * kept.of(x)[rows]
+        sizes[[not self._agree(i) for i in rows]] = 0.0
+        # Not one so small that the kernel would have to be huge.
+        if sizes.max() >= 1e-2 * gone.max():
+            return rows[sizes.argmax()], False
+        best = rows[gone.argmax()]
+        return best, kept.keep(x, [best])
+
+    def _agree(self, i):
+        constants = {call.inputs[0].constants[i] for call in self.calls}
+        return len(constants) == 1
+
+    def _handed_over(self, kept, values):
+        taps = self.taps.astype(float)
+        width = self.outputs // self.groups
+        for g, rows in enumerate(self._rows):
+            carrier, _ = self._carriers(kept, rows)
+            if carrier is None:
+                continue
+            (x,) = self.calls[0].inputs
+            shares = values[rows] / x.constants[carrier]
+            outs = slice(g * width, (g + 1) * width)
+            taps[:, carrier - rows[0], outs] += np.einsum(
+                "i,tio->to", shares, taps[:, :, outs]
+            )
+        return taps
+
+    def _even_groups(self, kept):
+        """Leaves all groups that stay the same number of channels."""
+        grew = False
+        tensors = [self.calls[0].inputs[0], self.calls[0].output]
+        parts = [np.split(np.arange(t.size), self.groups) for t in tensors]
+        left = [
+            [kept.of(t)[part].sum() for part in split]
+            for t, split in zip(tensors, parts, strict=True)
+        ]
+        alive = np.any(left, axis=0)
+        for tensor, split, counts in zip(tensors, parts, left, strict=True):
+            least = max(max(counts), 1)
+            for g in np.flatnonzero(alive):
+                grew |= kept.keep_at_least(tensor, least, split[g])
+        return grew
+
+
+class Dense(Linear):
+    """A dense layer, on whatever axes come before the last."""
+
+    size_argument = "units"
+    pads = False
+
+    def as_taps(self, kernel):
+        return kernel[None]
+
+    def as_kernel(self, taps):
+        return taps[0]
+
+
+class EinsumDense(Dense):
+    """An einsum that is a dense layer on the last axis."""
+
+    def __init__(self, operation, classes):
+        inputs, _, rest = operation.equation.replace(" ", "").partition(",")
+        kernel, _, output = rest.partition("->")
+        if (
+            len(kernel) != 2
+            or inputs[:-1] != output[:-1]
+            or kernel not in (inputs[-1] + output[-1], output[-1] + inputs[-1])
+            or operation.bias_axes not in (None, output[-1])
+        ):
+            raise NotFollowedError(
+                f"its equation is '{operation.equation}', where only dense "
+                "layers such as 'abc,cd->abd' are followed"
+            )
+        self.turned = kernel[0] == output[-1]
+        self.axis = output[-1]
+        super().__init__(operation, classes)
+
+    def as_taps(self, kernel):
+        return kernel.T[None] if self.turned else kernel[None]
+
+    def as_kernel(self, taps):
+        return taps[0].T if self.turned else taps[0]
+
+    def sliced(self, taps, bias, stay, out):
+        made = super().sliced(taps, bias, stay, out)
+        shape = list(self.operation.partial_output_shape)
+        shape[-1] = int(out.sum())
+        config = {
+            "output_shape": shape,
+            "bias_axes": None if bias is None else self.axis,
+        }
+        return Smaller(config, made.weights)
+
+
+class Convolution(Linear):
+    """A convolution, grouped or not."""
+
+    @property
+    def pads(self):
+        return self.operation.padding != "valid" and len(self.taps) > 1
+
+
+class Transposed(Linear):
+    """A transposed convolution: its kernel has the outputs first."""
+
+    pads = True  # The border meets fewer taps, and strides meet others.
+
+    def as_taps(self, kernel):
+        return super().as_taps(np.swapaxes(kernel, -1, -2))
+
+    def as_kernel(self, taps):
+        return np.swapaxes(super().as_kernel(taps), -1, -2)
+
+
+class Separable(Convolution):
+    """A depthwise convolution, and one of a single place after it."""
+
+    def __init__(self, operation, classes):
+        self._depthwise = as_array(operation.depthwise_kernel)
+        super().__init__(operation, classes)
+
+    def kernel(self):
+        # Both kernels multiplied out.
+        depthwise = self._depthwise.astype(float)
+        pointwise = as_array(self.operation.pointwise_kernel).astype(float)
+        inputs, multiplier = depthwise.shape[-2:]
+        return np.einsum(
+            "tim,imo->tio",
+            depthwise.reshape(-1, inputs, multiplier),
+            pointwise.reshape(inputs, multiplier, -1),
+        )
+
+    def _carriers(self, kept, rows):
+        # A constant cannot take over for others: each has its own taps.
+        (x,) = self.calls[0].inputs
+        where = (self._gone(kept) != 0) & self._read
+        return None, kept.keep(x, where)
+
+    def sliced(self, taps, bias, stay, out):
+        multiplier = self._depthwise.shape[-1]
+        pointwise = as_array(self.operation.pointwise_kernel)
+        weights = {
+            "depthwise_kernel": self._depthwise[..., stay, :],
+            "pointwise_kernel": pointwise[..., stay.repeat(multiplier), :][
+                ..., out
+            ],
+        }
+        if bias is not None:
+            weights["bias"] = bias[out]
+        config = {"filters": int(out.sum()), "use_bias": bias is not None}
+        return Smaller(config, weights)
+
+    def filters(self):
+        (x,) = self.calls[0].inputs
+        numbers = x.numbers.repeat(self._depthwise.shape[-1])
+        return [
+            (self.operation.depthwise_kernel, numbers),
+            (self.operation.pointwise_kernel, self.calls[0].output.numbers),
+        ]
+
