@@ -130,7 +130,9 @@ class RandomGraph:
     def padded(self, x):
         return self.pick(
             layers.ZeroPadding2D(1),
-            layers.Cropping2D(((1, 0), (0, 1))) if x.shape[1] > 3 else layers.Identity(),
+            layers.Cropping2D(((1, 0), (0, 1)))
+            if x.shape[1] > 3
+            else layers.Identity(),
         )(x)
 
     def up(self, x):
@@ -216,7 +218,9 @@ class RandomGraph:
     def attention(self, x):
         _, height, width, channels = x.shape
         y = layers.Reshape((height * width, channels))(x)
-        y = layers.MultiHeadAttention(3, 2, use_bias=self.pick(True, False))(y, y)
+        y = layers.MultiHeadAttention(3, 2, use_bias=self.pick(True, False))(
+            y, y
+        )
         return layers.Reshape((height, width, channels))(y)
 
     def heads(self):

@@ -34,9 +34,7 @@ class _Groups(Allotment):
         self._of = np.split(numbers.reshape(-1), ends)
         self._alive = [c.scores.array() > PRUNED for c in candidates]
         self._scores = np.full(len(names), PRUNED)
-        for c, of, alive in zip(
-            candidates, self._of, self._alive, strict=True
-        ):
+        for c, of, alive in zip(candidates, self._of, self._alive, strict=True):
             squares = c.scores.array()[alive].astype(float) ** 2
             here = of[alive]
             self._scores[here] = np.maximum(self._scores[here], 0.0)

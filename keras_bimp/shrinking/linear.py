@@ -344,4 +344,3 @@ class Separable(Convolution):
             (self.operation.depthwise_kernel, numbers),
             (self.operation.pointwise_kernel, self.calls[0].output.numbers),
         ]
-

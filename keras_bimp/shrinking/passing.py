@@ -144,9 +144,7 @@ class Pad(Rule):
         new = self.classes.new(both)
         self.space = space
         return Channels(
-            np.concatenate(
-                [new[: self.before], x.numbers, new[self.before :]]
-            ),
+            np.concatenate([new[: self.before], x.numbers, new[self.before :]]),
             np.concatenate(
                 [np.zeros(self.before), constants, np.zeros(self.after)]
             ),
