@@ -271,6 +271,11 @@ def pruned_graph(seed):
             layer, layers.DepthwiseConv2D
         ):
             matrix = array.reshape(*array.shape[:-2], -1)
+        if kernel.path.split("/")[-2] in ("value", "attention_output"):
+            heads = array if len(array) == 3 else np.swapaxes(array, 0, 1)
+            heads[rng.random(3) < share / 2] = 0.0
+            kernel.assign(array)
+            continue
         width = matrix.shape[-1]
         zero = gone[groups[:width]] | (rng.random(width) < independent)
         if len(array.shape) == 2 and rng.random() < 0.7:

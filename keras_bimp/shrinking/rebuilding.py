@@ -1,5 +1,7 @@
 """Builds a model anew, with fewer channels."""
 
+import operator
+
 import keras
 import numpy as np
 from keras import tree
@@ -71,7 +73,7 @@ class _Building:
                 _copy_weights(old, new)
                 continue
             for name, array in weights.items():
-                getattr(new, name).assign(array)
+                operator.attrgetter(name)(new).assign(array)
 
     def _smaller(self, operation):
         rule = self._followed.rules[id(operation)]

@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from keras_bimp.shrinking import attention
 from keras_bimp.shrinking import depthwise
 from keras_bimp.shrinking import linear
 from keras_bimp.shrinking import merging
@@ -30,6 +31,7 @@ def rule_of(operation: keras.Operation, classes: Classes) -> Rule:
 
 
 _RULES = {
+    attention.MultiHeadAttention: (layers.MultiHeadAttention,),
     linear.Convolution: (layers.Conv1D, layers.Conv2D, layers.Conv3D),
     linear.Transposed: (
         layers.Conv1DTranspose,
