@@ -131,5 +131,11 @@ class Kept:
             grew |= self.keep(tensor, [i])
         return grew
 
+    def keep_most_wanted(self, needs: list[np.ndarray]) -> None:
+        """Keeps the channel that most of some arrays of numbers hold."""
+        wanted = np.concatenate([np.unique(self._roots[n]) for n in needs])
+        roots, times = np.unique(wanted, return_counts=True)
+        self._stay[roots[times.argmax()]] = True
+
     def _keep(self, numbers):
         self._stay[self._roots[numbers]] = True

@@ -50,11 +50,16 @@ class Followed:
         }
         kept = Kept(self.classes, list(tensors.values()))
         rules = [rule for rule in self.rules.values() if rule.calls]
-        grew = True
-        while grew:
-            grew = any([kept.keep_at_least(x, 1) for x in tensors.values()])
-            grew |= any([rule.demand(kept, align) for rule in rules])
-        return kept
+        while True:
+            grew = [kept.keep_at_least(x, 1) for x in tensors.values()]
+            grew += [rule.demand(kept) for rule in rules]
+            if any(grew):
+                continue
+            needs = [numbers for rule in rules for numbers in rule.needs(kept)]
+            if needs:
+                kept.keep_most_wanted(needs)
+            elif not any([rule.align(kept, align) for rule in rules]):
+                return kept
 
     def _through(self, model, given):
         graph = graph_of(model)

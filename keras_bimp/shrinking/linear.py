@@ -76,21 +76,31 @@ class Linear(Rule):
         (x,) = call.inputs
         x.read |= self.nonzero[:, self._alive(call)].any(1)
 
-    def demand(self, kept, align):
-        out = self.calls[0].output
-        left = max(kept.of(out).sum(), 1)
-        grew = kept.keep_at_least(out, -(-left // align) * align)
-        if self.groups > 1:
-            grew |= self._even_groups(kept)
+    def demand(self, kept):
+        grew = self.groups > 1 and self._even_groups(kept)
         for call in self.calls:
             # One bias must do for all calls.
             (x,) = call.inputs
             (first,) = self.calls[0].inputs
             same = (x.constants == first.constants) | ~(x.known | first.known)
             grew |= kept.keep(x, ~same & self._read)
-        if self.pads:
-            grew |= any([self._carriers(kept, rows)[1] for rows in self._rows])
         return grew
+
+    def needs(self, kept):
+        if not self.pads:
+            return []
+        (x,) = self.calls[0].inputs
+        return [
+            x.numbers[rows[self._able(kept, rows)]]
+            for rows in self._rows
+            if self._share(kept, rows).any()
+            and self._carrier(kept, rows) is None
+        ]
+
+    def align(self, kept, align):
+        out = self.calls[0].output
+        left = max(kept.of(out).sum(), 1)
+        return kept.keep_at_least(out, -(-left // align) * align)
 
     def smaller(self, kept):
         stay, out = self._stay(kept), kept.of(self.calls[0].output)
@@ -175,35 +185,33 @@ class Linear(Rule):
         (x,) = self.calls[0].inputs
         return np.where(kept.of(x), 0.0, x.values)
 
-    def _carriers(self, kept, rows):
-        """Finds the constant channel among `rows` that stands for others.
+    def _share(self, kept, rows):
+        """How large the constants among `rows` are that go."""
+        return np.abs(self._gone(kept))[rows] * self._read[rows]
 
-        Returns:
-            Its index or `None`, and whether it had to be kept for that.
-        """
+    def _able(self, kept, rows):
+        """Which of `rows` are constants that can stand for those that go."""
         (x,) = self.calls[0].inputs
-        gone = np.abs(self._gone(kept))[rows] * self._read[rows]
-        if not gone.any():
-            return None, False
-        sizes = np.abs(x.values)[rows] * kept.of(x)[rows]
-        sizes[[not self._agree(i) for i in rows]] = 0.0
+        constants = np.array([call.inputs[0].constants for call in self.calls])
+        agree = (constants == constants[0]).all(0)[rows]
         # Not one so small that the kernel would have to be huge.
-        if sizes.max() >= 1e-2 * gone.max():
-            return rows[sizes.argmax()], False
-        best = rows[gone.argmax()]
-        return best, kept.keep(x, [best])
+        least = 5e-2 * self._share(kept, rows).max()
+        return agree & (np.abs(x.values)[rows] >= max(least, 1e-30))
 
-    def _agree(self, i):
-        constants = {call.inputs[0].constants[i] for call in self.calls}
-        return len(constants) == 1
+    def _carrier(self, kept, rows):
+        """The constant channel among `rows` that stands for others, if any."""
+        (x,) = self.calls[0].inputs
+        able = self._able(kept, rows) & kept.of(x)[rows]
+        sizes = np.abs(x.values)[rows] * able
+        return rows[sizes.argmax()] if able.any() else None
 
     def _handed_over(self, kept, values):
         taps = self.taps.astype(float)
         width = self.outputs // self.groups
         for g, rows in enumerate(self._rows):
-            carrier, _ = self._carriers(kept, rows)
-            if carrier is None:
+            if not self._share(kept, rows).any():
                 continue
+            carrier = self._carrier(kept, rows)
             (x,) = self.calls[0].inputs
             shares = values[rows] / x.constants[carrier]
             outs = slice(g * width, (g + 1) * width)
@@ -317,11 +325,13 @@ class Separable(Convolution):
             pointwise.reshape(inputs, multiplier, -1),
         )
 
-    def _carriers(self, kept, rows):
+    def demand(self, kept):
         # A constant cannot take over for others: each has its own taps.
         (x,) = self.calls[0].inputs
-        where = (self._gone(kept) != 0) & self._read
-        return None, kept.keep(x, where)
+        grew = super().demand(kept)
+        if self.pads:
+            grew |= kept.keep(x, (self._gone(kept) != 0) & self._read)
+        return grew
 
     def sliced(self, taps, bias, stay, out):
         multiplier = self._depthwise.shape[-1]

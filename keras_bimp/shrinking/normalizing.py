@@ -68,7 +68,7 @@ class GroupNormalization(Scaling):
         (x,) = call.inputs
         x.read |= self._whole(self._split(call.output.live).any(1), x)
 
-    def demand(self, kept, align):
+    def demand(self, kept):
         (x,) = self.calls[0].inputs
         some = self._split(kept.of(x)).any(1)
         return kept.keep(x, self._whole(some, x))

@@ -108,8 +108,16 @@ class Rule:
         for x in call.inputs:
             x.read |= call.output.live
 
-    def demand(self, kept: Kept, align: int) -> bool:
+    def demand(self, kept: Kept) -> bool:
         """Keeps what must stay besides; returns whether that is more."""
+        return False
+
+    def needs(self, kept: Kept) -> list[np.ndarray]:
+        """Numbers of channels: one of each array must stay besides."""
+        return []
+
+    def align(self, kept: Kept, align: int) -> bool:
+        """Keeps as many outputs as are a multiple; returns if it grew."""
         return False
 
     def smaller(self, kept: Kept) -> Smaller:
