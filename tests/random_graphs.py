@@ -202,6 +202,8 @@ class RandomGraph:
             lambda x: keras.ops.pad(x, [(0, 0), (1, 1), (0, 0), (0, 1)]),
             lambda x: x * keras.ops.sigmoid(x),
             lambda x: x - self.partner(x),
+            lambda x: keras.ops.concatenate([x, self.partner(x)], axis=-1),
+            lambda x: x + keras.ops.mean(x, axis=(1, 2), keepdims=True),
             lambda x: keras.ops.transpose(x, (0, 2, 1, 3)),
             lambda x: x[..., :1] * x,
         )(x)

@@ -377,6 +377,38 @@ def test_a_layer_of_ones_own_keeps_what_it_reads():
     assert shapes["other"][-1] == 8
 
 
+def test_a_lambda_is_kept():
+    first, second = conv(name="first"), conv()
+    twice = layers.Lambda(lambda x: 2 * x)
+    model = build(lambda x: head(twice(second(first(x)))), first, second)
+    assert shrunk_shapes(model)["first"][-1] == 5
+
+
+def test_operations_that_reduce_places():
+    first = conv(name="first")
+    model = build(
+        lambda x: layers.Dense(2)(keras.ops.mean(first(x), (1, 2))), first
+    )
+    assert shrunk_shapes(model)["first"][-1] == 5
+    model = build(
+        lambda x: layers.Dense(2)(keras.ops.max(first(x), (1, 3))), first
+    )
+    with pytest.raises(ValueError, match="goes over channels"):
+        keras_bimp.shrink(model)
+
+
+def test_half_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        first = conv(padding="same", name="first")
+        model = build(lambda x: head(conv(4)(first(x))), first)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    shrunk = keras_bimp.shrink(model, align=1)
+    assert shrunk.get_layer("first").filters == 5
+    assert shrunk.get_layer("first").dtype_policy.name == "mixed_float16"
+
+
 def test_a_call_in_training_is_kept():
     first, norm = conv(), layers.BatchNormalization()
     model = build(lambda x: head(norm(first(x), training=True)), first)

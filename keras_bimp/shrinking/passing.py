@@ -31,6 +31,19 @@ class Passing(Rule):
         return Channels(x.numbers, x.constants)
 
 
+class Reduction(Passing):
+    """The mean or the maximum over places."""
+
+    def forward(self, call):
+        (shape,) = call.shapes
+        axes = self.operation.axis
+        axes = (axes,) if isinstance(axes, int) else axes
+        over = {axis % len(shape) for axis in axes or range(len(shape))}
+        if over & {0, len(shape) - 1}:
+            raise NotFollowedError("it goes over channels or examples")
+        return super().forward(call)
+
+
 class Elementwise(Rule):
     """Changes every number alone."""
 

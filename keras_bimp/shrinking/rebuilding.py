@@ -5,6 +5,7 @@ import operator
 import keras
 import numpy as np
 from keras import tree
+from keras.src.saving.serialization_lib import SafeModeScope
 
 from keras_bimp.shrinking.channels import Kept
 from keras_bimp.shrinking.following import Followed
@@ -97,7 +98,11 @@ class _Building:
 
 def _like(operation, config):
     try:
-        return type(operation).from_config({**operation.get_config(), **config})
+        # What a `Lambda` holds runs in this process already.
+        with SafeModeScope(False):
+            return type(operation).from_config(
+                {**operation.get_config(), **config}
+            )
     except Exception as error:
         raise ValueError(
             "Every layer of `model` must be one that its config can make "

@@ -4,8 +4,8 @@ import keras
 from keras import layers
 
 from keras_bimp.shrinking import attention
+from keras_bimp.shrinking import convolutions
 from keras_bimp.shrinking import depthwise
-from keras_bimp.shrinking import linear
 from keras_bimp.shrinking import merging
 from keras_bimp.shrinking import normalizing
 from keras_bimp.shrinking import passing
@@ -32,15 +32,15 @@ def rule_of(operation: keras.Operation, classes: Classes) -> Rule:
 
 _RULES = {
     attention.MultiHeadAttention: (layers.MultiHeadAttention,),
-    linear.Convolution: (layers.Conv1D, layers.Conv2D, layers.Conv3D),
-    linear.Transposed: (
+    convolutions.Convolution: (layers.Conv1D, layers.Conv2D, layers.Conv3D),
+    convolutions.Transposed: (
         layers.Conv1DTranspose,
         layers.Conv2DTranspose,
         layers.Conv3DTranspose,
     ),
-    linear.Separable: (layers.SeparableConv1D, layers.SeparableConv2D),
-    linear.Dense: (layers.Dense,),
-    linear.EinsumDense: (layers.EinsumDense,),
+    convolutions.Separable: (layers.SeparableConv1D, layers.SeparableConv2D),
+    convolutions.Dense: (layers.Dense,),
+    convolutions.EinsumDense: (layers.EinsumDense,),
     depthwise.Depthwise: (layers.DepthwiseConv1D, layers.DepthwiseConv2D),
     normalizing.BatchNormalization: (layers.BatchNormalization,),
     normalizing.GroupNormalization: (layers.GroupNormalization,),
@@ -133,6 +133,9 @@ _OPERATIONS = {
         ("Add", "Maximum", "Minimum", "Subtract", "TrueDivide"),
         merging.Arithmetic,
     ),
+    "Concatenate": merging.Concatenate,
+    "Max": passing.Reduction,
+    "Mean": passing.Reduction,
     "Multiply": merging.Product,
     "Pad": passing.Pad,
 }
