@@ -69,6 +69,11 @@ def shrunk_shapes(model, **kwargs):
     }
 
 
+def assert_stays(model):
+    with pytest.raises(ValueError, match="must have channels that do nothing"):
+        keras_bimp.shrink(model, align=1)
+
+
 def head(x):
     return layers.Dense(2, name="head")(layers.GlobalAveragePooling2D()(x))
 
@@ -196,8 +201,30 @@ def test_depthwise_goes_with_its_input():
 def test_depthwise_alone_stays_where_a_constant_meets_a_border():
     first = conv(padding="same", activation="sigmoid", name="first")
     depthwise = layers.DepthwiseConv2D(3, padding="same")
-    with pytest.raises(ValueError, match="must have channels that do nothing"):
-        keras_bimp.shrink(build(lambda x: head(depthwise(first(x))), first))
+    assert_stays(build(lambda x: head(depthwise(first(x))), first))
+
+
+@pytest.mark.parametrize("kind", ["layer", "operation"])
+def test_a_constant_that_is_padded_with_zeros_stays(kind):
+    first = conv(activation="sigmoid")
+    pad = layers.ZeroPadding2D(1)
+    if kind == "operation":
+
+        def pad(x):
+            return keras.ops.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+
+    assert_stays(build(lambda x: head(pad(first(x))), first))
+
+
+def test_what_a_border_makes_of_constants_stays():
+    first = conv(padding="same", activation="sigmoid", name="first")
+    second = conv(padding="same", name="second")
+    model = build(lambda x: head(second(first(x))), first)
+    kernel = as_array(second.kernel)
+    # The first filter reads nothing but constants.
+    kernel[:, :, [0, 3, 4, 6, 7], 0] = 0
+    second.kernel.assign(kernel)
+    assert shrunk_shapes(model)["second"] == (3, 3, 6, 8)
 
 
 @pytest.mark.parametrize(
@@ -217,9 +244,7 @@ def test_what_is_merged_goes_together(merge):
 
 def test_what_is_added_to_a_filter_keeps_it():
     one, other = conv(), conv()
-    model = build(lambda x: head(layers.Add()([one(x), other(x)])), one)
-    with pytest.raises(ValueError, match="must have channels that do nothing"):
-        keras_bimp.shrink(model)
+    assert_stays(build(lambda x: head(layers.Add()([one(x), other(x)])), one))
 
 
 def test_a_gate_goes_with_the_zeros_that_it_gates():
@@ -288,13 +313,18 @@ def test_group_normalisation_loses_whole_groups():
     norm = layers.GroupNormalization(4, name="norm")
     model = build(lambda x: head(norm(first(x))), first, gone=[2, 3, 4])
     assert shrunk_shapes(model)["norm"] == (6,)
+    # 4 is constant and not read, but part of the statistics of 5.
+    kernel = as_array(model.get_layer("head").kernel)
+    kernel[4] = 0
+    model.get_layer("head").kernel.assign(kernel)
+    assert shrunk_shapes(model)["norm"] == (6,)
 
 
 def test_layer_normalisation_keeps_all():
     first = conv()
     model = build(lambda x: head(layers.LayerNormalization()(first(x))), first)
     with pytest.raises(ValueError, match="LayerNormalization is not followed"):
-        keras_bimp.shrink(model)
+        keras_bimp.shrink(model, align=1)
 
 
 def test_padding_with_channels():
@@ -327,8 +357,7 @@ def test_shared_layer_of_two_constants_keeps_them():
     model = build(
         lambda x: layers.Add()([shared(one(x)), shared(other(x))]), one, other
     )
-    with pytest.raises(ValueError, match="must have channels that do nothing"):
-        keras_bimp.shrink(model)
+    assert_stays(model)
 
 
 @pytest.mark.parametrize("kind", ["functional", "sequential"])
@@ -394,7 +423,7 @@ def test_operations_that_reduce_places():
         lambda x: layers.Dense(2)(keras.ops.max(first(x), (1, 3))), first
     )
     with pytest.raises(ValueError, match="goes over channels"):
-        keras_bimp.shrink(model)
+        keras_bimp.shrink(model, align=1)
 
 
 def test_half_precision():
@@ -413,7 +442,7 @@ def test_a_call_in_training_is_kept():
     first, norm = conv(), layers.BatchNormalization()
     model = build(lambda x: head(norm(first(x), training=True)), first)
     with pytest.raises(ValueError, match="training=True"):
-        keras_bimp.shrink(model)
+        keras_bimp.shrink(model, align=1)
 
 
 def test_unread_filters_go():
