@@ -80,7 +80,11 @@ class Followed:
 
     def _call(self, node, inputs):
         operation = inside(node.operation)
-        if is_graph(operation) and not _trains(node):
+        if (
+            is_graph(operation)
+            and len(inputs) == len(graph_of(operation).inputs)
+            and not _trains(node)
+        ):
             return self._through(operation, inputs)
         arguments = node.arguments.args, node.arguments.kwargs
         shapes = [tuple(x.shape) for x in node.input_tensors]
