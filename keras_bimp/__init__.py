@@ -7,6 +7,7 @@ from keras_bimp import metrics
 from keras_bimp import reporting
 from keras_bimp import schedules
 from keras_bimp import selection
+from keras_bimp import shrinking
 from keras_bimp import sparsity
 from keras_bimp.backup import Backup
 from keras_bimp.exporting import export
@@ -25,6 +26,7 @@ from keras_bimp.retraining import callbacks
 from keras_bimp.retraining import prune
 from keras_bimp.retraining import recalibrate_batch_norm
 from keras_bimp.selection import select
+from keras_bimp.shrinking import shrink
 from keras_bimp.version import __version__
 
 __all__ = [
@@ -51,6 +53,8 @@ __all__ = [
     "select",
     "selection",
     "sensitivity",
+    "shrink",
+    "shrinking",
     "sparsity",
     "strip",
     "wrap",

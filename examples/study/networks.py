@@ -1,4 +1,4 @@
-"""The residual networks of the paper, for images of 32x32 pixels.
+"""The networks of the studies, for images of 32x32 pixels.
 
 Convolutions pad "same": where they stride, on the other side than torch does,
 which changes neither a size nor a count.
@@ -58,6 +58,50 @@ def wide_resnet_28_10(classes=100, weight_decay=0.0):
         for i in range(4):
             x = block(x, filters, 2 if i == 0 and filters > 160 else 1)
     return _classifier(inputs, _relu(_batch_norm(x)), classes, weight_decay)
+
+
+def vgg16(classes=10, weight_decay=0.0):
+    """VGG-16 as it is for small images, with batch normalisation.
+
+    14,724,042 parameters of which 14,715,584 prunable; 313,201,664
+    multiply-adds.
+    """
+    convolution = _convolution(weight_decay)
+    inputs = x = keras.Input((32, 32, 3))
+    for filters, times in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        for _ in range(times):
+            x = _relu(_batch_norm(convolution(filters, 3)(x)))
+        x = keras.layers.MaxPooling2D()(x)
+    return _classifier(inputs, x, classes, weight_decay)
+
+
+def unet(classes=2, width=16, weight_decay=0.0):
+    """A U-Net of Ronneberger et al. (2015), three levels deep.
+
+    With the defaults 482,754 parameters of which 481,232 prunable; 36,257,792
+    multiply-adds.
+    """
+    convolution = _convolution(weight_decay)
+
+    def level(x, filters):
+        for _ in range(2):
+            x = _relu(_batch_norm(convolution(filters, 3)(x)))
+        return x
+
+    inputs = x = keras.Input((32, 32, 3))
+    before = []
+    for times in (1, 2, 4):
+        x = level(x, times * width)
+        before.append(x)
+        x = keras.layers.MaxPooling2D()(x)
+    x = level(x, 8 * width)
+    for times in (4, 2, 1):
+        x = keras.layers.Conv2DTranspose(
+            times * width, 2, 2, kernel_initializer="he_normal"
+        )(x)
+        x = keras.layers.Concatenate()([x, before.pop()])
+        x = level(x, times * width)
+    return keras.Model(inputs, keras.layers.Conv2D(classes, 1)(x))
 
 
 def _resnet(widths, blocks, shortcut, classes, weight_decay):

@@ -13,6 +13,7 @@ from keras_bimp.masking.prunable import unique_paths
 from keras_bimp.masking.rules import Hard
 from keras_bimp.masking.rules import Rule
 from keras_bimp.masking.wrapping import MaskedModel
+from keras_bimp.masking.wrapping import compile_like
 from keras_bimp.masking.wrapping import masked_kernels
 from keras_bimp.masking.wrapping import strip
 from keras_bimp.masking.wrapping import wrap
@@ -25,6 +26,7 @@ __all__ = [
     "Prunables",
     "Rule",
     "as_filter",
+    "compile_like",
     "find_prunable",
     "hold_zeros",
     "kernels_to_hold",

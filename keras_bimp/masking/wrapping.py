@@ -256,7 +256,7 @@ def _wrap(model, rule, filters, masks, exclude):
         zero_pruned(kernels, masked.masks, model.optimizer)
     if model.compiled:
         own = [v for v in masked.trainable_variables if _is_own(v, model)]
-        _compile_like(wrapped, model, _optimizer_for(model, fresh=bool(own)))
+        compile_like(wrapped, model, _optimizer_for(model, fresh=bool(own)))
     return wrapped
 
 
@@ -319,7 +319,7 @@ def strip(model: keras.Model) -> keras.Model:
             release(variable)
     if model.compiled:
         # SGD without momentum has no slots: nothing dense in a saved file.
-        _compile_like(plain, model, keras.optimizers.SGD(), scale=True)
+        compile_like(plain, model, keras.optimizers.SGD(), scale=True)
         plain.optimizer.build(plain.trainable_variables)
     return plain
 
@@ -380,7 +380,7 @@ def _check_trainer(model):
             )
 
 
-def _compile_like(target, source, optimizer, scale=False):
+def compile_like(target, source, optimizer, scale=False):
     """Compiles `target` with the very loss and metrics of `source`."""
     config = dict(source._compile_config.config)
     config["optimizer"] = optimizer

@@ -18,6 +18,7 @@ from keras_bimp.masking import find_prunable
 from keras_bimp.masking import masked_layers
 from keras_bimp.masking import unique_paths
 from keras_bimp.retraining.loss_gradients import gradients
+from keras_bimp.shrinking import filter_groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +42,14 @@ class Targets:
         targets: By first appearance in `trainable_variables`.
         skipped: Pairs (path, reason) of the model's other kernels.
         policy: Which weights stay.
+        groups: Per target one number per filter: filters of one number go
+            together. `None` where the policy has no use for it.
     """
 
     targets: tuple[Target, ...]
     skipped: tuple[tuple[str, str], ...]
     policy: selection.Policy
+    groups: tuple[np.ndarray, ...] | None = None
 
     @property
     def hard(self) -> list[tuple[keras.Variable, keras.Variable]]:
@@ -93,6 +97,7 @@ class Targets:
             layouts=[target.kernel.layout for target in self.targets],
             names=[target.path for target in self.targets],
             gradients=gradients,
+            groups=self.groups,
         )
 
     def read(self) -> tuple[list, list]:
@@ -171,7 +176,19 @@ def find_targets(
         if getattr(policy, name) is not None
     }
     policy = dataclasses.replace(policy, **by_kernel)
-    return Targets(tuple(kept), tuple(reasons.items()), policy)
+    groups = None
+    if getattr(policy.allocation, "needs_groups", False):
+        groups = _groups(model, kept)
+    return Targets(tuple(kept), tuple(reasons.items()), policy, groups)
+
+
+def _groups(model, targets):
+    kernels = [target.kernel for target in targets]
+    numbers = filter_groups(model, [kernel.variable for kernel in kernels])
+    return tuple(
+        group[: kernel.output_units]
+        for group, kernel in zip(numbers, kernels, strict=True)
+    )
 
 
 def _all_targets(model):

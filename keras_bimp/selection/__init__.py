@@ -2,13 +2,14 @@
 
 from keras_bimp.layout import Layout
 from keras_bimp.selection.allocations import ALLOCATIONS
-from keras_bimp.selection.allocations import Allocation
-from keras_bimp.selection.allocations import Candidate
 from keras_bimp.selection.allocations import Ranking
 from keras_bimp.selection.allocations import Shares
+from keras_bimp.selection.allotments import Allocation
+from keras_bimp.selection.allotments import Candidate
 from keras_bimp.selection.choosing import Chosen
 from keras_bimp.selection.choosing import choose
 from keras_bimp.selection.choosing import norms
+from keras_bimp.selection.coupled import Coupled
 from keras_bimp.selection.criteria import CRITERIA
 from keras_bimp.selection.criteria import Criterion
 from keras_bimp.selection.criteria import Magnitude
@@ -41,6 +42,7 @@ __all__ = [
     "Block",
     "Candidate",
     "Chosen",
+    "Coupled",
     "Criterion",
     "Filter",
     "Granularity",

@@ -1,6 +1,5 @@
 """Allocations: how many units each kernel keeps of all that stay."""
 
-import dataclasses
 import math
 import numbers
 from collections.abc import Callable
@@ -9,66 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_bimp.checks import check_choice
-from keras_bimp.layout import Layout
-from keras_bimp.selection.bounds import Bounds
+from keras_bimp.selection.allotments import Allocation
+from keras_bimp.selection.allotments import Allotment
+from keras_bimp.selection.allotments import Candidate
 from keras_bimp.selection.bounds import distribute
 from keras_bimp.selection.bounds import scale
+from keras_bimp.selection.coupled import Coupled
 from keras_bimp.selection.scores import PRUNED
 from keras_bimp.selection.scores import Scores
 from keras_bimp.selection.shards import counts as kept_counts
 from keras_bimp.selection.shards import keep_highest
-
-
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A kernel and the scores of its units, for an allocation to look at.
-
-    Args:
-        scores: The scores of its units.
-        shape: The shape of the kernel.
-        layout: What its axes mean.
-    """
-
-    scores: Scores
-    shape: tuple[int, ...]
-    layout: Layout
-
-    @property
-    def units(self) -> int:
-        return self.scores.size
-
-
-class Allotment:
-    """An allocation carried out on some kernels for some sparsity.
-
-    Attributes:
-        budget: How many units stay in all.
-    """
-
-    budget: int
-
-    def keep(self, bounds: Bounds, budget: int) -> list[np.ndarray]:
-        """Returns which units of each kernel stay, `budget` in all."""
-        raise NotImplementedError
-
-
-class Allocation:
-    """Base class of the allocations.
-
-    Attributes:
-        needs_arrays: Whether it looks at the scores of whole kernels, and not
-            only at how many they are.
-    """
-
-    needs_arrays = True
-
-    def allot(self, candidates: list[Candidate], sparsity: float) -> Allotment:
-        """Returns the `Allotment` of a sparsity of all units together."""
-        raise NotImplementedError
-
-    def __str__(self):
-        named = (name for name, a in ALLOCATIONS.items() if a is self)
-        return f"allocation {next(named, 'by a function')}"
 
 
 class Ranking(Allocation):
@@ -366,7 +315,10 @@ ALLOCATIONS = {
     "erk": Shares(erk, needs_arrays=False),
     "lamp": Ranking(lamp, needs_amounts=True),
     "relative": Relative(),
+    "coupled": Coupled(),
 }
+for _name, _allocation in ALLOCATIONS.items():
+    _allocation.name = _name
 
 
 def as_allocation(allocation: str | Callable | Allocation) -> Allocation:

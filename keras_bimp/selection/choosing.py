@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_bimp import processes
 from keras_bimp.layout import Layout
-from keras_bimp.selection.allocations import Candidate
+from keras_bimp.selection.allotments import Candidate
 from keras_bimp.selection.bounds import Bounds
 from keras_bimp.selection.criteria import Magnitude
 from keras_bimp.selection.policy import Policy
@@ -42,12 +42,14 @@ def choose(
     layouts: Sequence[Layout] | None = None,
     names: Sequence[str] | None = None,
     gradients: Sequence[np.ndarray] | None = None,
+    groups: Sequence[np.ndarray] | None = None,
     allow_empty: bool = False,
 ) -> Chosen:
     """Selects as `select` does, by policy.
 
     Args:
         names: What to call the kernels in errors.
+        groups: See `select`.
         allow_empty: Whether nothing at all may be left.
     """
     if layouts is None:
@@ -84,6 +86,7 @@ def choose(
             granularity.scores(s, masks[i], layouts[i]),
             kernels[i].shape,
             layouts[i],
+            None if groups is None else groups[i],
         )
         for i, s in zip(part, scores, strict=True)
     ]

@@ -11,12 +11,13 @@ import numpy as np
 
 from keras_bimp.checks import check_choice
 from keras_bimp.checks import check_sparsity
-from keras_bimp.selection.allocations import Allocation
 from keras_bimp.selection.allocations import Ranking
 from keras_bimp.selection.allocations import as_allocation
+from keras_bimp.selection.allotments import Allocation
 from keras_bimp.selection.criteria import Criterion
 from keras_bimp.selection.criteria import Magnitude
 from keras_bimp.selection.criteria import as_criterion
+from keras_bimp.selection.granularities import Filter
 from keras_bimp.selection.granularities import Granularity
 from keras_bimp.selection.granularities import Weight
 from keras_bimp.selection.granularities import as_granularity
@@ -156,6 +157,8 @@ def as_policy(
                 "with random scores. Use allocation='global', 'uniform', "
                 "'uniform_plus' or 'erk'"
             )
+        if allocation.needs_groups:
+            _check_coupled(named, granularity, layer_sparsity)
     return Policy(
         criterion=criterion,
         granularity=granularity,
@@ -164,6 +167,22 @@ def as_policy(
         max_layer_sparsity=max_layer_sparsity,
         layer_sparsity=layer_sparsity,
     )
+
+
+def _check_coupled(allocation, granularity, layer_sparsity):
+    if not isinstance(granularity, Filter):
+        raise ValueError(
+            "`granularity` must be 'filter' for an allocation that prunes "
+            "filters together. Received: "
+            f"allocation={allocation!r} with {granularity.unit}"
+        )
+    if layer_sparsity is not None:
+        raise ValueError(
+            "`layer_sparsity` must not be given for an allocation that prunes "
+            "filters of several kernels together; `max_layer_sparsity` may. "
+            f"Received: layer_sparsity={layer_sparsity!r} with "
+            f"allocation={allocation!r}"
+        )
 
 
 def _as_list(value):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from keras_bimp.layout import Layout
-from keras_bimp.selection.allocations import Allocation
+from keras_bimp.selection.allotments import Allocation
 from keras_bimp.selection.choosing import choose
 from keras_bimp.selection.criteria import Criterion
 from keras_bimp.selection.granularities import Granularity
@@ -26,6 +26,7 @@ def select(
     layer_sparsity: Sequence[float | None] | None = None,
     gradients: Sequence[np.ndarray] | None = None,
     layouts: Sequence[Layout] | None = None,
+    groups: Sequence[np.ndarray] | None = None,
 ) -> list[np.ndarray]:
     """Selects the weights to keep.
 
@@ -50,6 +51,8 @@ def select(
             - `"lamp"`: global, by scores adapted to each kernel
             - `"relative"`: global, by magnitude over the usual norm of what
               feeds one output unit of the kernel
+            - `"coupled"`: for filters, uniform, where those that feed the same
+              channel are pruned together, as `shrink` needs it
 
             or a `selection.Ranking`, or a callable `(scores, sparsity)` ->
             number of units that each kernel keeps, with `scores` a list of
@@ -81,6 +84,9 @@ def select(
         layouts: A `selection.Layout` per kernel: which axes are inputs, which
             outputs. Defaults to the last axis out, the one before it in, and
             to convolutions where there are 3 or more axes.
+        groups: For `"coupled"`: per kernel an array with one integer per
+            filter. Filters of one number, in whatever kernels, are pruned
+            together. `prune` and `callbacks` find them in the model.
 
     Returns:
         Boolean arrays of the kernels' shapes, True = kept.
@@ -149,6 +155,15 @@ def select(
             "`gradients` must not be given for this criterion, which has no "
             f"use for them. Received: criterion={criterion!r}"
         )
+    needed = getattr(policy.allocation, "needs_groups", False)
+    if needed != (groups is not None):
+        raise ValueError(
+            "`groups` must be given for allocation='coupled', and for no "
+            f"other: which filters go together. Received: groups={groups!r}"
+        )
+    if needed:
+        groups = [np.asarray(group) for group in groups]
+        _check_groups(groups, kernels, layouts)
     chosen = choose(
         kernels,
         policy.check_target("sparsity", sparsity),
@@ -156,5 +171,22 @@ def select(
         masks=[np.asarray(mask, bool) for mask in masks],
         layouts=layouts,
         gradients=gradients,
+        groups=groups,
     )
     return chosen.masks
+
+
+def _check_groups(groups, kernels, layouts):
+    if layouts is None:
+        layouts = [Layout.of_shape(kernel.shape) for kernel in kernels]
+    sizes = [
+        (layout.output_units(kernel.shape),)
+        for kernel, layout in zip(kernels, layouts, strict=True)
+    ]
+    shapes = [group.shape for group in groups]
+    if shapes != sizes or any(group.dtype.kind not in "iu" for group in groups):
+        raise ValueError(
+            "`groups` must hold one array of integers per kernel, one for "
+            f"each of its filters. Received: arrays of shapes {shapes} for "
+            f"kernels of {sizes} filters"
+        )

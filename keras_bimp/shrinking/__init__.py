@@ -1,0 +1,6 @@
+"""Shrinking: the channels that pruning left without use, taken out."""
+
+from keras_bimp.shrinking.coupling import filter_groups
+from keras_bimp.shrinking.shrink import shrink
+
+__all__ = ["filter_groups", "shrink"]

@@ -1,0 +1,154 @@
+"""Follows channels through the graph of a model, from inputs to outputs."""
+
+import keras
+from keras.src.models.functional import Functional
+
+from keras_bimp.masking import Masked
+from keras_bimp.masking import MaskedModel
+from keras_bimp.shrinking.channels import Channels
+from keras_bimp.shrinking.channels import Classes
+from keras_bimp.shrinking.channels import Kept
+from keras_bimp.shrinking.rules import Barrier
+from keras_bimp.shrinking.rules import Call
+from keras_bimp.shrinking.rules import NotFollowedError
+from keras_bimp.shrinking.rules import Rule
+from keras_bimp.shrinking.table import rule_of
+
+
+class Followed:
+    """A model whose channels were followed from inputs to outputs.
+
+    Args:
+        model: A built Functional or Sequential model.
+
+    Attributes:
+        rules: `id` of each operation -> its `Rule`.
+        inputs: `id` of each model inside -> the `Channels` of its inputs.
+        classes: Which channels live and die together.
+    """
+
+    def __init__(self, model: keras.Model):
+        self.classes = Classes()
+        self.rules: dict[int, Rule] = {}
+        self.inputs: dict[int, list[Channels]] = {}
+        self._calls = []
+        given = [self._new(x) for x in graph_of(model).inputs]
+        self._outputs = self._through(model, given)
+        for x in [*given, *self._outputs]:
+            self.classes.keep_whole(x.numbers)
+
+    def kept(self, align: int) -> Kept:
+        """Finds which channels stay."""
+        for x in self._outputs:
+            x.read[:] = True
+        for rule, call in reversed(self._calls):
+            rule.backward(call)
+        tensors = {
+            id(x): x
+            for _, call in self._calls
+            for x in [*call.inputs, *call.outputs]
+        }
+        kept = Kept(self.classes, list(tensors.values()))
+        rules = [rule for rule in self.rules.values() if rule.calls]
+        while True:
+            grew = [kept.keep_at_least(x, 1) for x in tensors.values()]
+            grew += [rule.demand(kept) for rule in rules]
+            if any(grew):
+                continue
+            needs = [numbers for rule in rules for numbers in rule.needs(kept)]
+            if needs:
+                kept.keep_most_wanted(needs)
+            elif not any([rule.align(kept, align) for rule in rules]):
+                return kept
+
+    def _through(self, model, given):
+        graph = graph_of(model)
+        first = self.inputs.setdefault(id(model), given)
+        for a, b in zip(first, given, strict=True):
+            if a is not b:
+                self.classes.unite(a.numbers, b.numbers)
+        known = {
+            id(x): channels
+            for x, channels in zip(graph.inputs, given, strict=True)
+        }
+        for node in nodes_of(graph):
+            inputs = [known[id(x)] for x in node.input_tensors]
+            outputs = self._call(node, inputs)
+            for x, channels in zip(node.outputs, outputs, strict=True):
+                known[id(x)] = channels
+        return [known[id(x)] for x in graph.outputs]
+
+    def _call(self, node, inputs):
+        operation = inside(node.operation)
+        if (
+            is_graph(operation)
+            and len(inputs) == len(graph_of(operation).inputs)
+            and not _trains(node)
+        ):
+            return self._through(operation, inputs)
+        arguments = node.arguments.args, node.arguments.kwargs
+        shapes = [tuple(x.shape) for x in node.input_tensors]
+        call = Call(inputs, shapes, arguments)
+        rule = self.rules.get(id(operation))
+        if rule is None:
+            rule = rule_of(operation, self.classes)
+        try:
+            if _trains(node):
+                raise NotFollowedError("it is called with `training=True`")
+            if isinstance(rule, Barrier):
+                raise NotFollowedError(rule.reason)
+            rule.follow(call, len(node.outputs))
+        except NotFollowedError as error:
+            rule = self._barrier(operation, rule.calls, str(error))
+            call.outputs = [self._new(x) for x in node.outputs]
+            rule.add(call)
+        self.rules[id(operation)] = rule
+        self._calls.append((rule, call))
+        return call.outputs
+
+    def _barrier(self, operation, calls, reason):
+        barrier = Barrier(operation, self.classes, reason)
+        for call in calls:
+            barrier.add(call)
+        self._calls = [
+            (barrier if any(call is c for c in calls) else rule, call)
+            for rule, call in self._calls
+        ]
+        return barrier
+
+    def _new(self, x):
+        size = x.shape[-1] if len(x.shape) > 1 else None
+        return Channels(self.classes.new(size or 0))
+
+
+def graph_of(model: keras.Model) -> Functional:
+    """The functional graph of a Functional or Sequential model."""
+    return getattr(model, "_functional", None) or model
+
+
+def nodes_of(graph: Functional) -> list:
+    """The calls in a graph, in an order that they can be made in."""
+    return [
+        node
+        for depth in sorted(graph._nodes_by_depth, reverse=True)
+        for node in graph._nodes_by_depth[depth]
+        if node.operation and not node.is_input
+    ]
+
+
+def is_graph(operation: keras.Operation) -> bool:
+    """Whether an operation is a model whose graph is all that it does."""
+    return type(operation) in (Functional, keras.Sequential) and hasattr(
+        graph_of(operation), "_nodes_by_depth"
+    )
+
+
+def inside(operation: keras.Operation) -> keras.Operation:
+    """The operation, or what a mask was put around."""
+    if isinstance(operation, MaskedModel):
+        return operation.wrapper.layer
+    return operation.layer if isinstance(operation, Masked) else operation
+
+
+def _trains(node):
+    return node.arguments.kwargs.get("training") not in (None, False)

@@ -1,0 +1,123 @@
+"""Builds a model anew, with fewer channels."""
+
+import operator
+
+import keras
+import numpy as np
+from keras import tree
+from keras.src.saving.serialization_lib import SafeModeScope
+
+from keras_bimp.shrinking.channels import Kept
+from keras_bimp.shrinking.following import Followed
+from keras_bimp.shrinking.following import graph_of
+from keras_bimp.shrinking.following import is_graph
+from keras_bimp.shrinking.rules import Smaller
+
+
+def rebuild(model: keras.Model, followed: Followed, kept: Kept) -> keras.Model:
+    """Returns a model of its own that computes with the channels that stay.
+
+    Raises:
+        ValueError: If a layer cannot be made anew from its config.
+    """
+    building = _Building(followed, kept)
+    smaller = building.model(model)
+    building.set_weights()
+    return smaller
+
+
+class _Building:
+    def __init__(self, followed, kept):
+        self._followed = followed
+        self._kept = kept
+        self._made = {}
+        self._pairs = []
+
+    def model(self, model):
+        inputs = [
+            self._input(x, channels)
+            for x, channels in zip(
+                graph_of(model).inputs,
+                self._followed.inputs[id(model)],
+                strict=True,
+            )
+        ]
+        if isinstance(model, keras.Sequential):
+            made = keras.Sequential(name=model.name)
+            made.add(*inputs)
+            for layer in model.layers:
+                made.add(self.operation(layer))
+        else:
+            structure = tree.pack_sequence_as(model._inputs_struct, inputs)
+            outputs = model._run_through_graph(
+                structure, operation_fn=self.operation
+            )
+            made = keras.Model(structure, outputs, name=model.name)
+        if not model.trainable:
+            made.trainable = False
+        return made
+
+    def operation(self, operation):
+        """The smaller one of an operation, the same at every call."""
+        if id(operation) not in self._made:
+            if is_graph(operation) and id(operation) in self._followed.inputs:
+                made = self.model(operation)
+            else:
+                made = self._smaller(operation)
+            self._made[id(operation)] = made
+        return self._made[id(operation)]
+
+    def set_weights(self):
+        """Gives all layers their weights, once they are built."""
+        for old, new, weights in self._pairs:
+            if weights is None:
+                _copy_weights(old, new)
+                continue
+            for name, array in weights.items():
+                operator.attrgetter(name)(new).assign(array)
+
+    def _smaller(self, operation):
+        rule = self._followed.rules[id(operation)]
+        change = rule.smaller(self._kept) if rule.calls else Smaller()
+        made = _like(operation, change.config)
+        if isinstance(operation, keras.Layer):
+            self._pairs.append((operation, made, change.weights))
+        return made
+
+    def _input(self, x, channels):
+        shape = list(x.shape)
+        if channels.size:
+            shape[-1] = int(self._kept.of(channels).sum())
+        return keras.Input(
+            batch_shape=shape,
+            dtype=x.dtype,
+            sparse=x.sparse,
+            name=x._keras_history.operation.name,
+        )
+
+
+def _like(operation, config):
+    try:
+        # What a `Lambda` holds runs in this process already.
+        with SafeModeScope(False):
+            return type(operation).from_config(
+                {**operation.get_config(), **config}
+            )
+    except Exception as error:
+        raise ValueError(
+            "Every layer of `model` must be one that its config can make "
+            f"anew. Received: {type(operation).__name__} "
+            f"'{operation.name}', where this failed: {error}"
+        ) from error
+
+
+def _copy_weights(old, new):
+    # As saved files do, which know of what else a layer keeps.
+    for one, other in zip(
+        old._flatten_layers(), new._flatten_layers(), strict=True
+    ):
+        store = {}
+        one.save_own_variables(store)
+        other.load_own_variables(
+            {name: np.asarray(value) for name, value in store.items()}
+        )

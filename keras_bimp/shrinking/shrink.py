@@ -1,0 +1,169 @@
+"""`shrink`: the same model, without the channels that do nothing."""
+
+import keras
+import numpy as np
+from keras import ops
+from keras import tree
+
+from keras_bimp.checks import check_integer
+from keras_bimp.masking import compile_like
+from keras_bimp.masking import masked_layers
+from keras_bimp.shrinking.following import Followed
+from keras_bimp.shrinking.following import graph_of
+from keras_bimp.shrinking.following import is_graph
+from keras_bimp.shrinking.rebuilding import rebuild
+from keras_bimp.shrinking.rules import Barrier
+
+
+def shrink(model: keras.Model, align: int = 8) -> keras.Model:
+    """Takes out of a pruned model the channels that do nothing.
+
+    Pruned filters are zeros that are computed with. This returns a smaller
+    model of ordinary Keras layers, faster on any hardware, whose outputs are
+    those of `model`. It can be saved, exported and trained on.
+
+    A channel goes if no weight reads it, or if it has the same value for every
+    input. That value need not be 0: a filter of zeros still emits its bias,
+    and what batch normalisation makes of it. What such a channel adds to the
+    layers behind it is added to their biases; a layer that has none gets one.
+    Where an image is padded with zeros, a constant is none along its border:
+    then one such channel stays and stands for all of them.
+
+    Channels that are added or multiplied, as along the residual stream of a
+    ResNet, go only together. `allocation="coupled"` prunes them together.
+    Layers that look at all channels, as `LayerNormalization` and attention do,
+    keep all that they read and return, as does every layer of a class of your
+    own. The inputs and outputs of the model stay.
+
+    Args:
+        model: A built Functional or Sequential model, such as `strip`
+            returns, whose filters or units were pruned. It is not changed.
+        align: Integer >= 1. Of the filters or units of each layer, a multiple
+            of this number stays where that many are there, for hardware is
+            faster then. 1 keeps no channel for that.
+
+    Returns:
+        A `keras.Model`. If `model` is compiled, it has the same loss and
+        metrics and a plain SGD: compile it anew to train it.
+
+    Raises:
+        TypeError: If `model` is no Keras model.
+        ValueError: If `model` is wrapped, not built, quantized, neither
+            Functional nor Sequential, has a layer that cannot be made anew
+            from its config, or has no channel that can go.
+        RuntimeError: If the smaller model does not compute the same.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [
+    ...         keras.Input((8, 8, 3)),
+    ...         keras.layers.Conv2D(16, 3, activation="relu"),
+    ...         keras.layers.GlobalAveragePooling2D(),
+    ...         keras.layers.Dense(10),
+    ...     ]
+    ... )
+    >>> wrapped = keras_bimp.wrap(model)
+    >>> pruning = keras_bimp.prune(wrapped, 0.5, granularity="filter")
+    >>> small = keras_bimp.shrink(keras_bimp.strip(wrapped))
+    >>> small.layers[0].filters
+    8
+
+    Reference:
+
+    - Li, Kadav, Durdanovic, Samet, Graf, "Pruning Filters for Efficient
+      ConvNets", ICLR 2017, Section 3.
+    """
+    _check_model(model)
+    check_integer("align", align, minimum=1)
+    followed = Followed(model)
+    kept = followed.kept(align)
+    smaller = rebuild(model, followed, kept)
+    if smaller.count_params() >= model.count_params():
+        raise ValueError(_why_nothing(model, followed))
+    _check_outputs(model, smaller)
+    if model.compiled:
+        compile_like(smaller, model, keras.optimizers.SGD(), scale=True)
+    return smaller
+
+
+def _check_model(model):
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`model` must be a keras.Model. Received: model={model!r}"
+        )
+    if masked_layers(model):
+        raise ValueError(
+            "`model` must be stripped first: "
+            "`keras_bimp.shrink(keras_bimp.strip(model))`. "
+            f"Received: model={model!r}"
+        )
+    if not model.built:
+        raise ValueError(
+            f"`model` must be built. Received: model={model!r}, which has no "
+            "weights yet"
+        )
+    if not is_graph(model):
+        raise ValueError(
+            "`model` must be Functional or Sequential, for its graph to be "
+            f"known. Received: model of class {type(model).__name__}"
+        )
+    for layer in model._flatten_layers():
+        lora = getattr(layer, "lora_enabled", False)
+        quantized = layer.quantization_mode is not None and layer.weights
+        if lora or quantized:
+            raise ValueError(
+                "`model` must be shrunk before it is quantized or gets LoRA. "
+                f"Received: model with layer '{layer.path or layer.name}', "
+                + ("which has LoRA" if lora else "which is quantized")
+            )
+
+
+def _why_nothing(model, followed):
+    reasons = {
+        rule.operation.name: rule.reason
+        for rule in followed.rules.values()
+        if isinstance(rule, Barrier)
+    }
+    kept = "; ".join(f"{name}: {why}" for name, why in reasons.items())
+    return (
+        "`model` must have channels that do nothing: filters or units whose "
+        "weights are all 0, together with all that they are added to. Single "
+        "zeros here and there make no channel go: prune with "
+        "`granularity='filter', allocation='coupled'`. "
+        f"Received: model={model!r}. Layers that keep all channels: "
+        f"{kept or 'none'}"
+    )
+
+
+def _check_outputs(model, smaller):
+    """Raises unless both compute the same on some random input."""
+    rng = np.random.default_rng(0)
+    if any(x.dtype == "string" for x in model.inputs):
+        return
+    given = tree.map_structure(
+        lambda x: ops.convert_to_tensor(_random(x, rng), x.dtype),
+        graph_of(model)._inputs_struct,
+    )
+    before, after = (
+        [ops.convert_to_numpy(ops.cast(y, "float32")) for y in tree.flatten(f)]
+        for f in (model(given, training=False), smaller(given, training=False))
+    )
+    half = any("16" in layer.compute_dtype for layer in model._flatten_layers())
+    for y, other in zip(before, after, strict=True):
+        difference = np.abs(y - other).max(initial=0.0)
+        largest = np.abs(y).max(initial=0.0)
+        if difference > (0.1 if half else 1e-3) * largest + 1e-6:
+            raise RuntimeError(
+                "The smaller model must compute what `model` does. Received: "
+                f"outputs that differ by {difference:g}, where they are up to "
+                f"{largest:g}. Please report the model"
+            )
+
+
+def _random(x, rng):
+    batch, *rest = x.shape
+    shape = (batch or 2, *[size or 32 for size in rest])
+    if "float" in keras.backend.standardize_dtype(x.dtype):
+        return rng.normal(size=shape)
+    return np.zeros(shape)

@@ -1,0 +1,128 @@
+"""Known networks, shrunk: the outputs stay, the channels go.
+
+`SHRINKING_NETWORKS=all` tries the larger ones too.
+"""
+
+import os
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_bimp
+from keras_bimp.backends import as_array
+
+LARGE = pytest.mark.skipif(
+    os.environ.get("SHRINKING_NETWORKS") != "all", reason="takes long"
+)
+STUDY = pathlib.Path(__file__).parent.parent / "examples" / "study"
+SHAPE = (32, 32, 3)
+
+
+@pytest.fixture
+def networks(monkeypatch):
+    monkeypatch.syspath_prepend(str(STUDY))
+    import networks
+
+    yield networks
+    sys.modules.pop("networks", None)
+
+
+def application(name):
+    build = getattr(keras.applications, name)
+    return build(weights=None, input_shape=SHAPE, classes=10)
+
+
+def with_random_statistics(model, seed=0):
+    """Gives biases and batch normalisation values as after training."""
+    rng = np.random.default_rng(seed)
+    for variable in model.weights:
+        shape = variable.shape
+        if variable.name == "moving_variance":
+            variable.assign(rng.uniform(0.5, 2.0, shape))
+        elif variable.name == "gamma":
+            variable.assign(rng.uniform(0.5, 1.5, shape))
+        elif variable.name in ("bias", "beta", "moving_mean"):
+            variable.assign(0.3 * rng.normal(size=shape))
+    return model
+
+
+def pruned(model, sparsity, exclude=None):
+    wrapped = keras_bimp.wrap(with_random_statistics(model))
+    keras_bimp.prune(
+        wrapped,
+        sparsity,
+        granularity="filter",
+        allocation="coupled",
+        exclude=exclude,
+    )
+    return keras_bimp.strip(wrapped)
+
+
+def assert_same(model, shrunk, scale=1.0):
+    x = scale * np.random.default_rng(1).normal(size=(2, *SHAPE))
+    y, other = (
+        keras.ops.convert_to_numpy(f(x.astype("float32")))
+        for f in (model, shrunk)
+    )
+    np.testing.assert_allclose(other, y, rtol=0, atol=1e-5 * np.abs(y).max())
+
+
+def share(model, shrunk):
+    """Of the multiply-adds, how many are left."""
+    before, after = (
+        keras_bimp.metrics.count_flops(m).dense for m in (model, shrunk)
+    )
+    return after / before
+
+
+@pytest.mark.parametrize(
+    ("name", "sparsity", "most"),
+    [("resnet56", 0.6, 0.26), ("vgg16", 0.6, 0.19), ("unet", 0.6, 0.25)],
+)
+def test_networks_of_the_study(networks, name, sparsity, most):
+    model = pruned(getattr(networks, name)(), sparsity, exclude=LAST.get(name))
+    shrunk = keras_bimp.shrink(model)
+    assert_same(model, shrunk)
+    assert share(model, shrunk) < most
+    left = {
+        layer.filters % 8
+        for layer in shrunk.layers
+        if isinstance(layer, keras.layers.Conv2D)
+    }
+    assert left <= ({0} if name not in LAST else {0, 2})
+
+
+LAST = {"unet": lambda layer: getattr(layer, "filters", None) == 2}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("name", "most", "scale"),
+    [
+        ("MobileNetV2", 0.30, 1.0),
+        pytest.param("DenseNet121", 0.32, 1.0, marks=LARGE),
+        ("EfficientNetB0", 0.30, 50.0),
+    ],
+)
+def test_applications(name, most, scale):
+    model = pruned(application(name), 0.55)
+    shrunk = keras_bimp.shrink(model)
+    assert_same(model, shrunk, scale)
+    assert share(model, shrunk) < most
+
+
+@LARGE
+def test_convnext_loses_units_between_its_normalisations():
+    model = with_random_statistics(application("ConvNeXtTiny"))
+    rng = np.random.default_rng(2)
+    for layer in model.layers:
+        if layer.name.endswith("pointwise_conv_1"):
+            kernel = as_array(layer.kernel)
+            kernel[:, rng.permutation(layer.units)[: layer.units // 2]] = 0
+            layer.kernel.assign(kernel)
+    shrunk = keras_bimp.shrink(model)
+    assert_same(model, shrunk)
+    assert share(model, shrunk) < 0.55
