@@ -1,7 +1,8 @@
 """Runs an exported model in its own runtime, in a process without Keras.
 
 `python -P runtimes.py FOLDER` reads `job.json` and `inputs.npz` there, and
-writes `outputs.npz`. Neither Keras nor keras_bimp can be imported.
+writes `outputs.npz`, and into `notes.txt` what it took. Neither Keras nor
+keras_bimp can be imported.
 """
 
 import json
@@ -11,7 +12,9 @@ import sys
 import numpy as np
 
 
-def run(format: str, path: str, inputs: list, names: list) -> list[np.ndarray]:
+def run(
+    format: str, path: str, inputs: list, names: list, notes: list
+) -> list[np.ndarray]:
     """What a model computes in its runtime.
 
     Args:
@@ -19,14 +22,15 @@ def run(format: str, path: str, inputs: list, names: list) -> list[np.ndarray]:
         path: What was written.
         inputs: Arrays.
         names: Their names in the model, `None` where it has none.
+        notes: Takes up what there is to tell.
 
     Returns:
         The outputs, in the order of `keras.tree.flatten`.
     """
-    return _RUNTIMES[format](path, inputs, names)
+    return _RUNTIMES[format](path, inputs, names, notes)
 
 
-def _saved_model(path, inputs, names):
+def _saved_model(path, inputs, names, notes):
     import tensorflow as tf
 
     _block("keras")  # It was all that TensorFlow itself may import.
@@ -38,15 +42,34 @@ def _saved_model(path, inputs, names):
     )
 
 
-def _litert(path, inputs, names):
+def _litert(path, inputs, names, notes):
     from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import OpResolverType
 
-    runner = Interpreter(path).get_signature_runner("serving_default")
-    known = list(runner.get_input_details())
-    return _in_order(runner(**_by_name(known, inputs, names)))
+    without = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+
+    def compute(**more):
+        interpreter = Interpreter(path, **more)
+        runner = interpreter.get_signature_runner("serving_default")
+        known = list(runner.get_input_details())
+        return _in_order(runner(**_by_name(known, inputs, names)))
+
+    try:
+        return compute()
+    except RuntimeError as error:
+        if "delegate" not in str(error):
+            raise
+        # XNNPACK takes sparse dense layers of 8 bits, and fails with them.
+        outputs = compute(experimental_op_resolver_type=without)
+        notes.append(
+            "It runs in LiteRT only without its default delegate, with "
+            "experimental_op_resolver_type=OpResolverType."
+            f"{without.name}: {error}"
+        )
+        return outputs
 
 
-def _onnx(path, inputs, names):
+def _onnx(path, inputs, names, notes):
     import onnxruntime
 
     session = onnxruntime.InferenceSession(
@@ -56,7 +79,7 @@ def _onnx(path, inputs, names):
     return session.run(None, _by_name(known, inputs, names))
 
 
-def _openvino(path, inputs, names):
+def _openvino(path, inputs, names, notes):
     import openvino
 
     # Some processors would compute in bfloat16.
@@ -111,8 +134,10 @@ def _main(folder):
     job = json.loads((folder / "job.json").read_text())
     with np.load(folder / "inputs.npz") as arrays:
         inputs = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
-    outputs = run(job["format"], job["path"], inputs, job["names"])
+    notes = []
+    outputs = run(job["format"], job["path"], inputs, job["names"], notes)
     np.savez(folder / "outputs.npz", *outputs)
+    (folder / "notes.txt").write_text("\n".join(notes))
 
 
 if __name__ == "__main__":

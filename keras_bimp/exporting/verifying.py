@@ -61,7 +61,7 @@ def verify(
         warnings.warn(
             f"'{path.name}' is not verified, for {runtime} is not there: "
             f"{how_to_install(runtime)}",
-            stacklevel=3,
+            stacklevel=4,
         )
         return
     found = _run(format, path, inputs, names)
@@ -93,6 +93,8 @@ def _run(format, path, inputs, names):
                 f"What was written does not run, and nothing is left: "
                 f"{FORMATS[format].runtime} says: {said[-1]}"
             )
+        if note := (folder / "notes.txt").read_text():
+            warnings.warn(f"'{path.name}': {note}", stacklevel=5)
         with np.load(folder / "outputs.npz") as arrays:
             return [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
 
