@@ -105,6 +105,10 @@ def _difference(found, expected):
         return np.inf
     if expected.dtype.kind != "f":
         return 0.0 if np.array_equal(found, expected) else np.inf
+    finite = np.isfinite(expected)
+    if not np.array_equal(found[~finite], expected[~finite], equal_nan=True):
+        return np.inf
+    found, expected = found[finite], expected[finite]
     largest = np.abs(expected).max(initial=0.0)
     off = np.abs(found.astype("float64") - expected).max(initial=0.0)
     return float(off / largest) if largest else float(off)
