@@ -62,8 +62,15 @@ def two_inputs():
     return keras.Model([b, a], [y, layers.Dense(3)(b)])
 
 
+def attention():
+    """Its GELU is 1 - erf in TensorFlow."""
+    x = keras.Input((5, 8))
+    y = layers.LayerNormalization()(x + layers.MultiHeadAttention(2, 4)(x, x))
+    return keras.Model(x, layers.Dense(3, activation="gelu")(y))
+
+
 @formats
-@pytest.mark.parametrize("make", [convolutional_model, two_inputs])
+@pytest.mark.parametrize("make", [convolutional_model, two_inputs, attention])
 def test_it_runs(format, make, tmp_path):
     skip_unless_installed(format)
     model = prune(make(), 0.4)

@@ -291,9 +291,7 @@ def test_zeros_that_were_lost_are_told(tmp_path):
 def test_statistics_that_are_not_finite_are_refused(tmp_path, value):
     model = dense_model()
     model.layers[1].moving_mean.assign(np.full(8, value))
-    with pytest.raises(
-        ValueError, match=r"not finite, in .*moving_mean"
-    ):
+    with pytest.raises(ValueError, match=r"not finite, in .*moving_mean"):
         keras_bimp.export(model, tmp_path / "1")
 
 

@@ -56,8 +56,8 @@ def random_inputs(model: keras.Model) -> list[np.ndarray]:
     """A few examples: random floats, and zeros of all other types."""
     rng = np.random.default_rng(0)
     # A model may be made for one size of batch.
-    sizes = [x.shape[0] for x in tree.flatten(getattr(model, "inputs", None))]
-    batch = next((n for n in sizes if n), 3) if sizes != [None] else 3
+    known = getattr(model, "inputs", None) or []
+    batch = next((x.shape[0] for x in tree.flatten(known) if x.shape[0]), 3)
 
     def array(spec):
         shape = (batch, *(n or _UNKNOWN for n in spec.shape[1:]))

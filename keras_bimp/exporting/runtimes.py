@@ -88,7 +88,7 @@ def _openvino(path, inputs, names, notes):
     )
     known = [value.get_any_name() for value in compiled.inputs]
     found = compiled(_by_name(known, inputs, names))
-    return [found[i] for i in range(len(compiled.outputs))]
+    return _in_order({x.get_any_name(): found[x] for x in compiled.outputs})
 
 
 def _by_name(known, inputs, names):
