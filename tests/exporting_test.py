@@ -123,12 +123,19 @@ def two_inputs():
 def test_several_inputs_are_warmed_up_by_name(tmp_path):
     import tensorflow as tf
 
+    prediction_log_pb2 = pytest.importorskip(
+        "tensorflow_serving.apis.prediction_log_pb2",
+        reason="pip install --no-deps tensorflow-serving-api",
+    )
     model = two_inputs()
     x = {"a": np.ones((4, 3)), "b": np.ones((4, 2))}
     path = keras_bimp.export(model, tmp_path / "7", warmup_data=x)
     serve = tf.saved_model.load(str(path)).signatures["serving_default"]
-    first, second = warmup_requests(path)
-    for request, size in ((first, 4), (second, 1)):
+    file = path / "assets.extra" / "tf_serving_warmup_requests"
+    records = tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+    for record, size in zip(records, (4, 1), strict=True):
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+        request = log.predict_log.request
         assert request.model_spec.signature_name == "serving_default"
         inputs = {k: tf.make_ndarray(v) for k, v in request.inputs.items()}
         assert inputs["a"].shape == (size, 3)
@@ -138,20 +145,6 @@ def test_several_inputs_are_warmed_up_by_name(tmp_path):
         expected = model({k: v[:size] for k, v in x.items()})
         for key in ("x", "y"):
             np.testing.assert_allclose(served[key], expected[key], atol=1e-6)
-
-
-def warmup_requests(path):
-    import tensorflow as tf
-
-    prediction_log = pytest.importorskip(
-        "tensorflow_serving.apis.prediction_log_pb2",
-        reason="pip install --no-deps tensorflow-serving-api",
-    )
-    file = path / "assets.extra" / "tf_serving_warmup_requests"
-    return [
-        prediction_log.PredictionLog.FromString(record).predict_log.request
-        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
-    ]
 
 
 def test_classes_by_name(tmp_path):
