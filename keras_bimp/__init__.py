@@ -2,6 +2,7 @@
 
 from keras_bimp import backup
 from keras_bimp import baselines
+from keras_bimp import exporting
 from keras_bimp import masking
 from keras_bimp import metrics
 from keras_bimp import reporting
@@ -43,6 +44,7 @@ __all__ = [
     "baselines",
     "callbacks",
     "export",
+    "exporting",
     "masking",
     "metrics",
     "prune",

@@ -1,4 +1,7 @@
+import errno
 import json
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -11,6 +14,10 @@ from helpers import fit
 from keras import layers
 
 import keras_bimp
+from keras_bimp.exporting.inputs import outputs_of
+
+# The function of the same name hides it.
+export_module = sys.modules["keras_bimp.exporting.export"]
 
 # TensorFlow alone reads the SavedModel, then Keras alone the `.keras`;
 # importing keras_bimp fails.
@@ -63,7 +70,8 @@ def test_artifacts_need_no_keras_bimp(tmp_path):
     expected = model.predict(x, verbose=0)
     stripped = keras_bimp.strip(model)
     stripped.save(tmp_path / "model.keras")
-    path = keras_bimp.export(stripped, tmp_path / "saved_model" / "1")
+    path = tmp_path / "saved_model" / "1"
+    assert keras_bimp.export(stripped, path, verify=False) == path
     np.save(tmp_path / "x.npy", x)
     reader = subprocess.run(
         [sys.executable, "-c", READER, str(tmp_path)],
@@ -84,6 +92,9 @@ def test_artifacts_need_no_keras_bimp(tmp_path):
     stored = tf.train.list_variables(str(path / "variables" / "variables"))
     sizes = [int(np.prod(s)) for n, s in stored if "VARIABLE_VALUE" in n]
     assert sum(sizes) == 48 + 8 + 4 * 8 + 24 + 3
+    # In plain operations, which other runtimes can read too.
+    assert b"XlaCallModule" not in (path / "saved_model.pb").read_bytes()
+    assert b"MatMul" in (path / "saved_model.pb").read_bytes()
 
 
 @pytest.mark.every_backend
@@ -91,23 +102,252 @@ def test_a_loss_of_ones_own_is_no_hindrance(tmp_path):
     def loss(y, y_pred):
         return keras.ops.mean((y - y_pred) ** 2)
 
-    model = dense_model()
-    model.compile("sgd", loss)
-    path = keras_bimp.export(model, tmp_path / "1")
-    assert (path / "saved_model.pb").exists()
-
-
-def test_several_inputs(tmp_path):
     import tensorflow as tf
 
-    a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
+    model = dense_model()
+    model.compile("sgd", loss)
+    labels = ["cat", "dög", "owl"]
+    path = keras_bimp.export(model, tmp_path / "1", labels=labels, verify=False)
+    loaded = tf.saved_model.load(str(path))
+    found = loaded.signatures["classify"](tf.zeros((1, 6)))
+    assert sorted(c.decode() for c in found["classes"][0].numpy()) == labels
+
+
+def two_inputs():
+    b, a = keras.Input((2,), name="b"), keras.Input((3,), name="a")
     joined = layers.Concatenate()([a, b])
-    model = keras.Model({"a": a, "b": b}, layers.Dense(2)(joined))
-    path = keras_bimp.export(model, tmp_path / "7")
+    outputs = {"y": layers.Dense(2)(joined), "x": layers.Dense(1)(a)}
+    return keras.Model({"a": a, "b": b}, outputs)
+
+
+def test_several_inputs_are_warmed_up_by_name(tmp_path):
+    import tensorflow as tf
+
+    prediction_log_pb2 = pytest.importorskip(
+        "tensorflow_serving.apis.prediction_log_pb2",
+        reason="pip install --no-deps tensorflow-serving-api",
+    )
+    model = two_inputs()
+    x = {"a": np.ones((4, 3)), "b": np.ones((4, 2))}
+    path = keras_bimp.export(model, tmp_path / "7", warmup_data=x)
     serve = tf.saved_model.load(str(path)).signatures["serving_default"]
-    x = {"a": np.ones((4, 3), "float32"), "b": np.ones((4, 2), "float32")}
-    (y,) = serve(**{k: tf.constant(v) for k, v in x.items()}).values()
-    np.testing.assert_allclose(y, model.predict(x, verbose=0), atol=1e-6)
+    file = path / "assets.extra" / "tf_serving_warmup_requests"
+    records = tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
+    for record, size in zip(records, (4, 1), strict=True):
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+        request = log.predict_log.request
+        assert request.model_spec.signature_name == "serving_default"
+        inputs = {k: tf.make_ndarray(v) for k, v in request.inputs.items()}
+        assert inputs["a"].shape == (size, 3)
+        assert inputs["b"].shape == (size, 2)
+        assert inputs["a"].dtype == np.float32
+        served = serve(**{k: tf.constant(v) for k, v in inputs.items()})
+        expected = model({k: v[:size] for k, v in x.items()})
+        for key in ("x", "y"):
+            np.testing.assert_allclose(served[key], expected[key], atol=1e-6)
+
+
+def test_classes_by_name(tmp_path):
+    import tensorflow as tf
+
+    model = dense_model()
+    x = np.random.default_rng(0).standard_normal((5, 6)).astype("float32")
+    labels = ["cat", "dög", "owl"]
+    path = keras_bimp.export(
+        model, tmp_path / "1", labels=labels, top_k=2, verify=False
+    )
+    loaded = tf.saved_model.load(str(path))
+    found = loaded.signatures["classify"](tf.constant(x))
+    expected = model.predict(x, verbose=0)
+    order = np.argsort(-expected, axis=1)[:, :2]
+    told = [[c.decode() for c in row] for row in found["classes"].numpy()]
+    assert told == np.array(labels)[order].tolist()
+    scores = np.take_along_axis(expected, order, 1)
+    np.testing.assert_allclose(found["scores"], scores, atol=1e-6)
+
+
+def test_signatures_of_ones_own(tmp_path):
+    import tensorflow as tf
+
+    model = dense_model()
+    inside = keras.Model(model.inputs[0], model.layers[0].output)
+    path = keras_bimp.export(
+        model,
+        tmp_path / "1",
+        signatures={
+            "probabilities": lambda x: {"p": keras.ops.softmax(model(x))},
+            "features": inside,
+        },
+        verify=False,
+    )
+    loaded = tf.saved_model.load(str(path))
+    x = np.ones((2, 6), "float32")
+    (features,) = loaded.signatures["features"](tf.constant(x)).values()
+    np.testing.assert_allclose(features, inside(x), atol=1e-6)
+    p = loaded.signatures["probabilities"](tf.constant(x))["p"]
+    np.testing.assert_allclose(np.sum(p, axis=1), 1, atol=1e-6)
+    stored = tf.train.list_variables(str(path / "variables" / "variables"))
+    sizes = [int(np.prod(s)) for n, s in stored if "VARIABLE_VALUE" in n]
+    assert sum(sizes) == 48 + 8 + 4 * 8 + 24 + 3  # Once for all signatures.
+
+
+def test_saved_model_cli_runs_it(tmp_path):
+    model = dense_model()
+    path = keras_bimp.export(model, tmp_path / "1", verify=False)
+    x = np.ones((2, 6), "float32")
+    np.save(tmp_path / "x.npy", x)
+    done = subprocess.run(
+        [
+            pathlib.Path(sys.executable).with_name("saved_model_cli"),
+            "run",
+            f"--dir={path}",
+            "--tag_set=serve",
+            "--signature_def=serving_default",
+            f"--inputs={model.inputs[0].name}={tmp_path / 'x.npy'}",
+            f"--outdir={tmp_path}",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "output_0.npy")
+    np.testing.assert_allclose(found, model(x), atol=1e-6)
+
+
+def test_eight_bits_keep_the_zeros(tmp_path):
+    import tensorflow as tf
+
+    model = keras.Sequential(
+        [
+            keras.Input((5, 8)),
+            layers.EinsumDense("abc,cd->abd", (None, 16)),
+            layers.Dense(4),
+        ]
+    )
+    wrapped = keras_bimp.wrap(model)
+    keras_bimp.prune(wrapped, 0.75, optimizer=keras.optimizers.SGD())
+    stripped = keras_bimp.strip(wrapped)
+    stripped.quantize("int8", filters=["dense"])
+    path = keras_bimp.export(stripped, tmp_path / "1", verify=False)
+    loaded = tf.saved_model.load(str(path))
+    served = loaded.signatures["serving_default"].variables
+    kernels = [v.numpy() for v in served if v.dtype == tf.int8]
+    assert sum(k.size for k in kernels) == 8 * 16 + 16 * 4
+    # Small weights may become 0, too.
+    assert sum(int((k == 0).sum()) for k in kernels) >= 0.75 * (128 + 64)
+
+
+def trained(epochs, stop=None):
+    model = compile_model(keras_bimp.wrap(dense_model()))
+    callbacks = keras_bimp.callbacks(0.8, dense_epochs=1, cycles=2, verbose=0)
+    if stop is not None:
+        callbacks.append(
+            keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs: setattr(
+                    model, "stop_training", epoch + 1 == stop
+                )
+            )
+        )
+    fit(model, epochs, callbacks)
+    return keras_bimp.strip(model)
+
+
+def test_an_incomplete_training_is_refused(tmp_path):
+    model = trained(5, stop=2)
+    with pytest.raises(
+        ValueError,
+        match=r"Incomplete: 2 of 5 epochs are done, sparsity 55.56% of 80.00%",
+    ):
+        keras_bimp.export(model, tmp_path / "1")
+    assert not list(tmp_path.iterdir())
+    keras_bimp.export(model, tmp_path / "1", check_sparsity=False, verify=False)
+
+
+def test_a_training_that_stopped_after_its_last_pruning_is_told(tmp_path):
+    model = trained(5, stop=4)
+    with pytest.warns(UserWarning, match="stopped early. Incomplete: 4 of 5"):
+        keras_bimp.export(model, tmp_path / "1", verify=False)
+
+
+def test_zeros_that_were_lost_are_told(tmp_path):
+    model = trained(3)
+    compile_model(model)
+    fit(model, 1)
+    with pytest.raises(
+        ValueError, match=r"0 zeros, where 58 were pruned.*wrap"
+    ):
+        keras_bimp.export(model, tmp_path / "1")
+    keras_bimp.export(model, tmp_path / "1", check_sparsity=False, verify=False)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_statistics_that_are_not_finite_are_refused(tmp_path, value):
+    model = dense_model()
+    model.layers[1].moving_mean.assign(np.full(8, value))
+    with pytest.raises(ValueError, match=r"not finite, in .*moving_mean"):
+        keras_bimp.export(model, tmp_path / "1")
+
+
+def test_a_full_disk_leaves_nothing(tmp_path):
+    resource = pytest.importorskip("resource")
+    model = keras.Sequential([keras.Input((300,)), layers.Dense(300)])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for name, format in (("1", "tf_saved_model"), ("a.packed", "packed")):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+        try:
+            with pytest.raises(OSError, match="written, and nothing") as raised:
+                keras_bimp.export(model, tmp_path / name, format)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert raised.value.errno == errno.EFBIG
+        assert raised.value.filename == str(tmp_path / name)
+        assert not list(tmp_path.iterdir())
+
+
+def test_what_computes_something_else_is_not_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        export_module,
+        "outputs_of",
+        lambda model, inputs: [1.001 * y for y in outputs_of(model, inputs)],
+    )
+    model = dense_model()
+    with pytest.raises(RuntimeError, match=r"off by up to 1.0e-03 of the larg"):
+        keras_bimp.export(model, tmp_path / "1")
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_watches_the_folder_sees_whole_versions(tmp_path, monkeypatch):
+    seen = []
+
+    def compare(*args):
+        seen.append(sorted(p.name for p in (tmp_path / "m").iterdir()))
+
+    monkeypatch.setattr(export_module, "_compare", compare)
+    rename = os.rename
+
+    def watched(source, target):
+        parts = sorted(p.name for p in pathlib.Path(source).iterdir())
+        rename(source, target)
+        seen.append(parts)
+
+    monkeypatch.setattr(os, "rename", watched)
+    # What a killed run left.
+    (tmp_path / "m" / "1.unfinished" / "1" / "variables").mkdir(parents=True)
+    keras_bimp.export(dense_model(), tmp_path / "m" / "1")
+    assert seen[0] == ["1.unfinished"]
+    assert {"saved_model.pb", "variables"} <= set(seen[-1])
+    assert [p.name for p in (tmp_path / "m").iterdir()] == ["1"]
+
+
+def test_the_model_is_left_as_it_is(tmp_path):
+    model = compile_model(dense_model())
+    fit(model, 1)
+    before = [v.numpy() for v in model.variables]
+    train_function = model.train_function
+    keras_bimp.export(model, tmp_path / "1", verify=False)
+    assert model.train_function is train_function
+    for a, b in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(a, b.numpy())
 
 
 @pytest.mark.parametrize(
@@ -119,10 +359,36 @@ def test_several_inputs(tmp_path):
         (dense_model, "1", {"format": "pickle"}, "'tf_saved_model'"),
         (lambda: keras.Sequential([layers.Dense(2)]), "1", {}, "built"),
         (lambda: "model", "1", {}, "`model`"),
+        (dense_model, "²", {}, "integer"),
+        (dense_model, "file/1", {}, r"where files can be.*file' does not"),
+        (dense_model, "a.tf", {"format": "litert"}, "end in '.tflite'"),
+        (dense_model, "a", {"format": "packed"}, "end in '.packed'"),
+        (dense_model, "1", {"quantize": "int8"}, "not be given with format='t"),
+        (dense_model, "1", {"labels": ["a"]}, r"1 labels, outputs of sh.*3,"),
+        (dense_model, "1", {"labels": "abc"}, "must be strings"),
+        (two_inputs, "1", {"labels": ["a", "b"]}, "with one vector"),
+        (dense_model, "1", {"labels": list("abc"), "top_k": 0}, "at least 1"),
+        (dense_model, "1", {"warmup_data": np.ones((2, 5))}, r"\(None, 6\)"),
+        (dense_model, "1", {"signatures": {"classify": len}}, "no name of"),
+        (dense_model, "1", {"signatures": [len]}, "dict from names"),
+        (dense_model, "1", {"tolerance": 0}, "`tolerance` must be > 0"),
+        (
+            dense_model,
+            "a.tflite",
+            {"format": "litert", "quantize": "int8"},
+            "`calibration_data` must be given with",
+        ),
+        (
+            dense_model,
+            "a.onnx",
+            {"format": "onnx", "labels": list("abc")},
+            "`labels` must not be given with format='onnx'",
+        ),
     ],
 )
 def test_bad_arguments(tmp_path, make, name, arguments, text):
     (tmp_path / "exists" / "1").mkdir(parents=True)
+    (tmp_path / "file").touch()
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=text):
         keras_bimp.export(make(), tmp_path / name, **arguments)

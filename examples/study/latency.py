@@ -1,0 +1,159 @@
+"""How much faster a network is once its pruned filters are taken out.
+
+Prunes `--target_sparsity` of the filters of a network, shrinks it, exports it
+and the dense network, and times both in the runtimes that serve such files:
+TensorFlow with a SavedModel, LiteRT and OpenVINO. The two networks take turns,
+so that what else runs on the machine hits both. How fast a network is does not
+depend on what its weights are, so they are random.
+
+TensorFlow's number of threads is set once per process: run it again for
+another `--threads`.
+"""
+
+import os
+import pathlib
+import statistics
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Fewer start-up messages.
+
+import keras
+import networks
+import numpy as np
+from absl import app
+from absl import flags
+
+import keras_bimp
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("network", ["resnet56", "vgg16"], "Of `networks.py`.")
+flags.DEFINE_list(
+    "format", ["tf_saved_model", "litert", "openvino"], "Formats to time."
+)
+flags.DEFINE_list("batch_size", ["1", "64"], "Images at a time.")
+flags.DEFINE_integer("threads", 1, "Threads of each runtime.")
+flags.DEFINE_float("target_sparsity", 0.6, "Share of the filters to prune.")
+flags.DEFINE_integer("rounds", 15, "Turns of each network.")
+
+FILES = {"tf_saved_model": "1", "litert": "x.tflite", "openvino": "x.xml"}
+
+
+def pruned(network):
+    """A network, and what is left of it without its pruned filters."""
+    keras.utils.set_random_seed(0)
+    model = keras_bimp.wrap(getattr(networks, network)())
+    keras_bimp.prune(
+        model,
+        FLAGS.target_sparsity,
+        granularity="filter",
+        allocation="coupled",
+    )
+    return keras_bimp.shrink(keras_bimp.strip(model))
+
+
+def saved_model(path, images):
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    images = tf.constant(images)
+    return lambda: loaded.serve(images).numpy()
+
+
+def litert(path, images):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=FLAGS.threads)
+    (given,) = interpreter.get_input_details()
+    interpreter.resize_tensor_input(given["index"], images.shape)
+    interpreter.allocate_tensors()
+    (found,) = interpreter.get_output_details()
+
+    def run():
+        interpreter.set_tensor(given["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(found["index"])
+
+    return run
+
+
+def openvino(path, images):
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    model.reshape(images.shape)
+    compiled = core.compile_model(
+        model, "CPU", {"INFERENCE_NUM_THREADS": FLAGS.threads}
+    )
+    return lambda: compiled(images)[0]
+
+
+LOAD = {"tf_saved_model": saved_model, "litert": litert, "openvino": openvino}
+
+
+def seconds(run, calls):
+    begin = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - begin) / calls
+
+
+def interleaved(dense, small):
+    """Seconds per call of both, in turns, after a warm-up."""
+    one = max(seconds(dense, 1) and seconds(dense, 1), 1e-6)
+    seconds(small, 3)
+    calls = max(1, round(0.1 / one))
+    times = [
+        (seconds(dense, calls), seconds(small, calls))
+        for _ in range(FLAGS.rounds)
+    ]
+    return zip(*times, strict=True)
+
+
+def main(_):
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(FLAGS.threads)
+    rng = np.random.default_rng(0)
+    for network in FLAGS.network:
+        dense, small = getattr(networks, network)(), pruned(network)
+        flops, flops_left = (
+            keras_bimp.metrics.count_flops(model).dense
+            for model in (dense, small)
+        )
+        print(
+            f"\n{network}: {dense.count_params():,} -> "
+            f"{small.count_params():,} parameters, {flops:,} -> "
+            f"{flops_left:,} multiply-adds: in theory "
+            f"{flops / flops_left:.2f} times as fast; threads: "
+            f"{FLAGS.threads}\n"
+        )
+        print("| format | batch | dense, ms | shrunk, ms | times as fast |")
+        print("|---|---|---|---|---|", flush=True)
+        for name in FLAGS.format:
+            with tempfile.TemporaryDirectory() as folder:
+                paths = []
+                for part, model in (("dense", dense), ("small", small)):
+                    path = pathlib.Path(folder, part, FILES[name])
+                    path.parent.mkdir()
+                    paths.append(keras_bimp.export(model, path, format=name))
+                for size in map(int, FLAGS.batch_size):
+                    images = rng.standard_normal((size, 32, 32, 3))
+                    images = images.astype("float32")
+                    runs = [LOAD[name](path, images) for path in paths]
+                    ours, theirs = interleaved(*runs)
+                    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+                    low, middle, high = statistics.quantiles(ratios, n=4)
+                    print(
+                        f"| {name} | {size} "
+                        f"| {1000 * statistics.median(ours):.2f} "
+                        f"| {1000 * statistics.median(theirs):.2f} "
+                        f"| {middle:.2f} [{low:.2f}, {high:.2f}] |",
+                        flush=True,
+                    )
+
+
+if __name__ == "__main__":
+    app.run(main)

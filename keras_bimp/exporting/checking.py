@@ -1,0 +1,86 @@
+"""Whether a model is fit to be exported."""
+
+import warnings
+
+import keras
+import numpy as np
+
+from keras_bimp.backends import as_array
+from keras_bimp.backends import count_nonzero
+from keras_bimp.failures import why_failed
+from keras_bimp.masking import masked_kernels
+from keras_bimp.masking import masked_layers
+from keras_bimp.progress import progress_of
+
+
+def check_model(model: keras.Model) -> None:
+    """Raises ValueError unless a model is built, plain, and sound."""
+    if not isinstance(model, keras.Model) or not model.built:
+        raise ValueError(
+            f"`model` must be a built keras.Model. Received: model={model!r}"
+        )
+    if masked_layers(model):
+        raise ValueError(
+            "`model` must be stripped first: "
+            "`keras_bimp.export(keras_bimp.strip(model), ...)`. "
+            f"Received: model={model!r}"
+        )
+    reason = why_failed(model) or _not_finite(model)
+    if reason is not None:
+        raise ValueError(
+            "`model` must not be one whose training failed. Received: "
+            f"{reason}. Train it again, or load good weights into a new model"
+        )
+
+
+def check_sparsity_reached(model: keras.Model) -> None:
+    """Raises ValueError if a model is denser than its training promised.
+
+    Warns if the training stopped early, but after the last pruning.
+    """
+    progress = progress_of(model)
+    if progress is None:
+        return
+    if not progress.complete:
+        target = progress.target_sparsity
+        if target is not None and progress.pruned < round(
+            (target - _ROUNDING) * progress.weights
+        ):
+            raise ValueError(
+                "`model` must have the sparsity that its training was to "
+                f"reach. Received: a model whose training is incomplete. "
+                f"{progress} Train it to the end, or export it as it is with "
+                "check_sparsity=False"
+            )
+        warnings.warn(
+            f"The model's training stopped early. {progress}", stacklevel=3
+        )
+    kernels, _ = masked_kernels(model)
+    own = {id(variable) for variable in model.weights}
+    if not all(id(kernel.variable) in own for kernel in kernels):
+        return  # It was quantized: zeros stay, but are in others.
+    zeros = sum(k.size - count_nonzero(k.variable.value) for k in kernels)
+    if kernels and zeros < progress.pruned:
+        raise ValueError(
+            "`model` must have the zeros that its training left. Received: "
+            f"{zeros:,} zeros, where {progress.pruned:,} were pruned: it was "
+            "given other weights, or trained without masks. "
+            "`keras_bimp.wrap(model, masks='nonzero')` trains without filling "
+            "zeros. To export it as it is, pass check_sparsity=False"
+        )
+
+
+def _not_finite(model):
+    for variable in model.weights:
+        if not keras.backend.is_float_dtype(variable.dtype):
+            continue
+        value = as_array(variable, copy=False).astype("float32")
+        # A constant may be infinite, as what masks an attention is.
+        computed = variable.trainable or variable.name.startswith("moving_")
+        if np.isnan(value).any() or (computed and np.isinf(value).any()):
+            return f"a weight is not finite, in '{variable.path}'"
+    return None
+
+
+# Of the sparsity, where each kernel rounds its own share.
+_ROUNDING = 1e-3

@@ -1,0 +1,251 @@
+"""Export to the formats that are deployed."""
+
+import pathlib
+import re
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import keras
+
+from keras_bimp.backends import backend
+from keras_bimp.checks import check_choice
+from keras_bimp.checks import check_integer
+from keras_bimp.checks import check_positive
+from keras_bimp.exporting.aside import check_writable
+from keras_bimp.exporting.aside import written_aside
+from keras_bimp.exporting.checking import check_model
+from keras_bimp.exporting.checking import check_sparsity_reached
+from keras_bimp.exporting.formats import FORMATS
+from keras_bimp.exporting.formats import check_packages
+from keras_bimp.exporting.formats import write
+from keras_bimp.exporting.inputs import as_inputs
+from keras_bimp.exporting.inputs import input_names
+from keras_bimp.exporting.inputs import outputs_of
+from keras_bimp.exporting.inputs import random_inputs
+from keras_bimp.exporting.options import Options
+from keras_bimp.exporting.verifying import default_tolerance
+from keras_bimp.exporting.verifying import verify as _verify
+
+# As many examples are run before and after.
+_EXAMPLES = 16
+
+
+def export(
+    model: keras.Model,
+    filepath: str | pathlib.Path,
+    format: str = "tf_saved_model",
+    signatures: dict[str, Callable] | None = None,
+    labels: Sequence[str] | None = None,
+    warmup_data=None,
+    *,
+    top_k: int = 5,
+    quantize: str | None = None,
+    calibration_data=None,
+    sparse_tensors: bool = False,
+    check_sparsity: bool = True,
+    verify: bool = True,
+    tolerance: float | None = None,
+) -> pathlib.Path:
+    """Exports a pruned model for deployment, one format a call.
+
+    What is written needs no keras_bimp, and but for `"packed"` no Keras. It is
+    made of the plain operations of TensorFlow whatever the backend, takes
+    batches of any size, and holds every weight once. It is written beside
+    `filepath`, run in its own runtime in a fresh process, compared with
+    `model`, and only then renamed: who watches the folder never sees a half.
+    `model` is left as it is.
+
+    Args:
+        model: A plain Keras model, such as `strip` returns.
+        filepath: Where to write. For a SavedModel the version folder that
+            TensorFlow Serving looks for: its last part is an integer, as in
+            `"saved_model/1"`. Other files end as their format does.
+        format: `"tf_saved_model"`; `"litert"`, a `.tflite` file; `"onnx"`, an
+            `.onnx` file; `"openvino"`, an `.xml` file with a `.bin` file
+            beside it; `"packed"`, a `.packed` file, the smallest from which
+            `exporting.load_packed` makes the model again.
+        signatures: More signatures of a SavedModel: name -> callable that
+            takes what the model takes, in operations of Keras or TensorFlow,
+            and returns a tensor or a dict of tensors. On the TensorFlow
+            backend only.
+        labels: The names of the classes, one per output of the model. A
+            SavedModel then has a signature `classify` that returns `classes`
+            and `scores` of the best `top_k`, the scores as the model computes
+            them.
+        warmup_data: Examples as `predict` takes them. A SavedModel then has
+            requests with which TensorFlow Serving warms up: all of these
+            examples at once, and the first alone.
+        top_k: Integer >= 1, how many classes `classify` returns.
+        quantize: `"int8"` has LiteRT compute in integers of 8 bits; inputs and
+            outputs stay as they are. Zeros stay zeros. `None` does not.
+        calibration_data: Examples as `predict` takes them, a hundred or more,
+            that show the ranges of all values. For `quantize`.
+        sparse_tensors: Whether LiteRT leaves zeros away in the file, which
+            pays off if it is not compressed.
+        check_sparsity: Whether to refuse a model whose training did not reach
+            its target sparsity, or that has lost zeros since.
+        verify: Whether to run in a fresh process what was written.
+        tolerance: Float > 0, how far outputs may be off there, relative to the
+            largest. Defaults to 1e-5; with types of less than 32 bits or on a
+            GPU to 0.01, with `quantize="int8"` to 0.1. It is measured on
+            `warmup_data` or `calibration_data`, else on random inputs.
+
+    Returns:
+        The path that was written.
+
+    Raises:
+        ValueError: If the model is wrapped, not built, or incomplete, a weight
+            is not finite or its training failed; if `filepath` exists, cannot
+            be written, or does not end as it must; if an argument does not go
+            with the format, or the model cannot be converted to it.
+        ImportError: If a package is missing that writes the format.
+        OSError: If writing fails, as on a full disk.
+        RuntimeError: If what was written does not compute what `model` does.
+
+    Example:
+
+    ```python
+    pruned = keras_bimp.strip(model)
+    keras_bimp.export(pruned, "saved_model/1", labels=["cat", "dog"])
+    keras_bimp.export(
+        pruned,
+        "model.tflite",
+        format="litert",
+        quantize="int8",
+        calibration_data=x_train[:200],
+    )
+    ```
+
+    Reference:
+
+    - [TensorFlow Serving, SavedModel warmup](
+      https://www.tensorflow.org/tfx/serving/saved_model_warmup)
+    """
+    check_choice("format", format, FORMATS)
+    _check_goes_with(
+        format,
+        signatures=signatures,
+        labels=labels,
+        warmup_data=warmup_data,
+        quantize=quantize,
+        calibration_data=calibration_data,
+        sparse_tensors=sparse_tensors or None,
+    )
+    check_model(model)
+    filepath = pathlib.Path(filepath)
+    _check_name(format, filepath)
+    check_writable(filepath)
+    if format == "openvino":
+        check_writable(filepath.with_suffix(".bin"))
+    if tolerance is not None:
+        check_positive("tolerance", tolerance)
+    options = Options(
+        _checked_signatures(signatures),
+        *_checked_labels(labels, top_k, model),
+        _inputs("warmup_data", warmup_data, model),
+        _checked_quantize(quantize, calibration_data),
+        _inputs("calibration_data", calibration_data, model),
+        bool(sparse_tensors),
+    )
+    check_packages(format, warmup=warmup_data is not None)
+    if check_sparsity:
+        check_sparsity_reached(model)
+    with written_aside(filepath) as path:
+        write(model, format, path, options)
+        if verify and FORMATS[format].runtime is not None:
+            _compare(model, format, path, options, tolerance)
+    return filepath
+
+
+def _compare(model, format, path, options, tolerance):
+    inputs = options.warmup or options.calibration
+    if inputs is None:
+        inputs = random_inputs(model)
+    inputs = [array[:_EXAMPLES] for array in inputs]
+    if tolerance is None:
+        tolerance = default_tolerance(model, options.quantize)
+    expected = outputs_of(model, inputs)
+    _verify(format, path, inputs, input_names(model), expected, tolerance)
+
+
+def _check_goes_with(format, **given):
+    for name, value in given.items():
+        if value is not None and name not in FORMATS[format].takes:
+            raise ValueError(
+                f"`{name}` must not be given with format={format!r}. "
+                f"Received: {name}={value!r}"
+            )
+
+
+def _check_name(format, filepath):
+    suffix = FORMATS[format].suffix
+    if suffix is None:
+        if not re.fullmatch("[0-9]+", filepath.name):
+            raise ValueError(
+                "`filepath` must end in an integer, the version that "
+                "TensorFlow Serving looks for. "
+                f"Received: filepath={str(filepath)!r}"
+            )
+    elif filepath.suffix != suffix:
+        raise ValueError(
+            f"`filepath` must end in '{suffix}' with format={format!r}. "
+            f"Received: filepath={str(filepath)!r}"
+        )
+
+
+def _checked_signatures(signatures):
+    if signatures is None:
+        return None
+    taken = ("serve", "serving_default", "classify")
+    if not isinstance(signatures, dict) or not all(
+        isinstance(name, str)
+        and name.isidentifier()
+        and name not in taken
+        and callable(function)
+        for name, function in signatures.items()
+    ):
+        raise ValueError(
+            "`signatures` must be a dict from names to callables, with no "
+            f"name of {', '.join(map(repr, taken))}. "
+            f"Received: signatures={signatures!r}"
+        )
+    if backend() != "tensorflow":
+        raise ValueError(
+            "`signatures` must be None on other backends than TensorFlow. "
+            "Save the model, and load and export it with "
+            f"KERAS_BACKEND=tensorflow. Received: backend '{backend()}'"
+        )
+    return dict(signatures)
+
+
+def _checked_labels(labels, top_k, model):
+    check_integer("top_k", top_k, 1)
+    if labels is None:
+        return None, top_k
+    labels = [labels] if isinstance(labels, str) else list(labels)
+    shapes = [y.shape[1:] for y in outputs_of(model, random_inputs(model))]
+    if shapes != [(len(labels),)] or not all(
+        isinstance(label, str) for label in labels
+    ):
+        raise ValueError(
+            "`labels` must be strings, one per output of a model with one "
+            f"vector of outputs. Received: {len(labels)} labels, outputs of "
+            f"shapes {shapes}, labels={labels[:9]!r}"
+        )
+    return labels, min(top_k, len(labels))
+
+
+def _checked_quantize(quantize, calibration_data):
+    if quantize is not None:
+        check_choice("quantize", quantize, ("int8",))
+    if (quantize is None) != (calibration_data is None):
+        raise ValueError(
+            "`calibration_data` must be given with `quantize`, and only with "
+            f"it. Received: quantize={quantize!r} and "
+            f"{'no' if calibration_data is None else 'some'} calibration_data"
+        )
+    return quantize
+
+
+def _inputs(name, data, model):
+    return None if data is None else as_inputs(name, data, model)

@@ -1,0 +1,92 @@
+"""What a model takes, and arrays of that kind."""
+
+import keras
+import numpy as np
+from keras import ops
+from keras import tree
+from keras.src.export.export_utils import get_input_signature
+
+# Of an axis whose length is not fixed.
+_UNKNOWN = 32
+
+
+def input_names(model: keras.Model) -> list[str | None]:
+    """The names of a model's inputs, as `keras.tree.flatten` orders them."""
+    return [spec.name for spec in tree.flatten(get_input_signature(model))]
+
+
+def as_inputs(name: str, data, model: keras.Model) -> list[np.ndarray]:
+    """Data that a user gave, as a flat list of arrays of the right types.
+
+    Args:
+        name: Of the argument, for the error.
+        data: As `predict` takes it: an array, or a list or dict of arrays. For
+            a model whose `call` takes several arguments, a list of them.
+        model: The model.
+
+    Raises:
+        ValueError: If it is not what the model takes.
+    """
+    specs = tree.flatten(get_input_signature(model))
+    arrays = [
+        np.asarray(ops.convert_to_numpy(x) if ops.is_tensor(x) else x)
+        for x in tree.flatten(
+            data if isinstance(data, list | tuple | dict) else [data]
+        )
+        if x is not None
+    ]
+    shapes = [array.shape for array in arrays]
+    wanted = [tuple(spec.shape) for spec in specs]
+    if (
+        len(shapes) != len(wanted)
+        or len({shape[:1] for shape in shapes}) != 1
+        or not all(map(_fits, shapes, wanted))
+    ):
+        raise ValueError(
+            f"`{name}` must be examples as `predict` takes them, of shapes "
+            f"{wanted}. Received: {name} of shapes {shapes}"
+        )
+    return [
+        array.astype(str if spec.dtype == "string" else spec.dtype)
+        for array, spec in zip(arrays, specs, strict=True)
+    ]
+
+
+def random_inputs(model: keras.Model) -> list[np.ndarray]:
+    """A few examples: random floats, and zeros of all other types."""
+    rng = np.random.default_rng(0)
+    # A model may be made for one size of batch.
+    known = getattr(model, "inputs", None) or []
+    batch = next((x.shape[0] for x in tree.flatten(known) if x.shape[0]), 3)
+
+    def array(spec):
+        shape = (batch, *(n or _UNKNOWN for n in spec.shape[1:]))
+        if spec.dtype == "string":
+            return np.full(shape, "a")
+        if "float" in spec.dtype:
+            return rng.standard_normal(shape).astype(spec.dtype)
+        return np.zeros(shape, spec.dtype)
+
+    return [array(spec) for spec in tree.flatten(get_input_signature(model))]
+
+
+def outputs_of(
+    model: keras.Model, inputs: list[np.ndarray]
+) -> list[np.ndarray]:
+    """What a model computes, as `keras.tree.flatten` orders it."""
+    args = tree.pack_sequence_as(get_input_signature(model), inputs)
+    return [_as_numpy(y) for y in tree.flatten(model(*args, training=False))]
+
+
+def _as_numpy(y):
+    if "bfloat16" in str(y.dtype):  # NumPy's files do not know it.
+        y = ops.cast(y, "float32")
+    return np.array(ops.convert_to_numpy(y))
+
+
+def _fits(shape, wanted):
+    return (
+        len(shape) == len(wanted)
+        and shape[0] > 0
+        and all(w in (None, n) for n, w in zip(shape, wanted, strict=True))
+    )

@@ -1,0 +1,30 @@
+"""What the formats can be asked for."""
+
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a writer is asked for; see `export`.
+
+    Args:
+        signatures: Name -> callable, of a SavedModel.
+        labels: Names of the classes, of a SavedModel.
+        top_k: How many of them it tells.
+        warmup: Inputs for warm-up requests, of a SavedModel.
+        quantize: `None` or `"int8"`, of LiteRT.
+        calibration: Inputs to find the ranges with, of LiteRT.
+        sparse_tensors: Whether LiteRT leaves zeros away.
+    """
+
+    signatures: dict[str, Callable] | None = None
+    labels: Sequence[str] | None = None
+    top_k: int = 5
+    warmup: list[np.ndarray] | None = None
+    quantize: str | None = None
+    calibration: list[np.ndarray] | None = None
+    sparse_tensors: bool = False

@@ -1,0 +1,144 @@
+"""Runs an exported model in its own runtime, in a process without Keras.
+
+`python -P runtimes.py FOLDER` reads `job.json` and `inputs.npz` there, and
+writes `outputs.npz`, and into `notes.txt` what it took. Neither Keras nor
+keras_bimp can be imported.
+"""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+
+def run(
+    format: str, path: str, inputs: list, names: list, notes: list
+) -> list[np.ndarray]:
+    """What a model computes in its runtime.
+
+    Args:
+        format: As in `export`.
+        path: What was written.
+        inputs: Arrays.
+        names: Their names in the model, `None` where it has none.
+        notes: Takes up what there is to tell.
+
+    Returns:
+        The outputs, in the order of `keras.tree.flatten`.
+    """
+    return _RUNTIMES[format](path, inputs, names, notes)
+
+
+def _saved_model(path, inputs, names, notes):
+    import tensorflow as tf
+
+    _block("keras")  # It was all that TensorFlow itself may import.
+    serve = tf.saved_model.load(path).signatures["serving_default"]
+    known = serve.structured_input_signature[1]
+    named = _by_name(list(known), inputs, names)
+    return _in_order(
+        serve(**{k: tf.constant(x, known[k].dtype) for k, x in named.items()})
+    )
+
+
+def _litert(path, inputs, names, notes):
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import OpResolverType
+
+    without = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+
+    def compute(**more):
+        interpreter = Interpreter(path, **more)
+        runner = interpreter.get_signature_runner("serving_default")
+        known = list(runner.get_input_details())
+        return _in_order(runner(**_by_name(known, inputs, names)))
+
+    try:
+        return compute()
+    except RuntimeError as error:
+        if "delegate" not in str(error):
+            raise
+        # XNNPACK takes sparse dense layers of 8 bits, and fails with them.
+        outputs = compute(experimental_op_resolver_type=without)
+        notes.append(
+            "It runs in LiteRT only without its default delegate, with "
+            "experimental_op_resolver_type=OpResolverType."
+            f"{without.name}: {error}"
+        )
+        return outputs
+
+
+def _onnx(path, inputs, names, notes):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        path, providers=["CPUExecutionProvider"]
+    )
+    known = [value.name for value in session.get_inputs()]
+    return session.run(None, _by_name(known, inputs, names))
+
+
+def _openvino(path, inputs, names, notes):
+    import openvino
+
+    # Some processors would compute in bfloat16.
+    compiled = openvino.Core().compile_model(
+        path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    known = [value.get_any_name() for value in compiled.inputs]
+    found = compiled(_by_name(known, inputs, names))
+    return _in_order({x.get_any_name(): found[x] for x in compiled.outputs})
+
+
+def _by_name(known, inputs, names):
+    """Inputs by the names that a runtime knows them by."""
+    if len(set(names)) < len(names) or set(names) != set(known):
+        names = known  # They were given new ones, in the same order.
+    return dict(zip(names, inputs, strict=True))
+
+
+def _in_order(outputs):
+    """Outputs by name, in the order in which the model has them."""
+
+    def place(name):
+        number = name.removeprefix("output_")
+        return (0, int(number), "") if number.isdigit() else (1, 0, name)
+
+    return [np.asarray(outputs[name]) for name in sorted(outputs, key=place)]
+
+
+class _Blocked:
+    def __init__(self, name):
+        self.name = name
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == self.name:
+            raise ImportError(f"{name} must not be needed")
+
+
+def _block(name):
+    sys.meta_path.insert(0, _Blocked(name))
+
+
+_RUNTIMES = {
+    "tf_saved_model": _saved_model,
+    "litert": _litert,
+    "onnx": _onnx,
+    "openvino": _openvino,
+}
+
+
+def _main(folder):
+    _block("keras_bimp")
+    job = json.loads((folder / "job.json").read_text())
+    with np.load(folder / "inputs.npz") as arrays:
+        inputs = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
+    notes = []
+    outputs = run(job["format"], job["path"], inputs, job["names"], notes)
+    np.savez(folder / "outputs.npz", *outputs)
+    (folder / "notes.txt").write_text("\n".join(notes))
+
+
+if __name__ == "__main__":
+    _main(pathlib.Path(sys.argv[1]))

@@ -1,0 +1,95 @@
+"""SavedModels in the layout of TensorFlow Serving."""
+
+import functools
+import pathlib
+
+import keras
+from keras.src.export.export_utils import get_input_signature
+
+from keras_bimp.exporting.inputs import input_names
+from keras_bimp.exporting.options import Options
+
+
+def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
+    """Writes a SavedModel, on the TensorFlow backend.
+
+    Args:
+        model: A plain model.
+        path: The folder.
+        options: Its `signatures`, `labels`, `top_k` and `warmup`.
+    """
+    # Not `model.export`: it tracks the model too and writes every weight
+    # twice (keras-team/keras#23553).
+    archive = keras.export.ExportArchive()
+    for layer in model._flatten_layers():
+        if isinstance(layer, _WITH_TABLES):
+            archive.track(layer.lookup_table)
+    signature = get_input_signature(model)
+    serve = archive.add_endpoint(
+        "serve", functools.partial(model.__call__, training=False), signature
+    )
+    if options.labels is not None:
+        classify = _classifier(model, options.labels, options.top_k)
+        archive.add_endpoint("classify", classify, signature)
+    for name, function in (options.signatures or {}).items():
+        archive.add_endpoint(name, function, signature)
+    archive.write_out(path, verbose=False)
+    if options.warmup is not None:
+        names = _names(serve, input_names(model))
+        signatures = ["serving_default"]
+        if options.labels is not None:
+            signatures.append("classify")
+        _write_warmup(path, options.warmup, names, signatures)
+
+
+def _classifier(model, labels, top_k):
+    import tensorflow as tf
+
+    labels = tf.constant(list(labels))
+
+    def classify(*args):
+        scores, classes = tf.math.top_k(model(*args, training=False), top_k)
+        return {"classes": tf.gather(labels, classes), "scores": scores}
+
+    return classify
+
+
+def _names(function, names):
+    """The names that a function's inputs have in its signature."""
+    import tensorflow as tf
+
+    concrete = function.get_concrete_function()
+    found = tf.nest.flatten(concrete.structured_input_signature)
+    return [spec.name or name for spec, name in zip(found, names, strict=True)]
+
+
+def _write_warmup(path, arrays, names, signatures):
+    """Writes what TensorFlow Serving computes before it says it is ready.
+
+    For each signature one request with all examples, one with the first.
+    """
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    folder = path / "assets.extra"
+    folder.mkdir()
+    file = folder / "tf_serving_warmup_requests"
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for signature in signatures:
+            for examples in (slice(None), slice(1)):
+                log = prediction_log_pb2.PredictionLog()
+                request = log.predict_log.request
+                request.model_spec.name = "default"
+                request.model_spec.signature_name = signature
+                for name, array in zip(names, arrays, strict=True):
+                    request.inputs[name].CopyFrom(
+                        tf.make_tensor_proto(array[examples])
+                    )
+                writer.write(log.SerializeToString())
+
+
+# Layers that look strings or integers up in tables of TensorFlow.
+_WITH_TABLES = (
+    keras.layers.IntegerLookup,
+    keras.layers.StringLookup,
+)

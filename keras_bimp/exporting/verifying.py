@@ -1,0 +1,128 @@
+"""Whether what was written computes what the model does."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import warnings
+
+import keras
+import numpy as np
+
+from keras_bimp.backends import backend
+from keras_bimp.exporting import runtimes
+from keras_bimp.exporting.elsewhere import environment
+from keras_bimp.exporting.formats import FORMATS
+from keras_bimp.exporting.formats import how_to_install
+from keras_bimp.exporting.formats import is_installed
+
+_FLOAT32 = 1e-5
+_ROUNDED = 1e-2  # 16-bit types, 8-bit layers of Keras, TF32 of GPUs.
+_INT8 = 1e-1
+
+
+def default_tolerance(model: keras.Model, quantize: str | None) -> float:
+    """How far outputs may be off, relative to the largest of them."""
+    if quantize:
+        return _INT8
+    layers = model._flatten_layers()
+    exact = all(
+        layer.compute_dtype not in ("float16", "bfloat16")
+        and getattr(layer, "quantization_mode", None) is None
+        for layer in layers
+    )
+    return _FLOAT32 if exact and not _on_accelerator() else _ROUNDED
+
+
+def verify(
+    format: str,
+    path: pathlib.Path,
+    inputs: list[np.ndarray],
+    names: list[str | None],
+    expected: list[np.ndarray],
+    tolerance: float,
+) -> None:
+    """Runs what was written in its own runtime, in a fresh process.
+
+    Args:
+        format: As in `export`.
+        path: What was written.
+        inputs: Arrays.
+        names: Their names.
+        expected: What the model computes of them.
+        tolerance: See `default_tolerance`.
+
+    Raises:
+        RuntimeError: If it does not run, or computes something else.
+    """
+    runtime = FORMATS[format].runtime
+    if not is_installed(runtime):
+        warnings.warn(
+            f"'{path.name}' is not verified, for {runtime} is not there: "
+            f"{how_to_install(runtime)}",
+            stacklevel=4,
+        )
+        return
+    found = _run(format, path, inputs, names)
+    worst = max(map(_difference, found, expected), default=0.0)
+    if len(found) != len(expected) or not worst <= tolerance:
+        raise RuntimeError(
+            f"What was written computes something else than `model`: outputs "
+            f"that are off by up to {worst:.1e} of the largest, more than "
+            f"tolerance={tolerance:.0e}. Nothing is left. If that is rounding, "
+            "pass a larger `tolerance`"
+        )
+
+
+def _run(format, path, inputs, names):
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        job = {"format": format, "path": str(path), "names": names}
+        (folder / "job.json").write_text(json.dumps(job))
+        np.savez(folder / "inputs.npz", *inputs)
+        done = subprocess.run(
+            [sys.executable, "-P", runtimes.__file__, name],
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or ["nothing"]
+            raise RuntimeError(
+                f"What was written does not run, and nothing is left: "
+                f"{FORMATS[format].runtime} says: {said[-1]}"
+            )
+        if note := (folder / "notes.txt").read_text():
+            warnings.warn(f"'{path.name}': {note}", stacklevel=5)
+        with np.load(folder / "outputs.npz") as arrays:
+            return [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
+
+
+def _difference(found, expected):
+    """The largest difference, relative to the largest entry."""
+    if found.shape != expected.shape:
+        return np.inf
+    if expected.dtype.kind != "f":
+        return 0.0 if np.array_equal(found, expected) else np.inf
+    finite = np.isfinite(expected)
+    if not np.array_equal(found[~finite], expected[~finite], equal_nan=True):
+        return np.inf
+    found, expected = found[finite], expected[finite]
+    largest = np.abs(expected).max(initial=0.0)
+    off = np.abs(found.astype("float64") - expected).max(initial=0.0)
+    return float(off / largest) if largest else float(off)
+
+
+def _on_accelerator():
+    if backend() == "torch":
+        import torch
+
+        return torch.cuda.is_available() or torch.backends.mps.is_available()
+    if backend() == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    import tensorflow as tf
+
+    return len(tf.config.list_physical_devices()) > 1

@@ -1,0 +1,227 @@
+"""Every format runs in its own runtime and computes what the model does."""
+
+import importlib.util
+import pathlib
+import sys
+import tarfile
+
+import keras
+import numpy as np
+import pytest
+from helpers import dense_model
+from keras import layers
+
+import keras_bimp
+from keras_bimp.exporting import load_packed
+from keras_bimp.exporting import runtimes
+from keras_bimp.exporting.inputs import input_names
+from keras_bimp.exporting.inputs import outputs_of
+from keras_bimp.exporting.inputs import random_inputs
+
+STUDY = pathlib.Path(__file__).parent.parent / "examples" / "study"
+NAMES = {"litert": "m.tflite", "onnx": "m.onnx", "openvino": "m.xml"}
+PACKAGES = {
+    "litert": ("ai_edge_litert",),
+    "onnx": ("onnx", "onnxruntime", "tf2onnx"),
+    "openvino": ("openvino",),
+}
+formats = pytest.mark.parametrize("format", NAMES)
+
+
+def skip_unless_installed(format):
+    for package in PACKAGES[format]:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"pip install -e '.[{format}]' for {package}")
+
+
+def prune(model, sparsity=0.9):
+    wrapped = keras_bimp.wrap(model)
+    keras_bimp.prune(wrapped, sparsity, optimizer=keras.optimizers.SGD())
+    return keras_bimp.strip(wrapped)
+
+
+def convolutional_model():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(16, 3, padding="same", activation="relu"),
+            layers.BatchNormalization(),
+            layers.MaxPooling2D(),
+            layers.Conv2D(32, 1, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(10),
+        ]
+    )
+
+
+def two_inputs():
+    """Their order is another than that of their names."""
+    b, a = keras.Input((2,), name="b"), keras.Input((3,), name="a")
+    y = layers.Dense(2)(layers.Concatenate()([a, b]))
+    return keras.Model([b, a], [y, layers.Dense(3)(b)])
+
+
+def attention():
+    """Its GELU is 1 - erf in TensorFlow."""
+    x = keras.Input((5, 8))
+    y = layers.LayerNormalization()(x + layers.MultiHeadAttention(2, 4)(x, x))
+    return keras.Model(x, layers.Dense(3, activation="gelu")(y))
+
+
+@formats
+@pytest.mark.parametrize("make", [convolutional_model, two_inputs, attention])
+def test_it_runs(format, make, tmp_path):
+    skip_unless_installed(format)
+    model = prune(make(), 0.4)
+    path = keras_bimp.export(
+        model, tmp_path / NAMES[format], format, tolerance=1e-5
+    )
+    assert not list(tmp_path.glob("*unfinished*"))
+    # With another size of batch.
+    inputs = [np.repeat(x, 3, axis=0)[:7] for x in random_inputs(model)]
+    found = runtimes.run(format, str(path), inputs, input_names(model), [])
+    for y, expected in zip(found, outputs_of(model, inputs), strict=True):
+        off = np.abs(y - expected).max() / np.abs(expected).max()
+        assert off < 1e-5
+
+
+@pytest.mark.every_backend
+def test_other_backends_write_plain_operations(tmp_path):
+    skip_unless_installed("openvino")
+    model = prune(convolutional_model())
+    path = keras_bimp.export(model, tmp_path / "m.xml", "openvino")
+    text = path.read_text()
+    assert 'type="Convolution"' in text
+    assert path.with_suffix(".bin").exists()
+
+
+@pytest.mark.own_process(KERAS_BACKEND="jax")
+def test_errors_come_back_from_the_other_process(tmp_path):
+    x = keras.Input((4,))
+    model = keras.Model(x, keras.ops.erfinv(layers.Dense(2)(x)))
+    with pytest.raises(ValueError, match="operations that LiteRT has"):
+        keras_bimp.export(model, tmp_path / "m.tflite", "litert", verify=False)
+    (tmp_path / "m.bin").touch()
+    with pytest.raises(ValueError, match=r"must not exist.*m\.bin"):
+        keras_bimp.export(model, tmp_path / "m.xml", "openvino")
+    assert [p.name for p in tmp_path.iterdir()] == ["m.bin"]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    sklearn_datasets = pytest.importorskip("sklearn.datasets")
+    x, y = sklearn_datasets.load_digits(return_X_y=True)
+    x = (x / 16).astype("float32").reshape(-1, 8, 8, 1)
+    wrapped = keras_bimp.wrap(convolutional_model())
+    wrapped.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    callbacks = keras_bimp.callbacks(0.8, dense_epochs=5, verbose=0)
+    wrapped.fit(x[:1400], y[:1400], epochs=8, verbose=0, callbacks=callbacks)
+    return keras_bimp.strip(wrapped), (x[:1400], y[:1400]), (x[1400:], y[1400:])
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.filterwarnings("ignore:.*without its default delegate")
+def test_eight_bits_are_as_accurate(digits, sparse, tmp_path):
+    skip_unless_installed("litert")
+    model, (x_train, _), (x, y) = digits
+    path = keras_bimp.export(
+        model,
+        tmp_path / "m.tflite",
+        "litert",
+        quantize="int8",
+        calibration_data=x_train[:200],
+        sparse_tensors=sparse,
+    )
+    (found,) = runtimes.run("litert", str(path), [x], [None], [])
+    accuracy = (found.argmax(axis=1) == y).mean()
+    expected = (model.predict(x, verbose=0).argmax(axis=1) == y).mean()
+    assert expected > 0.85
+    assert abs(accuracy - expected) <= 0.01
+    floats = keras_bimp.export(
+        model,
+        tmp_path / "floats.tflite",
+        "litert",
+        sparse_tensors=sparse,
+    )
+    assert path.stat().st_size < floats.stat().st_size
+    (found,) = runtimes.run("litert", str(floats), [x], [None], [])
+    expected = outputs_of(model, [x])[0]
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_sparse_tensors_are_smaller(digits, tmp_path):
+    model, *_ = digits
+    sizes = [
+        keras_bimp.export(
+            model,
+            tmp_path / f"{sparse}.tflite",
+            "litert",
+            sparse_tensors=sparse,
+            verify=False,
+        )
+        .stat()
+        .st_size
+        for sparse in (False, True)
+    ]
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_a_large_network_is_small(tmp_path, monkeypatch):
+    """Keras' own export of ResNet-56 makes 1.36 MB of a .tar.gz."""
+    monkeypatch.syspath_prepend(str(STUDY))
+    import networks
+
+    model = networks.resnet56()
+    assert model.count_params() == 857_082
+    rng = np.random.default_rng(0)
+    for variable in model.variables:  # As after training, none is the same.
+        if not variable.path.endswith("kernel"):
+            noise = rng.uniform(0.9, 1.1, variable.shape)
+            variable.assign(noise * (variable.numpy() + 0.01))
+    model = prune(model)
+    packed = keras_bimp.export(model, tmp_path / "m.packed", "packed")
+    assert packed.stat().st_size <= 450_000
+    again = load_packed(packed)
+    for a, b in zip(model.weights, again.weights, strict=True):
+        assert a.numpy().tobytes() == b.numpy().tobytes()
+    path = keras_bimp.export(model, tmp_path / "1", verify=False)
+    with tarfile.open(tmp_path / "1.tar.gz", "w:gz") as archive:
+        archive.add(path, "1")
+    assert (tmp_path / "1.tar.gz").stat().st_size <= 750_000
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "package", "command"),
+    [
+        ("onnx", "m.onnx", "tf2onnx", r'"keras_bimp\[onnx\]"'),
+        ("openvino", "m.xml", "openvino", r'"keras_bimp\[openvino\]"'),
+        ("tf_saved_model", "1", "tensorflow_serving", "--no-deps tensorflow-s"),
+    ],
+)
+def test_missing_packages_are_named(
+    format, name, package, command, tmp_path, monkeypatch
+):
+    hide(monkeypatch, package)
+    given = {"warmup_data": np.ones((1, 6))} if name == "1" else {}
+    with pytest.raises(ImportError, match=f"{package}: pip install {command}"):
+        keras_bimp.export(dense_model(), tmp_path / name, format, **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_runtime_is_told(tmp_path, monkeypatch):
+    hide(monkeypatch, "ai_edge_litert")
+    with pytest.warns(UserWarning, match=r"not verified.*keras_bimp\[litert\]"):
+        keras_bimp.export(dense_model(), tmp_path / "m.tflite", "litert")
+    assert pathlib.Path(tmp_path, "m.tflite").exists()
+
+
+def hide(monkeypatch, package):
+    """Lets it seem that a package is not installed, and all others are."""
+    found = sys.modules["keras_bimp.exporting.formats"]
+    monkeypatch.setattr(found, "is_installed", lambda name: name != package)
+    verifying = sys.modules["keras_bimp.exporting.verifying"]
+    monkeypatch.setattr(verifying, "is_installed", lambda name: name != package)

@@ -1,0 +1,193 @@
+"""Packed files: small, and the same bits again."""
+
+import json
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from helpers import array
+from helpers import compile_model
+from helpers import dense_model
+from helpers import fit
+from keras import layers
+
+import keras_bimp
+from keras_bimp.exporting import load_packed
+from keras_bimp.exporting import packed
+from keras_bimp.exporting import unpack
+
+
+def sparse_model(share=0.9, model=None):
+    """A model of which most weights are 0, and one is -0."""
+    model = dense_model() if model is None else model
+    rng = np.random.default_rng(0)
+    for variable in model.weights:
+        value = rng.standard_normal(variable.shape)
+        kept = rng.random(variable.shape) > share
+        variable.assign(np.where(kept, value, 0))
+    variable = model.weights[0]
+    value = array(variable)
+    value.flat[3] = -0.0
+    variable.assign(value)
+    return model
+
+
+def bits(model):
+    return [array(v).tobytes() for v in model.weights]
+
+
+@pytest.fixture
+def exported(tmp_path):
+    model = sparse_model()
+    return model, keras_bimp.export(
+        model, tmp_path / "model.packed", format="packed"
+    )
+
+
+@pytest.mark.every_backend
+def test_it_is_the_same_model_to_the_last_bit(tmp_path):
+    model = compile_model(dense_model())
+    fit(model, 1)
+    sparse_model(model=model)
+    path = keras_bimp.export(model, tmp_path / "a.packed", format="packed")
+    again = load_packed(path)
+    assert bits(again) == bits(model)
+    assert b"\0\0\0\x80" in bits(again)[0]  # -0
+    x = np.ones((2, 6), "float32")
+    np.testing.assert_array_equal(
+        again.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
+    assert again.optimizer.momentum == 0.9
+    fit(again, 1)
+    assert not load_packed(path, compile=False).compiled
+
+
+def test_a_keras_file_comes_out(exported, tmp_path):
+    model, path = exported
+    model.save(tmp_path / "before.keras")
+    assert unpack(path, tmp_path / "after.keras") == tmp_path / "after.keras"
+    members = []
+    for name in ("before.keras", "after.keras"):
+        with zipfile.ZipFile(tmp_path / name) as archive:
+            members.append(
+                {n: archive.read(n) for n in ("config.json", "metadata.json")}
+            )
+    assert members[0]["config.json"] == members[1]["config.json"]
+    assert json.loads(members[1]["metadata.json"])["keras_version"]
+    assert bits(keras.models.load_model(tmp_path / "after.keras")) == bits(
+        model
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "mixed_float16"])
+def test_types(dtype, tmp_path):
+    model = sparse_model(model=dense_model(dtype=dtype))
+    path = keras_bimp.export(model, tmp_path / "a.packed", format="packed")
+    again = load_packed(path)
+    assert bits(again) == bits(model)
+    assert [v.dtype for v in again.weights] == [v.dtype for v in model.weights]
+
+
+def test_eight_bits(tmp_path):
+    model = sparse_model()
+    model.quantize("int8", filters=["dense"])
+    path = keras_bimp.export(model, tmp_path / "a.packed", format="packed")
+    assert bits(load_packed(path)) == bits(model)
+
+
+def test_tables_come_along(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((1,), dtype="string"),
+            layers.StringLookup(vocabulary=["cat", "dög"]),
+            layers.Embedding(3, 2),
+        ]
+    )
+    path = keras_bimp.export(model, tmp_path / "a.packed", format="packed")
+    again = load_packed(path)
+    assert again.layers[0].get_vocabulary() == ["[UNK]", "cat", "dög"]
+    assert bits(again) == bits(model)
+
+
+def test_weights_of_any_kind_come_along(tmp_path):
+    """What Keras does not write itself is kept as it is."""
+    with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
+        with h5py.File(tmp_path / "weights", "w") as file:
+            file["words"] = ["one", "two"]
+        data = (tmp_path / "weights").read_bytes()
+        archive.writestr("model.weights.h5", data)
+    packed._pack(tmp_path / "a.keras", tmp_path / "a.packed")
+    unpack(tmp_path / "a.packed", tmp_path / "b.keras")
+    with zipfile.ZipFile(tmp_path / "b.keras") as archive:
+        assert archive.read("model.weights.h5") == data
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.98])
+def test_the_size_is_near_what_can_be(share, tmp_path):
+    model = keras.Sequential([keras.Input((400,)), layers.Dense(500)])
+    size = 400 * 500
+    sparse_model(share, model)
+    path = keras_bimp.export(model, tmp_path / "a.packed", format="packed")
+    density = 1 - share
+    entropy = sum(-p * np.log2(p) for p in (share, density) if p > 0) / 8
+    # Of 4 bytes, signs and exponents can be squeezed.
+    bound = size * (4 * density + entropy) + 3000
+    assert path.stat().st_size < bound * (0.97 if share < 0.9 else 1.02)
+
+
+def test_classes_of_ones_own(tmp_path):
+    class Twice(layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    model = keras.Sequential([keras.Input((2,)), Twice(), layers.Dense(1)])
+    path = keras_bimp.export(model, tmp_path / "a.packed", format="packed")
+    unpack(path, tmp_path / "a.keras")  # Nobody needs to know them for that.
+    with pytest.raises(TypeError, match="Twice"):
+        load_packed(path)
+    again = load_packed(path, custom_objects={"Twice": Twice})
+    assert bits(again) == bits(model)
+
+
+def test_functions_that_a_file_brings_along_are_refused(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((2,)), layers.Lambda(lambda x: x), layers.Dense(1)]
+    )
+    path = keras_bimp.export(model, tmp_path / "a.packed", format="packed")
+    with pytest.raises(ValueError, match="safe_mode=False"):
+        load_packed(path)
+    assert bits(load_packed(path, safe_mode=False)) == bits(model)
+
+
+def test_damaged_files_are_told(exported, tmp_path):
+    _, path = exported
+    data = path.read_bytes()
+    for place in np.linspace(8, len(data) - 1, 12).astype(int):
+        bad = bytearray(data)
+        bad[place] ^= 1
+        path.write_bytes(bad)
+        with pytest.raises(ValueError, match="damaged or cut off"):
+            load_packed(path)
+    for length in (8, 20, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        with pytest.raises(ValueError, match="damaged or cut off"):
+            unpack(path, tmp_path / "a.keras")
+    for other in (b"", b"PK", bytes(100)):
+        path.write_bytes(other)
+        with pytest.raises(ValueError, match="format='packed'"):
+            load_packed(path)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"can be read.*No such file"):
+        load_packed(path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_targets(exported, tmp_path):
+    _, path = exported
+    with pytest.raises(ValueError, match=r"must end in '\.keras'"):
+        unpack(path, tmp_path / "a.h5")
+    (tmp_path / "a.keras").touch()
+    with pytest.raises(ValueError, match="must not exist"):
+        unpack(path, tmp_path / "a.keras")
