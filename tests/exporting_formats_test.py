@@ -171,7 +171,7 @@ def test_sparse_tensors_are_smaller(digits, tmp_path):
 
 
 def test_a_large_network_is_small(tmp_path, monkeypatch):
-    """Keras' own export of ResNet-56 makes 1.36 MB of a .tar.gz."""
+    """Keras' own export, which writes all twice, makes 1.08 MB of it."""
     monkeypatch.syspath_prepend(str(STUDY))
     import networks
 
