@@ -6,6 +6,8 @@ from keras import ops
 from keras import tree
 from keras.src.export.export_utils import get_input_signature
 
+from keras_bimp.random_inputs import random_input
+
 # Of an axis whose length is not fixed.
 _UNKNOWN = 32
 
@@ -61,11 +63,7 @@ def random_inputs(model: keras.Model) -> list[np.ndarray]:
 
     def array(spec):
         shape = (batch, *(n or _UNKNOWN for n in spec.shape[1:]))
-        if spec.dtype == "string":
-            return np.full(shape, "a")
-        if "float" in spec.dtype:
-            return rng.standard_normal(shape).astype(spec.dtype)
-        return np.zeros(shape, spec.dtype)
+        return random_input(shape, spec.dtype, rng)
 
     return [array(spec) for spec in tree.flatten(get_input_signature(model))]
 

@@ -12,6 +12,7 @@ from keras_bimp.masking import masked_layers
 from keras_bimp.masking import strip
 from keras_bimp.metrics import EffectiveKernels
 from keras_bimp.metrics.tracing import input_specs
+from keras_bimp.random_inputs import random_input
 from keras_bimp.reporting.kernels import plain
 
 
@@ -53,11 +54,7 @@ def examples(model: keras.Model, batch_size: int, input_shape=None) -> list:
     def array(spec):
         batch, *rest = spec.shape
         shape = (batch_size if batch == 1 else batch, *rest)
-        if spec.dtype == "string":
-            return np.full(shape, "a")
-        if "float" in spec.dtype:
-            return rng.standard_normal(shape).astype(spec.dtype)
-        return np.zeros(shape, spec.dtype)
+        return random_input(shape, spec.dtype, rng)
 
     return keras.tree.map_structure(array, input_specs(model, input_shape))
 

@@ -8,6 +8,7 @@ from keras import tree
 from keras_bimp.checks import check_integer
 from keras_bimp.masking import compile_like
 from keras_bimp.masking import masked_layers
+from keras_bimp.random_inputs import random_input
 from keras_bimp.shrinking.following import Followed
 from keras_bimp.shrinking.following import graph_of
 from keras_bimp.shrinking.following import is_graph
@@ -142,7 +143,7 @@ def _check_outputs(model, smaller):
     if any(x.dtype == "string" for x in model.inputs):
         return
     given = tree.map_structure(
-        lambda x: ops.convert_to_tensor(_random(x, rng), x.dtype),
+        lambda x: ops.convert_to_tensor(_random(x, rng)),
         graph_of(model)._inputs_struct,
     )
     before, after = (
@@ -164,6 +165,4 @@ def _check_outputs(model, smaller):
 def _random(x, rng):
     batch, *rest = x.shape
     shape = (batch or 2, *[size or 32 for size in rest])
-    if "float" in keras.backend.standardize_dtype(x.dtype):
-        return rng.normal(size=shape)
-    return np.zeros(shape)
+    return random_input(shape, keras.backend.standardize_dtype(x.dtype), rng)
