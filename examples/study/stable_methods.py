@@ -77,20 +77,17 @@ def grid(method, epochs, weight_decay):
                 for hard in (False, True)
                 for schedule in ("linear", "stepped", "cyclic")
             ]
+        # These two push weights to 0 by their decay alone, and in few epochs.
         case "gsm":
             return [
-                {
-                    "weight_decay": weight_decay,
-                    "momentum": momentum,
-                    "rate_factor": factor,
-                }
-                for factor in (1, 0.25)
-                for momentum in (0.9, 0.95, 0.99)
+                {"weight_decay": weight_decay * factor, "momentum": momentum}
+                for factor in (1, 8, 64)
+                for momentum in (0.9, 0.95)
             ]
         case "lc":
             return [
                 {"weight_decay": weight_decay * factor}
-                for factor in (0.25, 1, 4, 16, 64, 256)
+                for factor in (1, 4, 16, 64, 256, 1024)
             ]
         case "dpf" | "dnw":
             interval = {"interval": epochs // 10} if method == "dpf" else {}
