@@ -43,7 +43,7 @@ def test_a_run_that_diverged_is_not_chosen(study):
     ("method", "name", "sparsity"),
     [
         # What is reached, by the setting that decides about it.
-        ("str", "s_init", lambda x: 1 / (1 + 2 ** -(x + 6))),
+        ("str", "weight_decay", lambda x: 1 - 1 / (1 + 1000 * x)),
         ("cs", "s_init", lambda x: 0.5 - x),
         ("dst", "alpha", lambda x: 1 - 1 / (1 + 1000 * x)),
     ],

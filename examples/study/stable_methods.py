@@ -115,8 +115,9 @@ def searched(method, weight_decay):
     match method:
         case "str":
             return (
-                lambda x: {"weight_decay": weight_decay, "s_init": x},
-                (-9.0, -1.0),
+                # As in its paper: decay raises thresholds and shrinks weights.
+                lambda x: {"weight_decay": 10**x, "s_init": -5.0},
+                (-5.0, -1.0),
             )
         case "cs":
             return (
