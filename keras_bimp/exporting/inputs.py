@@ -6,10 +6,9 @@ from keras import ops
 from keras import tree
 from keras.src.export.export_utils import get_input_signature
 
-from keras_bimp.random_inputs import random_input
-
-# Of an axis whose length is not fixed.
-_UNKNOWN = 32
+from keras_bimp.trial_runs import left_as_it_was
+from keras_bimp.trial_runs import random_input
+from keras_bimp.trial_runs import try_lengths
 
 
 def input_names(model: keras.Model) -> list[str | None]:
@@ -56,16 +55,24 @@ def as_inputs(name: str, data, model: keras.Model) -> list[np.ndarray]:
 
 def random_inputs(model: keras.Model) -> list[np.ndarray]:
     """A few examples: random floats, and zeros of all other types."""
-    rng = np.random.default_rng(0)
+    specs = tree.flatten(get_input_signature(model))
     # A model may be made for one size of batch.
     known = getattr(model, "inputs", None) or []
     batch = next((x.shape[0] for x in tree.flatten(known) if x.shape[0]), 3)
 
-    def array(spec):
-        shape = (batch, *(n or _UNKNOWN for n in spec.shape[1:]))
-        return random_input(shape, spec.dtype, rng)
+    def make(length):
+        rng = np.random.default_rng(0)
+        return [
+            random_input(
+                (batch, *(n or length for n in spec.shape[1:])), spec.dtype, rng
+            )
+            for spec in specs
+        ]
 
-    return [array(spec) for spec in tree.flatten(get_input_signature(model))]
+    if all(all(spec.shape[1:]) for spec in specs):
+        return make(None)
+    inputs, _ = try_lengths(make, lambda inputs: outputs_of(model, inputs))
+    return inputs
 
 
 def outputs_of(
@@ -73,7 +80,9 @@ def outputs_of(
 ) -> list[np.ndarray]:
     """What a model computes, as `keras.tree.flatten` orders it."""
     args = tree.pack_sequence_as(get_input_signature(model), inputs)
-    return [_as_numpy(y) for y in tree.flatten(model(*args, training=False))]
+    with left_as_it_was(model):
+        outputs = model(*args, training=False)
+    return [_as_numpy(y) for y in tree.flatten(outputs)]
 
 
 def _as_numpy(y):

@@ -12,8 +12,8 @@ from keras_bimp.masking import masked_layers
 from keras_bimp.masking import strip
 from keras_bimp.metrics import EffectiveKernels
 from keras_bimp.metrics.tracing import input_specs
-from keras_bimp.random_inputs import random_input
 from keras_bimp.reporting.kernels import plain
+from keras_bimp.trial_runs import random_input
 
 
 def plain_copy(model: keras.Model, input_shape=None) -> keras.Model:

@@ -1,6 +1,7 @@
 """Follows channels through the graph of a model, from inputs to outputs."""
 
 import keras
+from keras import tree
 from keras.src.models.functional import Functional
 
 from keras_bimp.masking import Masked
@@ -32,6 +33,8 @@ class Followed:
         self.rules: dict[int, Rule] = {}
         self.inputs: dict[int, list[Channels]] = {}
         self._calls = []
+        self._masks = []
+        self._closed = set(_closed(graph_of(model)))
         given = [self._new(x) for x in graph_of(model).inputs]
         self._outputs = self._through(model, given)
         for x in [*given, *self._outputs]:
@@ -39,7 +42,7 @@ class Followed:
 
     def kept(self, align: int) -> Kept:
         """Finds which channels stay."""
-        for x in self._outputs:
+        for x in [*self._outputs, *self._masks]:
             x.read[:] = True
         for rule, call in reversed(self._calls):
             rule.backward(call)
@@ -80,15 +83,18 @@ class Followed:
 
     def _call(self, node, inputs):
         operation = inside(node.operation)
-        if (
-            is_graph(operation)
-            and len(inputs) == len(graph_of(operation).inputs)
-            and not _trains(node)
-        ):
+        if is_graph(operation) and id(operation) not in self._closed:
             return self._through(operation, inputs)
         arguments = node.arguments.args, node.arguments.kwargs
-        shapes = [tuple(x.shape) for x in node.input_tensors]
-        call = Call(inputs, shapes, arguments)
+        masks = {id(x) for x in tree.flatten(arguments[1].get("mask"))}
+        given = []
+        for x, channels in zip(node.input_tensors, inputs, strict=True):
+            if id(x) in masks:
+                self.classes.keep_whole(channels.numbers)
+                self._masks.append(channels)
+            else:
+                given.append((channels, tuple(x.shape)))
+        call = Call([c for c, _ in given], [s for _, s in given], arguments)
         rule = self.rules.get(id(operation))
         if rule is None:
             rule = rule_of(operation, self.classes)
@@ -152,3 +158,31 @@ def inside(operation: keras.Operation) -> keras.Operation:
 
 def _trains(node):
     return node.arguments.kwargs.get("training") not in (None, False)
+
+
+def _closed(graph):
+    """Yields the `id` of models inside that cannot be looked into.
+
+    Some call trains them, or gives them something else than their inputs.
+    """
+    for node in nodes_of(graph):
+        operation = inside(node.operation)
+        if is_graph(operation):
+            if _trains(node) or not _fits(node, graph_of(operation)):
+                yield id(operation)
+            yield from _closed(graph_of(operation))
+
+
+def _fits(node, graph):
+    """Whether a model inside is given just what it was made for."""
+    given = node.arguments.args
+    if len(given) != 1 or len(node.input_tensors) != len(graph.inputs):
+        return False
+    try:
+        tree.assert_same_structure(given[0], graph._inputs_struct)
+    except (TypeError, ValueError):
+        return False
+    return all(
+        len(x.shape) == len(y.shape)
+        for x, y in zip(node.input_tensors, graph.inputs, strict=True)
+    )

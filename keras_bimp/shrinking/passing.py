@@ -35,6 +35,8 @@ class Reduction(Passing):
     """The mean or the maximum over places."""
 
     def forward(self, call):
+        if getattr(self.operation, "initial", None) is not None:
+            raise NotFollowedError("it begins with a number")
         (shape,) = call.shapes
         axes = self.operation.axis
         axes = (axes,) if isinstance(axes, int) else axes

@@ -1,6 +1,8 @@
 """Builds a model anew, with fewer channels."""
 
+import inspect
 import operator
+import tempfile
 
 import keras
 import numpy as np
@@ -79,7 +81,10 @@ class _Building:
     def _smaller(self, operation):
         rule = self._followed.rules[id(operation)]
         change = rule.smaller(self._kept) if rule.calls else Smaller()
-        made = _like(operation, change.config)
+        config = change.config
+        if change.weights is not None:
+            config = {**_plain_initializers(operation), **config}
+        made = _like(operation, config)
         if isinstance(operation, keras.Layer):
             self._pairs.append((operation, made, change.weights))
         return made
@@ -96,19 +101,42 @@ class _Building:
         )
 
 
+def _plain_initializers(operation):
+    """Zeros, for initializers that hold an array as large as a weight was."""
+    return {
+        key: "zeros"
+        for key in operation.get_config()
+        if key.endswith("_initializer")
+        and isinstance(
+            getattr(operation, key, None), keras.initializers.Constant
+        )
+    }
+
+
 def _like(operation, config):
     try:
+        config = {**operation.get_config(), **config}
+        # A function need not be registered: it is here already.
+        activation = getattr(operation, "activation", None)
+        if "activation" in config and inspect.isfunction(activation):
+            config["activation"] = activation
         # What a `Lambda` holds runs in this process already.
         with SafeModeScope(False):
-            return type(operation).from_config(
-                {**operation.get_config(), **config}
-            )
+            return type(operation).from_config(config)
     except Exception as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
             "Every layer of `model` must be one that its config can make "
             f"anew. Received: {type(operation).__name__} "
-            f"'{operation.name}', where this failed: {error}"
+            f"'{operation.name}', where this failed: {said[-1]}"
         ) from error
+
+
+def _states(layer):
+    """What a stateful recurrent layer remembers."""
+    if not getattr(layer, "stateful", False):
+        return []
+    return tree.flatten(getattr(layer, "states", None) or [])
 
 
 def _copy_weights(old, new):
@@ -121,3 +149,9 @@ def _copy_weights(old, new):
         other.load_own_variables(
             {name: np.asarray(value) for name, value in store.items()}
         )
+        for state, copy in zip(_states(one), _states(other), strict=False):
+            copy.assign(state)
+        if hasattr(one, "save_assets"):
+            with tempfile.TemporaryDirectory() as folder:
+                one.save_assets(folder)
+                other.load_assets(folder)
