@@ -316,6 +316,28 @@ def test_what_computes_something_else_is_not_left(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("found", "expected", "text"),
+    [
+        ([1.0, np.nan], [1.0, 2.0], "off by up to inf"),
+        ([1.0, np.inf], [1.0, 2.0], "off by up to inf"),
+        ([1.0, 2.0], [1.0, np.nan], "off by up to inf"),
+        ([1.0, -np.inf], [1.0, np.inf], "off by up to inf"),
+        ([1.0], [1.0, 2.0], "returns 1 outputs instead of 2"),
+    ],
+)
+def test_no_output_passes_unseen(monkeypatch, found, expected, text):
+    verifying = sys.modules["keras_bimp.exporting.verifying"]
+    found, expected = (
+        [np.array([1, y]) for y in ys] for ys in (found, expected)
+    )
+    monkeypatch.setattr(verifying, "_run", lambda *args: found)
+    given = "tf_saved_model", pathlib.Path("1"), [], []
+    with pytest.raises(RuntimeError, match=text):
+        verifying.verify(*given, expected, 0.1)
+    verifying.verify(*given, found, 0.0)
+
+
 def test_who_watches_the_folder_sees_whole_versions(tmp_path, monkeypatch):
     seen = []
 
