@@ -86,6 +86,26 @@ def test_it_runs(format, make, tmp_path):
         assert off < 1e-5
 
 
+def outputs_twice():
+    """TensorFlow knows its inputs by other names, in another order."""
+    b, a = keras.Input((2,), name="b-1"), keras.Input((3,), name="a.1")
+    y = layers.Dense(2)(layers.Concatenate()([a, b]))
+    return keras.Model([b, a], [y, y, a, b, keras.ops.relu(y), y])
+
+
+def test_an_output_may_be_there_twice(tmp_path):
+    skip_unless_installed("openvino")
+    model = outputs_twice()
+    inputs, names = random_inputs(model), input_names(model)
+    # What it writes is compared with the model.
+    path = keras_bimp.export(model, tmp_path / "m.xml", "openvino")
+    found = runtimes.run("openvino", str(path), inputs, names, [])
+    assert [y.shape[1] for y in found] == [2, 2, 3, 2, 2, 2]
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    model = keras.Model([b, a], {"x": a, "a": a, "d": b, "y": b + a})
+    keras_bimp.export(model, tmp_path / "n.xml", "openvino")
+
+
 @pytest.mark.every_backend
 def test_other_backends_write_plain_operations(tmp_path):
     skip_unless_installed("openvino")
