@@ -373,6 +373,31 @@ def test_the_model_is_left_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["my image"], "Received: an input 'my image'"),
+        (["_a"], "Received: an input '_a'"),
+        (["a²"], "Received: an input 'a²'"),
+        (["class"], "Received: an input 'class'"),
+        (["self"], "Received: an input 'self'"),
+        (["A", "a"], "'a' is not unique"),
+        (["a-b", "a.b"], "'a.b' is not unique"),
+        (["1-a", "B.c", "args"], None),
+    ],
+)
+def test_names_that_tensorflow_cannot_have_are_told(tmp_path, names, text):
+    inputs = [keras.Input((2,), name=name) for name in names]
+    model = keras.Model(inputs, keras.ops.stack(inputs))
+    if text is None:
+        keras_bimp.export(model, tmp_path / "1", verify=False)
+        return
+    for name, format in (("1", "tf_saved_model"), ("m.xml", "openvino")):
+        with pytest.raises(ValueError, match=text):
+            keras_bimp.export(model, tmp_path / "new" / name, format)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("make", "name", "arguments", "text"),
     [
         (lambda: keras_bimp.wrap(dense_model()), "1", {}, "stripped first"),

@@ -1,5 +1,7 @@
 """Whether a model is fit to be exported."""
 
+import keyword
+import re
 import warnings
 
 import keras
@@ -7,6 +9,8 @@ import numpy as np
 
 from keras_bimp.backends import as_array
 from keras_bimp.backends import count_nonzero
+from keras_bimp.exporting.inputs import input_names
+from keras_bimp.exporting.runtimes import in_tensorflow
 from keras_bimp.failures import why_failed
 from keras_bimp.masking import masked_kernels
 from keras_bimp.masking import masked_layers
@@ -30,6 +34,34 @@ def check_model(model: keras.Model) -> None:
         raise ValueError(
             "`model` must not be one whose training failed. Received: "
             f"{reason}. Train it again, or load good weights into a new model"
+        )
+
+
+def check_input_names(model: keras.Model, format: str) -> None:
+    """Raises ValueError if TensorFlow cannot have inputs of these names."""
+    names, known = input_names(model), set()
+    for name in names:
+        if name is None:
+            continue
+        taken = in_tensorflow(name).lower()
+        if (
+            not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_.-]*", name)
+            or keyword.iskeyword(name)
+            or name == "self"
+        ):
+            reason = f"an input {name!r}"
+        elif taken in known:
+            reason = f"inputs {names!r}, of which {name!r} is not unique"
+        else:
+            known.add(taken)
+            continue
+        raise ValueError(
+            f"`model` must have inputs whose names, for format={format!r}, "
+            "are made of letters of ASCII, digits, '_', '-', and '.', begin "
+            "with a letter or digit, are no keywords of Python and not "
+            "'self', and differ in more than case and punctuation. "
+            f"Received: {reason}. The name is that of `keras.Input(..., "
+            "name=...)`, which format='onnx' takes as it is"
         )
 
 

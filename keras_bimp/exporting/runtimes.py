@@ -30,6 +30,14 @@ def run(
     return _RUNTIMES[format](path, inputs, names, notes)
 
 
+def in_tensorflow(name: str | None) -> str | None:
+    """What TensorFlow makes of the name of an input."""
+    if not name:
+        return name
+    name = "".join(c if c.isalnum() else "_" for c in name)
+    return name if name[0].isalpha() else f"arg_{name}"
+
+
 def _saved_model(path, inputs, names, notes):
     import tensorflow as tf
 
@@ -86,7 +94,7 @@ def _openvino(path, inputs, names, notes):
     compiled = openvino.Core().compile_model(
         path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
-    own = {*names, *map(_in_tensorflow, names)}
+    own = {*names, *map(in_tensorflow, names)}
     known = [
         next(iter(value.get_names() & own), value.get_any_name())
         for value in compiled.inputs
@@ -107,18 +115,10 @@ def _openvino(path, inputs, names, notes):
 def _by_name(known, inputs, names):
     """Inputs by the names that a runtime knows them by."""
     if set(names) != set(known):
-        names = [*map(_in_tensorflow, names)]
+        names = [*map(in_tensorflow, names)]
     if len(set(names)) < len(names) or set(names) != set(known):
         names = known  # They were given new ones, in the same order.
     return dict(zip(names, inputs, strict=True))
-
-
-def _in_tensorflow(name):
-    """What TensorFlow makes of the name of an input."""
-    if not name:
-        return name
-    name = "".join(c if c.isalnum() else "_" for c in name)
-    return name if name[0].isalpha() else f"arg_{name}"
 
 
 def _in_order(outputs):
