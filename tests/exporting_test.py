@@ -397,6 +397,39 @@ def test_names_that_tensorflow_cannot_have_are_told(tmp_path, names, text):
     assert not list(tmp_path.iterdir())
 
 
+class TwoArguments(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(2)
+
+    def call(self, z, a, training=None, b=None):
+        return self.dense(z) + a
+
+
+class Unordered(TwoArguments):
+    def build(self, a_shape, z_shape):
+        self.dense.build(z_shape)
+
+
+class Ordered(TwoArguments):
+    def build(self, z_shape, a_shape):
+        self.dense.build(z_shape)
+
+
+def test_models_that_take_several_arguments(tmp_path):
+    z, a = np.ones((3, 4)), np.ones((3, 2))
+    for kind in (TwoArguments, Unordered):
+        model = kind()
+        model(z, a)
+        for name, format in (("1", "tf_saved_model"), ("m.onnx", "onnx")):
+            with pytest.raises(ValueError, match=r"`build\(self, z_sh.*, a_sh"):
+                keras_bimp.export(model, tmp_path / "new" / name, format)
+    assert not list(tmp_path.iterdir())
+    model = Ordered()
+    model(z, a)
+    keras_bimp.export(model, tmp_path / "1")
+
+
 @pytest.mark.parametrize(
     ("make", "name", "arguments", "text"),
     [
