@@ -44,7 +44,8 @@ def _saved_model(path, inputs, names, notes):
     _block("keras")  # It was all that TensorFlow itself may import.
     serve = tf.saved_model.load(path).signatures["serving_default"]
     known = serve.structured_input_signature[1]
-    named = _by_name(list(known), inputs, names)
+    # The dict has no order: TensorFlow numbers inputs that have no names.
+    named = _by_name(sorted(known, key=_numbers), inputs, names)
     return _in_order(
         serve(**{k: tf.constant(x, known[k].dtype) for k, x in named.items()})
     )
@@ -59,7 +60,7 @@ def _litert(path, inputs, names, notes):
     def compute(**more):
         interpreter = Interpreter(path, **more)
         runner = interpreter.get_signature_runner("serving_default")
-        known = list(runner.get_input_details())
+        known = sorted(runner.get_input_details(), key=_numbers)
         return _in_order(runner(**_by_name(known, inputs, names)))
 
     try:
@@ -119,6 +120,10 @@ def _by_name(known, inputs, names):
     if len(set(names)) < len(names) or set(names) != set(known):
         names = known  # They were given new ones, in the same order.
     return dict(zip(names, inputs, strict=True))
+
+
+def _numbers(name):
+    return [int(part) for part in name.split("_") if part.isdecimal()]
 
 
 def _in_order(outputs):
