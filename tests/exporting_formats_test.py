@@ -86,6 +86,48 @@ def test_it_runs(format, make, tmp_path):
         assert off < 1e-5
 
 
+def outputs_twice():
+    """TensorFlow knows its inputs by other names, in another order."""
+    b, a = keras.Input((2,), name="b-1"), keras.Input((3,), name="a.1")
+    y = layers.Dense(2)(layers.Concatenate()([a, b]))
+    return keras.Model([b, a], [y, y, a, b, keras.ops.relu(y), y])
+
+
+def test_an_output_may_be_there_twice(tmp_path):
+    skip_unless_installed("openvino")
+    model = outputs_twice()
+    inputs, names = random_inputs(model), input_names(model)
+    # What it writes is compared with the model.
+    path = keras_bimp.export(model, tmp_path / "m.xml", "openvino")
+    found = runtimes.run("openvino", str(path), inputs, names, [])
+    assert [y.shape[1] for y in found] == [2, 2, 3, 2, 2, 2]
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+    model = keras.Model([b, a], {"x": a, "a": a, "d": b, "y": b + a})
+    keras_bimp.export(model, tmp_path / "n.xml", "openvino")
+
+
+@formats
+def test_grouped_convolutions(format, tmp_path):
+    """Keras has TensorFlow compile them."""
+    skip_unless_installed(format)
+    x = keras.Input((6, 6, 4))
+    y = layers.Conv2D(8, 3, groups=2)(x)
+    if format != "litert":
+        y = layers.Reshape((4, 4, 4, 2))(y)
+        y = layers.Conv3D(4, 2, groups=2)(y)
+    # What it writes is compared with the model.
+    keras_bimp.export(keras.Model(x, y), tmp_path / NAMES[format], format)
+
+
+def test_operations_that_onnx_lacks_are_named(tmp_path):
+    skip_unless_installed("onnx")
+    x = keras.Input((4,))
+    model = keras.Model(x, keras.ops.erfinv(x))
+    with pytest.raises(ValueError, match=r"format='onnx'.*has no Erfinv"):
+        keras_bimp.export(model, tmp_path / "m.onnx", "onnx", verify=False)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.every_backend
 def test_other_backends_write_plain_operations(tmp_path):
     skip_unless_installed("openvino")

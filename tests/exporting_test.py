@@ -316,6 +316,28 @@ def test_what_computes_something_else_is_not_left(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("found", "expected", "text"),
+    [
+        ([1.0, np.nan], [1.0, 2.0], "off by up to inf"),
+        ([1.0, np.inf], [1.0, 2.0], "off by up to inf"),
+        ([1.0, 2.0], [1.0, np.nan], "off by up to inf"),
+        ([1.0, -np.inf], [1.0, np.inf], "off by up to inf"),
+        ([1.0], [1.0, 2.0], "returns 1 outputs instead of 2"),
+    ],
+)
+def test_no_output_passes_unseen(monkeypatch, found, expected, text):
+    verifying = sys.modules["keras_bimp.exporting.verifying"]
+    found, expected = (
+        [np.array([1, y]) for y in ys] for ys in (found, expected)
+    )
+    monkeypatch.setattr(verifying, "_run", lambda *args: found)
+    given = "tf_saved_model", pathlib.Path("1"), [], []
+    with pytest.raises(RuntimeError, match=text):
+        verifying.verify(*given, expected, 0.1)
+    verifying.verify(*given, found, 0.0)
+
+
 def test_who_watches_the_folder_sees_whole_versions(tmp_path, monkeypatch):
     seen = []
 
@@ -348,6 +370,64 @@ def test_the_model_is_left_as_it_is(tmp_path):
     assert model.train_function is train_function
     for a, b in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(a, b.numpy())
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["my image"], "Received: an input 'my image'"),
+        (["_a"], "Received: an input '_a'"),
+        (["a²"], "Received: an input 'a²'"),
+        (["class"], "Received: an input 'class'"),
+        (["self"], "Received: an input 'self'"),
+        (["A", "a"], "'a' is not unique"),
+        (["a-b", "a.b"], "'a.b' is not unique"),
+        (["1-a", "B.c", "args"], None),
+    ],
+)
+def test_names_that_tensorflow_cannot_have_are_told(tmp_path, names, text):
+    inputs = [keras.Input((2,), name=name) for name in names]
+    model = keras.Model(inputs, keras.ops.stack(inputs))
+    if text is None:
+        keras_bimp.export(model, tmp_path / "1", verify=False)
+        return
+    for name, format in (("1", "tf_saved_model"), ("m.xml", "openvino")):
+        with pytest.raises(ValueError, match=text):
+            keras_bimp.export(model, tmp_path / "new" / name, format)
+    assert not list(tmp_path.iterdir())
+
+
+class TwoArguments(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(2)
+
+    def call(self, z, a, training=None, b=None):
+        return self.dense(z) + a
+
+
+class Unordered(TwoArguments):
+    def build(self, a_shape, z_shape):
+        self.dense.build(z_shape)
+
+
+class Ordered(TwoArguments):
+    def build(self, z_shape, a_shape):
+        self.dense.build(z_shape)
+
+
+def test_models_that_take_several_arguments(tmp_path):
+    z, a = np.ones((3, 4)), np.ones((3, 2))
+    for kind in (TwoArguments, Unordered):
+        model = kind()
+        model(z, a)
+        for name, format in (("1", "tf_saved_model"), ("m.onnx", "onnx")):
+            with pytest.raises(ValueError, match=r"`build\(self, z_sh.*, a_sh"):
+                keras_bimp.export(model, tmp_path / "new" / name, format)
+    assert not list(tmp_path.iterdir())
+    model = Ordered()
+    model(z, a)
+    keras_bimp.export(model, tmp_path / "1")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,19 @@
 """Whether a model is fit to be exported."""
 
+import inspect
+import keyword
+import re
 import warnings
 
 import keras
 import numpy as np
+from keras.src.export.export_utils import get_input_signature
+from keras.src.models.functional import Functional
 
 from keras_bimp.backends import as_array
 from keras_bimp.backends import count_nonzero
+from keras_bimp.exporting.inputs import input_names
+from keras_bimp.exporting.runtimes import in_tensorflow
 from keras_bimp.failures import why_failed
 from keras_bimp.masking import masked_kernels
 from keras_bimp.masking import masked_layers
@@ -30,6 +37,66 @@ def check_model(model: keras.Model) -> None:
         raise ValueError(
             "`model` must not be one whose training failed. Received: "
             f"{reason}. Train it again, or load good weights into a new model"
+        )
+
+
+def check_arguments(model: keras.Model) -> None:
+    """Raises ValueError if Keras does not know all that `call` takes."""
+    if isinstance(model, keras.Sequential | Functional):
+        return
+    specs = get_input_signature(model)
+    signature = inspect.signature(model.call)
+    implied = {"training", "mask"} & {*signature.parameters}
+    takes = [
+        name
+        for name, parameter in signature.parameters.items()
+        if name not in implied
+        and parameter.default is parameter.empty
+        and parameter.kind
+        not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    built = [key.removesuffix("_shape") for key in model._build_shapes_dict]
+    try:
+        bound = signature.bind(*specs, **dict.fromkeys(implied)).arguments
+        bound = [name for name in bound if name not in implied]
+    except TypeError:
+        bound = None
+    if bound is None or (len(built) > 1 and built != bound):
+        wanted = ", ".join(["self", *(f"{name}_shape" for name in takes)])
+        raise ValueError(
+            "`model` must be one of which Keras knows the shapes of all that "
+            f"`call` takes: define `build({wanted})`, with the arguments of "
+            "`call`, none of them by keyword only, in their order. Received: "
+            f"a model whose `call` takes {', '.join(takes)}, and that was "
+            f"built with {', '.join(model._build_shapes_dict)}"
+        )
+
+
+def check_input_names(model: keras.Model, format: str) -> None:
+    """Raises ValueError if TensorFlow cannot have inputs of these names."""
+    names, known = input_names(model), set()
+    for name in names:
+        if name is None:
+            continue
+        taken = in_tensorflow(name).lower()
+        if (
+            not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_.-]*", name)
+            or keyword.iskeyword(name)
+            or name == "self"
+        ):
+            reason = f"an input {name!r}"
+        elif taken in known:
+            reason = f"inputs {names!r}, of which {name!r} is not unique"
+        else:
+            known.add(taken)
+            continue
+        raise ValueError(
+            f"`model` must have inputs whose names, for format={format!r}, "
+            "are made of letters of ASCII, digits, '_', '-', and '.', begin "
+            "with a letter or digit, are no keywords of Python and not "
+            "'self', and differ in more than case and punctuation. "
+            f"Received: {reason}. The name is that of `keras.Input(..., "
+            "name=...)`, which format='onnx' takes as it is"
         )
 
 

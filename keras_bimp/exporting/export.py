@@ -13,6 +13,8 @@ from keras_bimp.checks import check_integer
 from keras_bimp.checks import check_positive
 from keras_bimp.exporting.aside import check_writable
 from keras_bimp.exporting.aside import written_aside
+from keras_bimp.exporting.checking import check_arguments
+from keras_bimp.exporting.checking import check_input_names
 from keras_bimp.exporting.checking import check_model
 from keras_bimp.exporting.checking import check_sparsity_reached
 from keras_bimp.exporting.formats import FORMATS
@@ -137,6 +139,10 @@ def export(
     check_writable(filepath)
     if format == "openvino":
         check_writable(filepath.with_suffix(".bin"))
+    if format != "packed":
+        check_arguments(model)
+    if format not in ("onnx", "packed"):
+        check_input_names(model, format)
     if tolerance is not None:
         check_positive("tolerance", tolerance)
     options = Options(

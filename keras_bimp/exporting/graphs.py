@@ -1,7 +1,9 @@
 """ONNX and OpenVINO: graphs made of the plain operations of TensorFlow."""
 
+import contextlib
 import errno
 import functools
+import logging
 import os
 import pathlib
 import shutil
@@ -22,16 +24,22 @@ def write_onnx(
 ) -> None:
     """Writes an `.onnx` file with tf2onnx, on the TensorFlow backend."""
     outputs_of(model, random_inputs(model))  # Keras refuses a loaded model.
-    with warnings.catch_warnings():
-        # Of Keras, which makes tf2onnx run on NumPy 2.
-        warnings.simplefilter("ignore")
-        _teach_erfc()
+    _teach_tf2onnx()
+    with _quiet():
         try:
             model.export(str(path), format="onnx", verbose=False)
+            unknown = _unknown(path)
+            if unknown:
+                # Keras has some convolutions compiled, with groups for one.
+                with _functions_inlined():
+                    model.export(str(path), format="onnx", verbose=False)
+                unknown = _unknown(path)
         except OSError:
             raise
         except Exception as error:
             raise _cannot("onnx", error) from error
+    if unknown:
+        raise _cannot("onnx", f"it has no {', '.join(unknown)}")
 
 
 def write_openvino(
@@ -56,6 +64,54 @@ def write_openvino(
             raise OSError(code, os.strerror(code)) from error
 
 
+@contextlib.contextmanager
+def _quiet():
+    logger = logging.getLogger("tf2onnx.tfonnx")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # Errors are raised.
+    try:
+        with warnings.catch_warnings():
+            # Of Keras, which makes tf2onnx run on NumPy 2.
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _functions_inlined():
+    """Functions of TensorFlow that others call become part of them."""
+    import tensorflow as tf
+
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def _unknown(path):
+    """Operations that ONNX does not have; tf2onnx leaves them as they are."""
+    import onnx
+
+    def nodes(graph):
+        for node in graph.node:
+            yield node
+            for attribute in node.attribute:
+                for inner in (attribute.g, *attribute.graphs):
+                    yield from nodes(inner)
+
+    graph = onnx.load(path, load_external_data=False).graph
+    return sorted(
+        {
+            node.op_type
+            for node in nodes(graph)
+            if not onnx.defs.has(node.op_type, node.domain)
+        }
+    )
+
+
 def _cannot(format, error):
     said = str(error).strip().splitlines() or [repr(error)]
     return ValueError(
@@ -65,9 +121,26 @@ def _cannot(format, error):
 
 
 @functools.cache
-def _teach_erfc():
-    """Tells tf2onnx of 1 - erf, of which TensorFlow makes an exact GELU."""
+def _teach_tf2onnx():
+    """Tells tf2onnx what it does not know.
+
+    That is 1 - erf, of which TensorFlow makes an exact GELU, and that
+    convolutions in three dimensions may have groups.
+    """
     from tf2onnx.handler import tf_op
+    from tf2onnx.onnx_opset.nn import ConvOp
+
+    @tf_op("Conv3D")
+    class Conv3D:
+        @classmethod
+        def version_13(cls, context, node, **kwargs):
+            shape = context.get_shape(node.input[0])
+            last = node.attr["data_format"].s == b"NDHWC"
+            channels = shape[-1 if last else 1] if shape else -1
+            of_a_group = context.get_shape(node.input[1])[-2]
+            ConvOp.version_13(context, node, **kwargs)
+            if channels > 0 and of_a_group > 0:
+                node.set_attr("group", channels // of_a_group)
 
     @tf_op("Erfc")
     class Erfc:

@@ -30,13 +30,22 @@ def run(
     return _RUNTIMES[format](path, inputs, names, notes)
 
 
+def in_tensorflow(name: str | None) -> str | None:
+    """What TensorFlow makes of the name of an input."""
+    if not name:
+        return name
+    name = "".join(c if c.isalnum() else "_" for c in name)
+    return name if name[0].isalpha() else f"arg_{name}"
+
+
 def _saved_model(path, inputs, names, notes):
     import tensorflow as tf
 
     _block("keras")  # It was all that TensorFlow itself may import.
     serve = tf.saved_model.load(path).signatures["serving_default"]
     known = serve.structured_input_signature[1]
-    named = _by_name(list(known), inputs, names)
+    # The dict has no order: TensorFlow numbers inputs that have no names.
+    named = _by_name(sorted(known, key=_numbers), inputs, names)
     return _in_order(
         serve(**{k: tf.constant(x, known[k].dtype) for k, x in named.items()})
     )
@@ -51,7 +60,7 @@ def _litert(path, inputs, names, notes):
     def compute(**more):
         interpreter = Interpreter(path, **more)
         runner = interpreter.get_signature_runner("serving_default")
-        known = list(runner.get_input_details())
+        known = sorted(runner.get_input_details(), key=_numbers)
         return _in_order(runner(**_by_name(known, inputs, names)))
 
     try:
@@ -86,26 +95,45 @@ def _openvino(path, inputs, names, notes):
     compiled = openvino.Core().compile_model(
         path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
-    known = [value.get_any_name() for value in compiled.inputs]
+    own = {*names, *map(in_tensorflow, names)}
+    known = [
+        next(iter(value.get_names() & own), value.get_any_name())
+        for value in compiled.inputs
+    ]
     found = compiled(_by_name(known, inputs, names))
-    return _in_order({x.get_any_name(): found[x] for x in compiled.outputs})
+    outputs = {}
+    for x in compiled.outputs:
+        # Outputs that are the same have all of their names, and those that
+        # are inputs have the name of the input too.
+        same = sum(y.get_names() == x.get_names() for y in compiled.outputs)
+        by_likelihood = sorted(
+            x.get_names(), key=lambda name: (name in own, _place(name))
+        )
+        outputs.update(dict.fromkeys(by_likelihood[:same], found[x]))
+    return _in_order(outputs)
 
 
 def _by_name(known, inputs, names):
     """Inputs by the names that a runtime knows them by."""
+    if set(names) != set(known):
+        names = [*map(in_tensorflow, names)]
     if len(set(names)) < len(names) or set(names) != set(known):
         names = known  # They were given new ones, in the same order.
     return dict(zip(names, inputs, strict=True))
 
 
+def _numbers(name):
+    return [int(part) for part in name.split("_") if part.isdecimal()]
+
+
 def _in_order(outputs):
     """Outputs by name, in the order in which the model has them."""
+    return [np.asarray(outputs[name]) for name in sorted(outputs, key=_place)]
 
-    def place(name):
-        number = name.removeprefix("output_")
-        return (0, int(number), "") if number.isdigit() else (1, 0, name)
 
-    return [np.asarray(outputs[name]) for name in sorted(outputs, key=place)]
+def _place(name):
+    number = name.removeprefix("output_")
+    return (0, int(number), "") if number.isdigit() else (1, 0, name)
 
 
 class _Blocked:

@@ -65,8 +65,13 @@ def verify(
         )
         return
     found = _run(format, path, inputs, names)
+    if len(found) != len(expected):
+        raise RuntimeError(
+            f"What was written returns {len(found)} outputs instead of "
+            f"{len(expected)}. Nothing is left"
+        )
     worst = max(map(_difference, found, expected), default=0.0)
-    if len(found) != len(expected) or not worst <= tolerance:
+    if worst > tolerance:
         raise RuntimeError(
             f"What was written computes something else than `model`: outputs "
             f"that are off by up to {worst:.1e} of the largest, more than "
@@ -100,7 +105,7 @@ def _run(format, path, inputs, names):
 
 
 def _difference(found, expected):
-    """The largest difference, relative to the largest entry."""
+    """The largest difference, relative to the largest entry; never NaN."""
     if found.shape != expected.shape:
         return np.inf
     if expected.dtype.kind != "f":
@@ -109,6 +114,8 @@ def _difference(found, expected):
     if not np.array_equal(found[~finite], expected[~finite], equal_nan=True):
         return np.inf
     found, expected = found[finite], expected[finite]
+    if not np.isfinite(found).all():
+        return np.inf
     largest = np.abs(expected).max(initial=0.0)
     off = np.abs(found.astype("float64") - expected).max(initial=0.0)
     return float(off / largest) if largest else float(off)
