@@ -37,7 +37,7 @@ flags.DEFINE_list("target_sparsity", ["0.9", "0.98"], "To prune to.")
 flags.DEFINE_list("seed", ["0", "1", "2"], "The first chooses settings.")
 flags.DEFINE_integer("processes", 2, "Runs at a time.")
 flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps data.")
-flags.DEFINE_string("output_dir", "output/stable_methods", "Where to write.")
+flags.DEFINE_string("output_dir", "output/pruning_stable", "Where to write.")
 
 EPOCHS = {"digits": 40, "fashion_mnist": 10}
 TOLERANCE = 0.0025
@@ -151,7 +151,7 @@ class Runs:
         """What came out of a run, which is run if it was not yet."""
         key = json.dumps(run)
         if key not in self._found:
-            from stable_methods_runs import execute
+            from pruning_stable_runs import execute
 
             found = self._found[key] = execute(run, self._data_dir)
             line = json.dumps({"run": run, "found": found})

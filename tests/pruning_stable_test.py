@@ -13,10 +13,10 @@ BASE = {"dataset": "digits", "epochs": 40, "learning_rate": 0.1, "seed": 0}
 def study():
     sys.path.insert(0, str(STUDY))
     try:
-        import stable_methods
+        import pruning_stable
     finally:
         sys.path.remove(str(STUDY))
-    return stable_methods
+    return pruning_stable
 
 
 def test_the_best_on_validation_images_is_chosen(study):

@@ -1,4 +1,4 @@
-"""One run of `stable_methods.py`: a method, its settings, and what comes out.
+"""One run of `pruning_stable.py`: a method, its settings, and what comes out.
 
 The networks are small, so that hundreds of runs take an hour on two cores.
 """
