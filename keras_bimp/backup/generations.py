@@ -97,7 +97,7 @@ class Generations:
         try:
             _write_file(unfinished, state)
             os.replace(unfinished, path)
-            _sync_folder(self.folder)
+            sync(self.folder)
         except BaseException:
             unfinished.unlink(missing_ok=True)
             raise
@@ -225,10 +225,11 @@ def _write(file, data):
         data = data[file.write(data[:_CHUNK]) :]
 
 
-def _sync_folder(folder):
-    if os.name == "nt":  # Windows opens no folders.
+def sync(path: pathlib.Path) -> None:
+    """Waits until the disk has a file, or the entries of a folder."""
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders.
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -7,6 +7,8 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
+from keras_bimp.backup.generations import sync
+
 
 @contextlib.contextmanager
 def written_aside(filepath: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -29,13 +31,13 @@ def written_aside(filepath: pathlib.Path) -> Iterator[pathlib.Path]:
         unfinished.mkdir()
         yield unfinished / filepath.name
         for path in unfinished.rglob("*"):
-            _sync(path)
+            sync(path)
         # Who waits for `filepath` finds all the rest there.
         parts = [p for p in unfinished.iterdir() if p.name != filepath.name]
         for part in [*parts, unfinished / filepath.name]:
             os.rename(part, filepath.with_name(part.name))
         unfinished.rmdir()
-        _sync(filepath.parent)
+        sync(filepath.parent)
     except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         code = _code(error)
@@ -72,14 +74,3 @@ def _code(error):
     # What TensorFlow, OpenVINO and others raise says it in words only.
     known = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
     return next((c for c in known if os.strerror(c) in str(error)), None)
-
-
-def _sync(path):
-    """Waits until the disk has a file or the entries of a folder."""
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders.
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -91,7 +91,7 @@ def count_flops(
     Reference:
 
     - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
-      Retraining", ICLR 2023, Section 4 (theoretical speedup).
+      Retraining", ICLR 2023, Appendix A.1 (theoretical speedup).
     """
     flops, _ = count_work(model, input_shape, rules)
     return flops

@@ -30,7 +30,7 @@ def pruning_stability(before: float, after: float) -> float:
     Reference:
 
     - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
-      Retraining", ICLR 2023, Section 4.
+      Retraining", ICLR 2023, Appendix A.1.
     """
     check_positive("before", before)
     check_rate("after", after)

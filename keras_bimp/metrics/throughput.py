@@ -59,7 +59,7 @@ def train_throughput(
     Reference:
 
     - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
-      Retraining", ICLR 2023, Section 4.
+      Retraining", ICLR 2023, Section 3.3.
     """
     check_integer("batch_size", batch_size, minimum=1)
     check_integer("steps", steps, minimum=2)

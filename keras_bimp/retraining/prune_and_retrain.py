@@ -290,7 +290,7 @@ class PruneAndRetrain(Resumable):
 
     def _take_over(self, before, current):
         """Goes on with the schedule of a model that was saved in mid-run."""
-        if not _same_phases(before, self._schedule):
+        if not self._schedule.has_the_phases_of(before):
             return
         last = max(
             (i for i in range(len(before.begins)) if before.begun(i)),
@@ -394,16 +394,3 @@ class PruneAndRetrain(Resumable):
     def _print(self, text):
         if self._verbose:
             print(text)
-
-
-def _same_phases(one, other):
-    if not isinstance(one, Joined):
-        return False
-    one, other = (
-        [
-            (type(s), getattr(s, "steps", None), getattr(s, "peak", None))
-            for s in joined.schedules
-        ]
-        for joined in (one, other)
-    )
-    return one == other

@@ -109,6 +109,16 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
         """Whether phase `i` has begun."""
         return int(as_array(self.begins[i])) != _NOT_BEGUN
 
+    def has_the_phases_of(self, other) -> bool:
+        """Whether another learning rate is as many schedules of such shapes."""
+        return isinstance(other, Joined) and self._shapes() == other._shapes()
+
+    def _shapes(self):
+        return [
+            (type(s), getattr(s, "steps", None), getattr(s, "peak", None))
+            for s in self.schedules
+        ]
+
     def state(self) -> dict:
         """Where it stands, in numbers."""
         return {
