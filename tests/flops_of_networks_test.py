@@ -14,6 +14,7 @@ from helpers import GOLDEN
 from keras import layers
 
 from keras_bimp.masking import find_prunable
+from keras_bimp.metrics import Work
 from keras_bimp.metrics import count_flops
 from keras_bimp.metrics import theoretical_speedup
 
@@ -76,19 +77,29 @@ def networks():
 @pytest.mark.parametrize(
     ("name", "parameters", "prunable", "count"),
     [
+        ("resnet20", 269_722, 268_336, 40_551_040),
         ("resnet56", 853_018, 848_944, 125_485_696),
         ("resnet18", 11_173_962, 11_164_352, 555_422_720),
         # Its first convolution of a block does not stride, the second does.
         ("wide_resnet_28_10", 36_546_980, 36_518_832, 5_951_175_168),
+        ("vgg16", 14_724_042, 14_715_584, 313_201_664),
+        # Published: 31 M parameters and 5.6 G multiply-adds.
+        ("maxvit_t", 30_919_624, 30_757_056, 5_558_046_720),
+        # Its moving statistics make that 25,636,712.
+        ("keras_resnet50", 25_583_592, 25_502_912, 3_857_973_248),
+        ("keras_vgg16", 138_357_544, 138_344_128, 15_470_264_320),
     ],
 )
 def test_networks_of_the_paper(networks, name, parameters, prunable, count):
     model = getattr(networks, name)()
     sizes = [math.prod(v.shape) for v in model.trainable_variables]
     assert sum(sizes) == parameters
+    if name == "keras_resnet50":
+        assert model.count_params() == 25_636_712
     kernels = find_prunable(model).kernels
     assert sum(kernel.size for kernel in kernels) == prunable
-    flops = count_flops(model)
+    only_adds = {networks.maxvit.RelativePositionBias: lambda call: Work()}
+    flops = count_flops(model, rules=only_adds)
     assert (flops.dense, flops.unknown) == (count, ())
 
 

@@ -23,6 +23,7 @@ import networks
 import numpy as np
 from absl import app
 from absl import flags
+from absl import logging
 
 import keras_bimp
 
@@ -112,6 +113,7 @@ def interleaved(dense, small):
 
 
 def main(_):
+    logging.set_verbosity(logging.WARNING)
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)

@@ -18,6 +18,7 @@ import numpy as np
 from absl import app
 from absl import flags
 from absl import logging
+from paired_ratios import bootstrap
 
 import keras_bimp
 
@@ -72,13 +73,6 @@ def seconds_per_step(model, x, y, steps):
     for _ in range(steps):
         model.train_on_batch(x, y)
     return (time.perf_counter() - start) / steps
-
-
-def bootstrap(ratios, draws=10_000):
-    """The 95 % interval of the median."""
-    rng = np.random.default_rng(0)
-    samples = rng.choice(ratios, (draws, len(ratios)))
-    return np.quantile(np.median(samples, axis=1), [0.025, 0.975])
 
 
 def compiled_operations(model, x, y):

@@ -1,0 +1,115 @@
+"""What a run notes while it trains."""
+
+import importlib
+import platform
+import statistics
+import time
+
+import keras
+
+import keras_bimp
+
+
+class Speed(keras.callbacks.Callback):
+    """Examples per second of each epoch but the first, which compiles.
+
+    Args:
+        examples: How many an epoch has.
+    """
+
+    def __init__(self, examples):
+        super().__init__()
+        self._examples, self._rates = examples, []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._begin = time.perf_counter()
+
+    def on_test_begin(self, logs=None):
+        # Validation begins where the training of an epoch ends.
+        self._end = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._rates.append(self._examples / (self._end - self._begin))
+
+    def median(self):
+        """`None` after a single epoch."""
+        return statistics.median(self._rates[1:]) if self._rates[1:] else None
+
+
+class Prunings(keras.callbacks.Callback):
+    """How good a model is just before and just after each pruning."""
+
+    def __init__(self, task):
+        super().__init__()
+        self._task, self._pruner = task, None
+        self._before, self._after = [], []
+
+    def around(self, callbacks):
+        """Callbacks with what measures before and after them."""
+        for callback in callbacks:
+            if hasattr(callback, "prunings") and hasattr(callback, "plan"):
+                self._pruner = callback
+        if self._pruner is None:
+            return callbacks
+        return [
+            keras.callbacks.LambdaCallback(
+                on_epoch_begin=lambda epoch, logs: self._measure(
+                    epoch, self._before
+                )
+            ),
+            *callbacks,
+            keras.callbacks.LambdaCallback(
+                on_epoch_begin=lambda epoch, logs: self._measure(
+                    epoch, self._after
+                )
+            ),
+        ]
+
+    def _measure(self, epoch, found):
+        pruner = self._pruner
+        if any(p.prunes and p.start_epoch == epoch for p in pruner.plan.phases):
+            found.append(self._task.score(pruner.model, self._task.test))
+            pruner.model.reset_metrics()
+
+    def phases(self):
+        if self._pruner is None:
+            return []
+        return [
+            {
+                "name": phase.name,
+                "epochs": phase.epochs,
+                "sparsity": phase.sparsity,
+                "largest_rate": float(max(phase.schedule.values())),
+            }
+            for phase in self._pruner.plan.phases
+        ]
+
+    def found(self):
+        if self._pruner is None:
+            return []
+        return [
+            {
+                "norm_drop": pruning.norm_drop,
+                "pruned_fraction": pruning.pruned_fraction,
+                "test_before": before,
+                "test_after": after,
+                "pruning_stability": keras_bimp.metrics.pruning_stability(
+                    before, after
+                ),
+            }
+            for pruning, before, after in zip(
+                self._pruner.prunings, self._before, self._after, strict=True
+            )
+        ]
+
+
+def versions():
+    """Of all that takes part in a run."""
+    backend = keras.backend.backend()
+    version = importlib.import_module(backend).__version__
+    return {
+        "keras_bimp": keras_bimp.__version__,
+        "keras": keras.__version__,
+        "backend": f"{backend} {version}",
+        "python": platform.python_version(),
+    }

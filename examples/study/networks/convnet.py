@@ -1,0 +1,24 @@
+"""A plain convolutional network, small enough for studies on a CPU."""
+
+import keras
+
+from . import pieces
+
+
+def convnet(
+    classes=10,
+    input_shape=(32, 32, 3),
+    weight_decay=0.0,
+    filters=(16, 32, 64, 64),
+):
+    """Convolutions that stride, but for the last, with batch normalisation.
+
+    With the defaults 61,338 parameters of which 60,976 prunable; 1,290,880
+    multiply-adds: an epoch over 10,000 images takes one core 3 seconds.
+    """
+    convolution = pieces.convolution(weight_decay)
+    inputs = x = keras.Input(input_shape)
+    for i, count in enumerate(filters):
+        strides = 1 if i == len(filters) - 1 else 2
+        x = pieces.relu(pieces.batch_norm(convolution(count, 3, strides)(x)))
+    return pieces.classifier(inputs, x, classes, weight_decay)

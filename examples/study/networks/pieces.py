@@ -1,0 +1,36 @@
+"""What the networks are made of."""
+
+import functools
+
+import keras
+
+
+def convolution(weight_decay, use_bias=False):
+    return functools.partial(
+        keras.layers.Conv2D,
+        padding="same",
+        use_bias=use_bias,
+        kernel_initializer="he_normal",
+        kernel_regularizer=regularizer(weight_decay),
+    )
+
+
+def classifier(inputs, x, classes, weight_decay):
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    outputs = keras.layers.Dense(
+        classes, kernel_regularizer=regularizer(weight_decay)
+    )(x)
+    return keras.Model(inputs, outputs)
+
+
+def batch_norm(x):
+    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+
+
+def relu(x):
+    return keras.layers.ReLU()(x)
+
+
+def regularizer(weight_decay):
+    """Coupled: as much of a weight is added to its gradient."""
+    return keras.regularizers.L2(weight_decay / 2) if weight_decay else None

@@ -1,0 +1,63 @@
+"""KerasHub's T5, for translation."""
+
+import warnings
+
+import keras
+from keras import ops
+
+from . import pieces
+
+
+def t5(
+    source_vocabulary=32128,
+    target_vocabulary=32128,
+    length=128,
+    weight_decay=0.0,
+    layers=6,
+    heads=8,
+    width=512,
+    hidden=2048,
+    dropout=0.1,
+):
+    """T5-small of Raffel et al. (2020), randomly initialised; needs KerasHub.
+
+    With the defaults 60,506,624 parameters, of which 44,040,192 prunable: all
+    but the table of pieces, which both languages and the output share. So a
+    number is one vector, whatever piece it stands for in either language.
+
+    Maps `{"source": ..., "target": ...}`, numbers (batch, length) of which 0 is
+    padding, to logits of what follows each piece of the target. Load its
+    weights, not a `.keras` file: Keras 3.15 does not find the table that is
+    shared there, and a weight decay is not in the configuration.
+    """
+    import keras_hub
+
+    # KerasHub hands a mask on in a way of which Keras warns in vain.
+    warnings.filterwarnings(
+        "ignore", "Layer '.*' \\(of type T5MultiHeadAttention\\) was passed"
+    )
+    backbone = keras_hub.models.T5Backbone(
+        max(source_vocabulary, target_vocabulary),
+        num_layers=layers,
+        num_heads=heads,
+        hidden_dim=width,
+        intermediate_dim=hidden,
+        dropout=dropout,
+        use_gated_activation=False,
+    )
+    source = keras.Input((length,), dtype="int32", name="source")
+    target = keras.Input((length,), dtype="int32", name="target")
+    inputs = {}
+    for side, numbers in (("encoder", source), ("decoder", target)):
+        is_piece = ops.cast(ops.not_equal(numbers, 0), "int32")
+        inputs[f"{side}_token_ids"] = numbers
+        inputs[f"{side}_padding_mask"] = is_piece
+    x = backbone(inputs)["decoder_sequence_output"]
+    # As T5 does where the table of pieces is the output's, too.
+    x = keras.layers.Rescaling(width**-0.5)(x)
+    logits = backbone.token_embedding(x, reverse=True)
+    model = keras.Model({"source": source, "target": target}, logits)
+    for variable in model.trainable_variables:
+        if variable.name == "kernel":
+            variable.regularizer = pieces.regularizer(weight_decay)
+    return model

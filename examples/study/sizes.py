@@ -1,0 +1,103 @@
+"""Sizes of a pruned network in every format, beside Keras' own export.
+
+What is written has run in its own runtime by then, and computes the same. The
+packed file is unpacked again and compared bit by bit.
+"""
+
+import gzip
+import io
+import os
+import pathlib
+import tarfile
+import tempfile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Fewer start-up messages.
+
+import keras
+import networks
+import numpy as np
+from absl import app
+from absl import flags
+from absl import logging
+
+import keras_bimp
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("network", "resnet56", "A function of `networks`.")
+flags.DEFINE_float("target_sparsity", 0.9, "To prune to.")
+
+FORMATS = {
+    "tf_saved_model": "1",
+    "litert": "model.tflite",
+    "onnx": "model.onnx",
+    "openvino": "model.xml",
+    "packed": "model.packed",
+}
+
+
+def build():
+    """A network whose statistics and scales are not those of its start."""
+    keras.utils.set_random_seed(0)
+    model = getattr(networks, FLAGS.network)()
+    generator = np.random.default_rng(0)
+    for variable in model.variables:
+        if variable.path.split("/")[-1] != "kernel":
+            values = generator.uniform(0.5, 1.5, variable.shape)
+            variable.assign(values.astype("float32"))
+    model = keras_bimp.wrap(model)
+    keras_bimp.prune(model, FLAGS.target_sparsity)
+    return keras_bimp.strip(model)
+
+
+def files_of(path):
+    """What belongs to an exported model: a folder, or files of one stem."""
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.is_file())
+    return sorted(path.parent.glob(f"{path.stem}.*"))
+
+
+def sizes(path):
+    """Bytes as they are, and of a .tar.gz of a folder or the gzipped files."""
+    files = files_of(path)
+    plain = sum(file.stat().st_size for file in files)
+    if path.is_dir():
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+            tar.add(path, arcname=path.name)
+        return plain, len(archive.getvalue())
+    return plain, sum(len(gzip.compress(file.read_bytes())) for file in files)
+
+
+def same_bits(model, path):
+    """Whether a packed file holds the weights of a model to the last bit."""
+    loaded = keras_bimp.exporting.load_packed(path)
+    pairs = zip(model.get_weights(), loaded.get_weights(), strict=True)
+    return all(one.tobytes() == other.tobytes() for one, other in pairs)
+
+
+def main(_):
+    logging.set_verbosity(logging.WARNING)
+    model = build()
+    print(
+        f"{FLAGS.network}: {model.count_params():,} values, "
+        f"{keras_bimp.metrics.sparsity(model).prunable:.0%} of the prunable "
+        "ones 0\n\n| format | bytes | compressed |\n|---|---|---|"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        keras_path = folder / "keras" / "1"
+        model.export(str(keras_path), verbose=False)
+        lines = {"Keras' own SavedModel": keras_path}
+        for name, file in FORMATS.items():
+            lines[name] = folder / name / file
+            lines[name].parent.mkdir()
+            keras_bimp.export(model, lines[name], name)
+        for name, path in lines.items():
+            plain, compressed = sizes(path)
+            print(f"| {name} | {plain:,} | {compressed:,} |")
+        bits = same_bits(model, lines["packed"])
+        print(f"\nThe packed file has the same bits: {bits}")
+
+
+if __name__ == "__main__":
+    app.run(main)

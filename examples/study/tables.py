@@ -1,0 +1,204 @@
+"""Markdown tables and figures of runs, from their JSON lines alone.
+
+```bash
+python examples/study/tables.py --runs=output/study/runs.jsonl \
+    --where='{"method": "imp", "task": "cifar10"}' \
+    --rows=retraining --columns=target_sparsity,retrain_epochs
+```
+
+Runs that differ in their seed alone are one cell: mean and standard deviation.
+If runs of one cell differ in other settings, too, those with the best
+validation are shown. In each column the best is **bold**, the second
+<u>underlined</u>, the third *italic*.
+"""
+
+import json
+import pathlib
+import statistics
+
+import figures
+import runs
+from absl import app
+from absl import flags
+
+FLAGS = flags.FLAGS
+
+_MARKS = (("**", "**"), ("<u>", "</u>"), ("*", "*"))
+
+
+def best(cell, found):
+    """The candidate of a cell with the best validation; `None` without any."""
+    done = [run for run in cell.candidates if found(run)]
+    return max(done, key=lambda run: found(run)["validation"], default=None)
+
+
+def of_grid(grid, found):
+    """Markdown of a grid's tables.
+
+    Args:
+        grid: A `Grid`.
+        found: Function from a run to what came out, `None` if it is not done.
+    """
+    entries = []
+    for cell in grid.cells:
+        chosen = best(cell, found)
+        if chosen is None:
+            continue
+        for run in [chosen, *cell.rest(chosen)]:
+            if found(run):
+                entries.append({"run": run.facts(), "found": found(run)})
+    return "\n\n".join(table(entries, **spec) for spec in grid.tables)
+
+
+def table(entries, rows, columns, value="test", where=None):
+    """One table.
+
+    Args:
+        entries: Dicts with `run`, its settings, and `found`, what came out.
+        rows: Names of the settings that tell rows apart.
+        columns: Names of the settings that tell columns apart.
+        value: What to show: a name in `found`; names and indices after dots
+            go deeper: `prunings.-1.pruning_stability`.
+        where: Settings that the shown runs have.
+
+    Returns:
+        Markdown.
+    """
+    shown = with_best_settings(matching(entries, where or {}), rows, columns)
+    cells = {
+        place: [look_up(entry["found"], value) for entry in group]
+        for place, group in shown.items()
+    }
+    row_titles = list(dict.fromkeys(row for row, _ in cells))
+    column_titles = list(dict.fromkeys(column for _, column in cells))
+    marks = {
+        (row, column): mark
+        for column in column_titles
+        for row, mark in ranked(cells, column)
+    }
+    lines = [
+        f"| {', '.join(rows)} | {' | '.join(column_titles)} |",
+        "|---" * (1 + len(column_titles)) + "|",
+    ]
+    for row in row_titles:
+        texts = []
+        for column in column_titles:
+            before, after = marks.get((row, column), ("", ""))
+            text = with_spread(cells.get((row, column), []))
+            texts.append(f"{before}{text}{after}")
+        lines.append(f"| {row} | {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def ranked(cells, column):
+    """The three best rows of a column, each with its mark."""
+    means = {
+        row: statistics.mean(values)
+        for (row, of_column), values in cells.items()
+        if of_column == column
+    }
+    places = sorted(means, key=means.get, reverse=True)
+    return zip(places, _MARKS, strict=False) if len(means) > 1 else ()
+
+
+def matching(entries, where):
+    return [
+        entry
+        for entry in entries
+        if all(
+            entry["run"].get(name) in _as_list(value)
+            for name, value in where.items()
+        )
+    ]
+
+
+def _as_list(value):
+    return value if isinstance(value, list) else [value]
+
+
+def with_best_settings(entries, rows, columns):
+    """One list for each cell: of runs with the best mean validation."""
+    cells = {}
+    for entry in entries:
+        place = label(entry, rows), label(entry, columns)
+        others = {k: v for k, v in entry["run"].items() if k != "seed"}
+        key = json.dumps(others, sort_keys=True)
+        cells.setdefault(place, {}).setdefault(key, []).append(entry)
+    return {
+        place: max(groups.values(), key=_mean_validation)
+        for place, groups in cells.items()
+    }
+
+
+def _mean_validation(group):
+    return statistics.mean(entry["found"]["validation"] for entry in group)
+
+
+def label(entry, names):
+    """What stands above a column or before a row."""
+    texts = []
+    for name in names:
+        value = entry["run"].get(name)
+        match name:
+            case _ if value is None:
+                text = ""
+            case "target_sparsity":
+                text = f"{100 * value:g} %"
+            case "method" | "retraining":
+                text = value.upper()
+            case "retrain_epochs" | "epochs" | "dense_epochs":
+                text = f"{value} epoch{'s' * (value != 1)}"
+            case "cycles":
+                text = f"{value} cycle{'s' * (value != 1)}"
+            case _:
+                text = str(value)
+        texts.append(text)
+    return ", ".join(filter(None, texts))
+
+
+def look_up(found, path):
+    for name in path.split("."):
+        found = found[int(name) if isinstance(found, list) else name]
+    return found
+
+
+def with_spread(values):
+    """Mean and standard deviation as text; "-" for no values."""
+    if not values:
+        return "-"
+    text = f"{statistics.mean(values):.2f}"
+    if len(values) == 1:
+        return text
+    return f"{text} +- {statistics.stdev(values):.2f}"
+
+
+def define_flags():
+    flags.DEFINE_string("runs", None, "File of JSON lines.", required=True)
+    flags.DEFINE_string("where", "{}", "Settings of the runs, as JSON.")
+    flags.DEFINE_list("rows", ["method"], "Settings that tell rows apart.")
+    flags.DEFINE_list("columns", ["target_sparsity"], "... and columns.")
+    flags.DEFINE_string("value", "test", "What to show.")
+    flags.DEFINE_enum(
+        "x", None, list(figures.AXES), "Draw over this; rows are the lines."
+    )
+    flags.DEFINE_string("figure", "figure.png", "Where to draw.")
+
+
+def main(_):
+    entries = runs.read(FLAGS.runs)
+    where = json.loads(FLAGS.where)
+    print(table(entries, FLAGS.rows, FLAGS.columns, FLAGS.value, where))
+    if FLAGS.x:
+        shown = matching(entries, where)
+        groups = with_best_settings(shown, FLAGS.rows, FLAGS.columns)
+        lines = figures.lines(
+            groups.values(), lambda entry: label(entry, FLAGS.rows), FLAGS.x
+        )
+        measure = shown[0]["found"]["measure"]
+        figures.draw(lines, FLAGS.x, measure, FLAGS.figure)
+        print(f"Drawn: {pathlib.Path(FLAGS.figure)}")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

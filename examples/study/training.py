@@ -1,0 +1,270 @@
+"""Carries a run out: trains, prunes and measures as its settings say."""
+
+import dataclasses
+import functools
+import hashlib
+import math
+import pathlib
+import shutil
+import time
+
+import data
+import keras
+import networks
+from measuring import Prunings
+from measuring import Speed
+from measuring import versions
+from rates import dense_rates
+
+import keras_bimp
+
+
+def execute(run, *, data_dir=None, dense_dir, jit_compile="auto"):
+    """Does what a run says.
+
+    Args:
+        run: A `Run`.
+        data_dir: Where TensorFlow Datasets keeps data.
+        dense_dir: Folder of dense networks, which runs of `imp` begin with
+            and which runs of `dense` leave there.
+        jit_compile: As `Model.compile` takes it.
+
+    Returns:
+        A dict that JSON can hold: how good the model is on the test and on
+        the validation data, what it costs, what its prunings did, and the
+        history of the training.
+    """
+    begin = time.perf_counter()
+    keras.utils.set_random_seed(run.seed)
+    load = functools.partial(
+        data.load,
+        run.task,
+        data_dir=data_dir,
+        batch_size=run.batch_size,
+        subset=run.subset or None,
+        seed=run.seed,
+    )
+    task = load(augment=run.augment)
+    prunings = Prunings(task)
+    # As if the last batch of an epoch were whole.
+    speed = Speed(int(task.train.cardinality()) * run.batch_size)
+    start = start_of(run, task, pathlib.Path(dense_dir), load)
+    start.model.compile(
+        start.optimizer,
+        task.loss,
+        metrics=task.metrics(),
+        jit_compile=jit_compile,
+    )
+    history = start.model.fit(
+        task.train,
+        epochs=start.epochs,
+        shuffle=False,  # They come shuffled.
+        validation_data=task.validation,
+        callbacks=[
+            keras.callbacks.TerminateOnNaN(),
+            *prunings.around(start.callbacks),
+            speed,
+        ],
+        verbose=0,
+    ).history
+    start.keep(start.model)
+    model = start.model
+    if start.wrapped:
+        model = keras_bimp.strip(model)
+    flops = keras_bimp.metrics.count_flops(model)
+    sparsity = keras_bimp.metrics.sparsity(model)
+    return {
+        "measure": task.measure,
+        "test": task.score(model, task.test),
+        "validation": task.score(model, task.validation),
+        "sparsity": sparsity.prunable,
+        "total_sparsity": sparsity.total,
+        "multiply_adds": flops.dense,
+        "theoretical_speedup": flops.dense / flops.nonzero,
+        "examples_per_second": speed.median(),
+        "phases": prunings.phases(),
+        "prunings": prunings.found(),
+        "history": {
+            name: [as_json(value) for value in values]
+            for name, values in history.items()
+        },
+        "versions": versions(),
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
+
+
+def as_json(value):
+    """A number of six digits, or `None`: JSON has no NaN."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+@dataclasses.dataclass
+class Start:
+    """A model and all that `compile` and `fit` get for it.
+
+    Attributes:
+        wrapped: Whether it is to be stripped at the end.
+        keep: Called with the model after `fit`.
+    """
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    callbacks: list
+    epochs: int
+    wrapped: bool = True
+    keep: object = lambda model: None
+
+
+def start_of(run, task, dense_dir, load):
+    match run.method:
+        case "dense":
+            return _dense(run, task, dense_dir)
+        case "bimp":
+            return _bimp(run, task, load)
+        case "imp":
+            return _imp(run, task, dense_dir, load)
+        case _:
+            return _pruning_stable(run, task)
+
+
+def _build(run, task, weight_decay):
+    return getattr(networks, run.network)(
+        **task.network, weight_decay=weight_decay, **run.network_options
+    )
+
+
+def _optimizer(run, learning_rate):
+    if run.optimizer == "adam":
+        return keras.optimizers.Adam(learning_rate)
+    return keras.optimizers.SGD(learning_rate, momentum=0.9, nesterov=True)
+
+
+def _rates(run, task, interval=None):
+    """The learning rates of a dense training as a schedule."""
+    per_epoch = int(task.train.cardinality())
+    if interval:
+        interval *= per_epoch
+    return keras_bimp.schedules.Recorded(
+        dense_rates(
+            run.schedule, run.learning_rate, run.epochs * per_epoch, interval
+        )
+    )
+
+
+def folder_of_dense(run, dense_dir):
+    """Where the dense network that a run begins with is, or will be."""
+    digest = hashlib.sha256(run.dense().key.encode()).hexdigest()
+    return pathlib.Path(dense_dir, digest[:16])
+
+
+def _dense(run, task, dense_dir):
+    folder = folder_of_dense(run, dense_dir)
+    # A folder with all its files, or none.
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    kept = [int(epoch) for epoch in run.keep_epochs.split(",") if epoch]
+
+    def keep_epoch(epoch, logs):
+        if epoch + 1 in kept:
+            model.save(unfinished / f"epoch_{epoch + 1}.keras")
+
+    def keep(model):
+        # Not `save`: a network of KerasHub forgets its weight decay then.
+        model.save_weights(unfinished / "model.weights.h5")
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+
+    model = _build(run, task, run.weight_decay)
+    return Start(
+        model,
+        _optimizer(run, _rates(run, task)),
+        [
+            keras_bimp.RecordLearningRate(unfinished / "rates.npz"),
+            keras.callbacks.LambdaCallback(on_epoch_end=keep_epoch),
+        ],
+        run.epochs,
+        wrapped=False,
+        keep=keep,
+    )
+
+
+def _pruning(run, load):
+    """What `keras_bimp.callbacks` takes of a run that prunes and retrains."""
+    retraining = run.retraining
+    if run.retrain_warmup:
+        retraining = functools.partial(
+            getattr(keras_bimp.schedules, retraining.capitalize()),
+            warmup=run.retrain_warmup,
+        )
+    return {
+        "cycles": run.cycles,
+        "retraining": retraining,
+        "allocation": run.allocation,
+        "criterion": run.criterion,
+        "granularity": run.granularity,
+        "on_collapse": run.on_collapse,
+        # What this one looks at are training examples as they are.
+        "data": load(augment=False).train
+        if run.retraining == "accallr"
+        else None,
+        "verbose": 0,
+    }
+
+
+def _bimp(run, task, load):
+    return Start(
+        keras_bimp.wrap(_build(run, task, run.weight_decay)),
+        _optimizer(run, run.learning_rate),
+        keras_bimp.callbacks(
+            run.target_sparsity,
+            dense_epochs=run.dense_epochs,
+            **_pruning(run, load),
+        ),
+        run.epochs,
+    )
+
+
+def _imp(run, task, dense_dir, load):
+    folder = folder_of_dense(run, dense_dir)
+    rewind_to = None
+    if run.retraining == "wr":
+        rewind_to = folder / f"epoch_{run.epochs - run.retrain_epochs}.keras"
+    model = _build(run, task, run.weight_decay)
+    model.load_weights(folder / "model.weights.h5")
+    return Start(
+        keras_bimp.wrap(model),
+        _optimizer(run, run.retrain_learning_rate or run.learning_rate),
+        keras_bimp.callbacks(
+            run.target_sparsity,
+            dense_epochs=0,
+            original=keras_bimp.RecordLearningRate(folder / "rates.npz"),
+            original_epochs=run.epochs,
+            rewind_to=rewind_to,
+            **_pruning(run, load),
+        ),
+        run.cycles * run.retrain_epochs,
+    )
+
+
+def _pruning_stable(run, task):
+    schedule = _rates(run, task, run.settings.get("interval"))
+    settings, decay = dict(run.settings), run.weight_decay
+    match run.method:
+        case "gsm":
+            settings |= {"learning_rate": schedule, "nesterov": decay > 0}
+            settings["weight_decay"] = decay
+        case "lc" | "str":
+            settings["weight_decay"] = decay
+    make = getattr(keras_bimp.baselines, run.method)
+    if run.method not in ("cs", "str", "dst"):
+        settings["target_sparsity"] = run.target_sparsity
+    recipe = make(**settings, verbose=0)
+    # These two add the decay themselves.
+    decay = 0.0 if run.method in ("gsm", "lc") else decay
+    return Start(
+        keras_bimp.wrap(_build(run, task, decay), rule=recipe.rule),
+        recipe.optimizer or _optimizer(run, schedule),
+        recipe.callbacks,
+        run.epochs,
+    )

@@ -1,0 +1,275 @@
+"""The study's harness: grids, runs, sweeps, tables."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+STUDY = pathlib.Path(__file__).parent.parent / "examples" / "study"
+NAMES = ("data", "figures", "grids", "measuring", "networks", "rates", "runs")
+NAMES += ("sweep", "tables", "training")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def study():
+    """The modules of the study, for the tests of this file alone."""
+    sys.path.insert(0, str(STUDY))
+    yield
+    sys.path.remove(str(STUDY))
+    for name in list(sys.modules):
+        if name.split(".")[0] in NAMES:
+            del sys.modules[name]
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_a_list_is_an_axis_and_what_a_method_ignores_makes_no_run(tmp_path):
+    from grids import Grid
+
+    grid = Grid.read(
+        write(
+            tmp_path / "x.yaml",
+            """
+            base: {seed: [0, 1], epochs: 4}
+            grids:
+              - method: [dense, bimp]
+                target_sparsity: [0.5, 0.9]
+                weight_decay: 1e-4
+            """,
+        )
+    )
+    runs = [run for cell in grid.cells for run in cell.candidates]
+    assert [run.method for run in runs] == ["dense", "bimp", "bimp"]
+    assert [run.target_sparsity for run in runs[1:]] == [0.5, 0.9]
+    assert runs[0].weight_decay == 1e-4
+    assert "target_sparsity" not in runs[0].facts()
+    assert {cell.seeds for cell in grid.cells} == {(0, 1)}
+
+
+def test_what_is_chosen_is_not_an_axis(tmp_path):
+    import tables
+    from grids import Grid
+
+    grid = Grid.read(
+        write(
+            tmp_path / "x.yaml",
+            """
+            grids:
+              - method: dense
+                seed: [3, 4]
+                choose: {learning_rate: [0.1, 0.2, 0.3]}
+            """,
+        )
+    )
+    (cell,) = grid.cells
+    assert [run.learning_rate for run in cell.candidates] == [0.1, 0.2, 0.3]
+    assert {run.seed for run in cell.candidates} == {3}
+    validation = {0.1: 50, 0.2: 70, 0.3: 60}
+    chosen = tables.best(
+        cell,
+        lambda run: {"validation": validation[run.learning_rate], "test": 0},
+    )
+    assert chosen.learning_rate == 0.2
+    (other,) = cell.rest(chosen)
+    assert (other.learning_rate, other.seed) == (0.2, 4)
+
+
+def test_an_unknown_setting_is_refused(tmp_path):
+    from grids import Grid
+
+    path = write(tmp_path / "x.yaml", "grids: [{method: dense, lr: 1}]")
+    with pytest.raises(ValueError, match=r"Received: lr in .*x\.yaml"):
+        Grid.read(path)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((STUDY / "grids").rglob("*.yaml")), ids=lambda p: p.stem
+)
+def test_grids_ask_for_what_exists(path):
+    import data
+    import networks
+    from grids import Grid
+    from rates import SCHEDULES
+
+    import keras_bimp
+
+    grid = Grid.read(path)
+    assert grid.cells
+    assert grid.tables
+    for cell in grid.cells:
+        for run in cell.candidates:
+            assert run.task in data.NAMES
+            assert hasattr(networks, run.network)
+            assert run.schedule in SCHEDULES
+            keras_bimp.plan.as_retraining(run.retraining)
+
+
+def test_flags_ask_for_the_run_they_come_from():
+    from runs import Run
+
+    run = Run(
+        method="gmp",
+        task="digits",
+        settings={"interval": 2, "hard": True},
+        augment=False,
+        weight_decay=3e-4,
+    )
+    asked = (
+        "import run, sys; from absl import flags;"
+        "flags.FLAGS(sys.argv); print(run.asked().key)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", asked, *run.flags()],
+        cwd=STUDY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == run.key
+
+
+def test_an_unfinished_line_is_left_out_and_ended(tmp_path):
+    import runs
+
+    path = tmp_path / "runs.jsonl"
+    runs.append(path, {"a": 1})
+    with open(path, "a") as file:
+        file.write('{"a": 2, "b"')  # Killed here.
+    assert runs.read(path) == [{"a": 1}]
+    runs.mend(path)
+    runs.append(path, {"a": 3})
+    assert runs.read(path) == [{"a": 1}, {"a": 3}]
+
+
+def test_rates():
+    from rates import dense_rates
+
+    stepped = dense_rates("stepped", 1.0, 20)
+    np.testing.assert_allclose(stepped, [1.0] * 9 + [0.1] * 9 + [0.01] * 2)
+    np.testing.assert_allclose(
+        dense_rates("linear", 0.4, 4), [0.4, 0.3, 0.2, 0.1]
+    )
+    np.testing.assert_allclose(
+        dense_rates("cyclic", 1.0, 4, 2), [1.0, 0.5, 1.0, 0.5]
+    )
+    t5 = dense_rates("t5", 0.1, 10)
+    expected = [0.05, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 1e-4, 1e-4]
+    np.testing.assert_allclose(t5, expected)
+    with pytest.raises(ValueError, match="Received: schedule='steps'"):
+        dense_rates("steps", 1.0, 4)
+
+
+def entry(test, validation=0.0, **run):
+    return {"run": run, "found": {"test": test, "validation": validation}}
+
+
+def test_a_table_marks_the_best_three():
+    import tables
+
+    entries = [
+        entry(accuracy + change, retraining=name, target_sparsity=0.9, seed=i)
+        for name, accuracy in (("ft", 1), ("lrw", 2), ("llr", 3), ("allr", 4))
+        for i, change in enumerate((-0.5, 0.5))
+    ]
+    assert tables.table(entries, ["retraining"], ["target_sparsity"]) == (
+        "| retraining | 90 % |\n|---|---|\n| FT | 1.00 +- 0.71 |\n"
+        "| LRW | *2.00 +- 0.71* |\n| LLR | <u>3.00 +- 0.71</u> |\n"
+        "| ALLR | **4.00 +- 0.71** |"
+    )
+
+
+def test_a_table_shows_the_settings_with_the_best_validation():
+    import tables
+
+    entries = [
+        entry(80.0, 60.0, method="bimp", learning_rate=0.1, seed=0),
+        entry(82.0, 62.0, method="bimp", learning_rate=0.1, seed=1),
+        entry(99.0, 50.0, method="bimp", learning_rate=0.2, seed=0),
+    ]
+    found = tables.table(entries, ["method"], ["target_sparsity"])
+    assert "| BIMP | 81.00 +- 1.41 |" in found
+
+
+def test_figures_have_a_band_from_the_smallest_to_the_largest(tmp_path):
+    import figures
+
+    groups = [
+        [
+            {
+                "run": {"method": "bimp", "seed": seed},
+                "found": {
+                    "test": 90.0 + seed,
+                    "sparsity": 0.9,
+                    "history": {
+                        "val_loss": [1.0, 1.0],
+                        "val_accuracy": [0.5, None if seed else 0.75],
+                    },
+                },
+            }
+            for seed in (0, 1)
+        ]
+    ]
+    over = figures.lines(groups, lambda e: e["run"]["method"], "epoch")
+    assert over == {"bimp": {1: [50.0, 50.0], 2: [75.0]}}
+    over = figures.lines(groups, lambda e: e["run"]["method"], "sparsity")
+    assert over == {"bimp": {90.0: [90.0, 91.0]}}
+    path = tmp_path / "x.png"
+    figures.draw(over, "sparsity", "accuracy", path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_sweep_trains_what_it_needs_and_nothing_twice(tmp_path):
+    grid = write(
+        tmp_path / "small.yaml",
+        """
+        base:
+          task: digits
+          subset: 500
+          network: resnet8
+          network_options: {width: 4}
+          epochs: 2
+          batch_size: 50
+          weight_decay: 1e-4
+        grids:
+          - method: imp
+            retraining: [allr]
+            retrain_epochs: 1
+            cycles: 2
+            target_sparsity: 0.75
+        tables:
+          - {rows: [retraining], columns: [target_sparsity]}
+        """,
+    )
+    command = [
+        sys.executable,
+        str(STUDY / "sweep.py"),
+        f"--grid={grid}",
+        f"--output_dir={tmp_path}",
+        "--jit_compile=false",
+    ]
+    first = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert not first.returncode, first.stdout + first.stderr
+    lines = (tmp_path / "runs.jsonl").read_text().splitlines()
+    dense, pruned = map(json.loads, lines)
+    assert dense["run"]["method"] == "dense"
+    assert "target_sparsity" not in dense["run"]
+    assert pruned["found"]["sparsity"] == 0.75
+    assert [p["name"] for p in pruned["found"]["phases"]] == [
+        "cycle 1",
+        "cycle 2",
+    ]
+    # The second cycle begins with what the first one ends with.
+    one, two = pruned["found"]["prunings"]
+    assert one["test_before"] == pytest.approx(dense["found"]["test"])
+    assert 0 < two["pruned_fraction"] == pytest.approx(0.5, abs=1e-3)
+    assert len(pruned["found"]["history"]["val_accuracy"]) == 2
+    assert "| ALLR | " in (tmp_path / "small.md").read_text()
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (tmp_path / "runs.jsonl").read_text().splitlines() == lines
+    assert "| ALLR | " in again.stdout
