@@ -38,6 +38,15 @@ flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps data.")
 flags.DEFINE_string("output_dir", "output/filters", "Where to write.")
 
 
+def print_progress(epoch, logs):
+    print(
+        f"epoch {epoch + 1:2d}/{FLAGS.epochs}  "
+        f"train {logs['accuracy']:.2%}  test {logs['val_accuracy']:.2%}  "
+        f"sparsity {logs.get('sparsity', 0):.2%}",
+        flush=True,
+    )
+
+
 def train(data, sparse):
     """A network, dense or with zeros for filters."""
     (x, y), test = data
@@ -69,8 +78,11 @@ def train(data, sparse):
         epochs=FLAGS.epochs,
         validation_data=test,
         validation_batch_size=1000,
-        callbacks=callbacks,
-        verbose=2,
+        callbacks=[
+            *callbacks,
+            keras.callbacks.LambdaCallback(on_epoch_end=print_progress),
+        ],
+        verbose=0,
     )
     return keras_bimp.strip(model) if sparse else model
 
@@ -127,7 +139,11 @@ def main(_):
     pathlib.Path(FLAGS.output_dir).mkdir(parents=True, exist_ok=True)
     data = load_fashion_mnist(FLAGS.data_dir)
     (x, _), test = data
+    print(f"Training densely for {FLAGS.epochs} epochs")
     dense = train(data, sparse=False)
+    print(
+        f"\nTraining for as many, {FLAGS.target_sparsity:.0%} of the filters go"
+    )
     pruned = train(data, sparse=True)
     small = keras_bimp.shrink(pruned)
     small.save(new_path("model.keras"))

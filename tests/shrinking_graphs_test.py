@@ -19,8 +19,8 @@ GRAPHS = int(os.environ.get("SHRINKING_GRAPHS", "24"))
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("seed", range(0, GRAPHS, 8))
 def test_outputs_are_the_same(seed):
-    smaller = 0
-    for each in range(seed, min(seed + 8, GRAPHS)):
+    smaller, seeds = 0, range(seed, min(seed + 8, GRAPHS))
+    for each in seeds:
         keras.backend.clear_session()
         model = pruned_graph(each)
         weights = model.get_weights()
@@ -39,4 +39,4 @@ def test_outputs_are_the_same(seed):
             y, other = map(keras.ops.convert_to_numpy, (y, other))
             scale = np.abs(y).max()
             np.testing.assert_allclose(other, y, rtol=0, atol=1e-5 * scale)
-    assert smaller >= 3
+    assert smaller >= 3 * len(seeds) // 8
