@@ -1,0 +1,60 @@
+"""The Python blocks of Markdown pages, and what a page says about them."""
+
+import re
+from dataclasses import dataclass
+
+NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
+PROCESS = re.compile(r"<!-- process: (.+) -->")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block that begins with a line "```python".
+
+    Args:
+        line: Integer >= 1, where in the page its code begins.
+        code: The code.
+        not_run: Why it is not run, or `None`. A page says it in a comment on
+            the line above, which readers of the rendered page do not see.
+        environment: Pairs of environment variables and values that the block
+            needs, said likewise.
+    """
+
+    line: int
+    code: str
+    not_run: str | None = None
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+def python_blocks(text: str) -> list[Block]:
+    """The blocks of a page, in order."""
+    found, begin = [], None
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if begin is None:
+            if line == "```python":
+                begin = number + 1
+        elif line == "```":
+            code = "\n".join(lines[begin:number])
+            above = lines[begin - 2] if begin > 1 else ""
+            found.append(Block(begin + 1, code, **_said(above)))
+            begin = None
+    if begin is not None:
+        raise ValueError(f"A block has no end. Received: line {begin}")
+    return found
+
+
+def run(block: Block, page: str, namespace: dict) -> None:
+    """Runs a block; an error shows the line of the page."""
+    padding = "\n" * (block.line - 1)
+    exec(compile(padding + block.code, page, "exec"), namespace)
+
+
+def _said(line):
+    said = {}
+    if match := NOT_RUN.fullmatch(line):
+        said["not_run"] = match[1]
+    if match := PROCESS.fullmatch(line):
+        pairs = (pair.partition("=") for pair in match[1].split())
+        said["environment"] = tuple((name, value) for name, _, value in pairs)
+    return said

@@ -1,0 +1,250 @@
+"""The Python blocks of the README and of docs/ run.
+
+The blocks of a page run in order and share their names, as a reader takes
+them. Comments in a page's source say which block is not run, and which needs
+a process of its own:
+
+    <!-- not run: needs two machines -->
+    <!-- process: KERAS_BACKEND=jax -->
+"""
+
+import functools
+import importlib.util
+import pathlib
+import re
+
+import code_blocks
+import keras
+import numpy as np
+import pytest
+
+import keras_bimp
+
+ROOT = pathlib.Path(__file__).parent.parent
+# Its examples are those of the docstrings: docstring_test.py runs them.
+API = ROOT / "docs" / "api.md"
+PAGES = [ROOT / "README.md", *sorted(set(ROOT.glob("docs/*.md")) - {API})]
+TENSORFLOW = (("KERAS_BACKEND", "tensorflow"),)
+
+
+def build_model():
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1), name="image"),
+            keras.layers.Conv2D(16, 3, activation="relu"),
+            keras.layers.Conv2D(16, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+
+
+def prelude():
+    """What the pages take for granted: a model, images and their labels."""
+    rng = np.random.default_rng(0)
+    x, y = rng.random((64, 8, 8, 1), "float32"), rng.integers(10, size=64)
+    return {
+        "__name__": "page",
+        "keras": keras,
+        "keras_bimp": keras_bimp,
+        "np": np,
+        "build_model": build_model,
+        "x": x,
+        "y": y,
+        "x_test": x[:32],
+        "y_test": y[:32],
+    }
+
+
+def blocks(page):
+    return code_blocks.python_blocks(page.read_text())
+
+
+def runs():
+    """Each page once per environment that its blocks need."""
+    for page in PAGES:
+        environments = dict.fromkeys(
+            block.environment or TENSORFLOW
+            for block in blocks(page)
+            if not block.not_run
+        )
+        for number, environment in enumerate(environments):
+            yield pytest.param(
+                page,
+                environment,
+                marks=pytest.mark.own_process(**dict(environment)),
+                id=f"{page.name}-{number}",
+            )
+
+
+def interpret(monkeypatch):
+    """Compiling with XLA takes longer than the tiny trainings of pages."""
+    # Not of `keras.Model`: Keras warns of models with their own `compile`.
+    owner = next(c for c in keras.Model.__mro__ if "compile" in vars(c))
+    compile_model = owner.compile
+
+    @functools.wraps(compile_model)
+    def compile_quickly(self, *args, **kwargs):
+        compile_model(self, *args, **{"jit_compile": False, **kwargs})
+
+    monkeypatch.setattr(owner, "compile", compile_quickly)
+
+
+@pytest.mark.parametrize(("page", "environment"), list(runs()))
+def test_blocks_run(page, environment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keras.backend.clear_session()  # Names of layers start anew.
+    keras.utils.set_random_seed(0)
+    if keras.backend.backend() == "tensorflow":
+        interpret(monkeypatch)
+    namespace = prelude()
+    for block in blocks(page):
+        if not block.not_run and environment == (
+            block.environment or TENSORFLOW
+        ):
+            code_blocks.run(block, str(page), namespace)
+
+
+def test_few_blocks_are_not_run():
+    every = [block for page in PAGES for block in blocks(page)]
+    assert len(every) > 30
+    assert sum(bool(block.not_run) for block in every) <= 3
+
+
+@pytest.mark.parametrize("page", [*PAGES, API], ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    known = {}
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        other = (page.parent / file) if file else page
+        assert other.exists(), target
+        if anchor:
+            if other not in known:
+                known[other] = anchors(other)
+            assert anchor in known[other], target
+
+
+def anchors(page):
+    """What GitHub makes of a page's headings."""
+    found = set()
+    for heading in re.findall(r"^#+ (.+)$", page.read_text(), re.M):
+        anchor = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        again, first = 0, anchor
+        while anchor in found:
+            again += 1
+            anchor = f"{first}-{again}"
+        found.add(anchor)
+    return found
+
+
+def make_api():
+    path = ROOT / "docs" / "make_api.py"
+    spec = importlib.util.spec_from_file_location("make_api", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_api_page_is_what_the_docstrings_say():
+    assert API.read_text() == make_api().page(), "python docs/make_api.py"
+
+
+def test_a_docstring_becomes_lists_and_fences():
+    made = make_api()
+
+    def double(x: float, *, by: int = 2, **kwargs) -> float:
+        """Doubles.
+
+        Args:
+            x: A number: any.
+                Or so.
+
+                - a list
+            **kwargs: More.
+
+        Returns:
+            A float.
+
+        Example:
+
+        >>> double(1)
+        2
+
+        Reference:
+
+        - Somebody.
+        """
+
+    assert made.signature("double", double) == (
+        "double(x: float, *, by: int = 2, **kwargs) -> float"
+    )
+    assert (
+        made.markdown(double.__doc__)
+        == """Doubles.
+
+**Args**
+
+- `x`: A number: any.
+  Or so.
+
+  - a list
+- `**kwargs`: More.
+
+**Returns**
+
+A float.
+
+**Example**
+
+```pycon
+>>> double(1)
+2
+```
+
+**Reference**
+
+- Somebody."""
+    )
+
+
+def test_a_broken_block_is_told_by_its_line(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("Text.\n\n```python\nx = 1\ny = x +\n```\n")
+    (block,) = blocks(page)
+    with pytest.raises(SyntaxError) as error:
+        code_blocks.run(block, str(page), {})
+    assert error.value.lineno == 5
+    page.write_text("Text.\n\n```python\nx = 1\n1 / 0\n```\n")
+    (block,) = blocks(page)
+    with pytest.raises(ZeroDivisionError) as error:
+        code_blocks.run(block, str(page), {})
+    assert error.traceback[-1].lineno + 1 == 5
+
+
+def test_comments_say_what_is_not_run_and_what_a_block_needs():
+    page = """
+<!-- not run: two machines -->
+```python
+first
+```
+
+<!-- process: KERAS_BACKEND=jax XLA_FLAGS=--a=4 -->
+```python
+second
+```
+
+```bash
+third
+```
+"""
+    first, second = code_blocks.python_blocks(page)
+    assert (first.code, first.not_run) == ("first", "two machines")
+    assert (second.code, second.not_run) == ("second", None)
+    assert dict(second.environment) == {
+        "KERAS_BACKEND": "jax",
+        "XLA_FLAGS": "--a=4",
+    }
+    with pytest.raises(ValueError, match="no end"):
+        code_blocks.python_blocks("```python\nx")
