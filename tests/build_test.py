@@ -45,16 +45,20 @@ def imports(source):
     known |= {
         module.removesuffix(".__init__"): path for module, path in known.items()
     }
-    for folder in ("tests.", "examples."):
+    for folder in ("tests.", "examples.study.", "examples."):
         known |= {m.removeprefix(folder): p for m, p in known.items()}
     found = set()
     for node in ast.walk(ast.parse((ROOT / source).read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
+            module = node.module
+            if node.level:  # Relative to the folder of this file.
+                folder = source.rpartition("/")[0].replace("/", ".")
+                module = ".".join(filter(None, (folder, module)))
             for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                found.add(inner if inner in known else node.module)
+                inner = f"{module}.{alias.name}"
+                found.add(inner if inner in known else module)
     return {known[module] for module in found if module in known} - {source}
 
 
