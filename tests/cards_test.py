@@ -1,14 +1,13 @@
 """The scripts for CIFAR and ImageNet, and the search, run as users do."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
 import keras
 import numpy as np
+from from_examples import EXAMPLES
 
-EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 # Runs imagenet.py on random images, of 32x32 pixels so that it is quick. What
 # cifar100.py has for defaults is shown before.
 ON_MOCK_DATA = f"""

@@ -1,23 +1,19 @@
 """The comparison of schedules, on a few images and a few epochs."""
 
 import csv
-import pathlib
-import sys
 
 import numpy as np
 import pytest
-
-EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+from from_examples import EXAMPLES
+from from_examples import importable
 
 
 @pytest.fixture(scope="module")
 def compare():
-    sys.path.insert(0, str(EXAMPLES))
-    try:
+    with importable(EXAMPLES):
         import compare_schedules
-    finally:
-        sys.path.remove(str(EXAMPLES))
-    return compare_schedules
+
+        yield compare_schedules
 
 
 def few_images(data_dir, train_split):

@@ -4,12 +4,12 @@ import collections
 import functools
 import json
 import math
-import pathlib
-import sys
 
 import keras
 import numpy as np
 import pytest
+from from_examples import STUDY
+from from_examples import importable
 from helpers import GOLDEN
 from keras import layers
 
@@ -17,8 +17,6 @@ from keras_bimp.masking import find_prunable
 from keras_bimp.metrics import Work
 from keras_bimp.metrics import count_flops
 from keras_bimp.metrics import theoretical_speedup
-
-STUDY = pathlib.Path(__file__).parent.parent / "examples" / "study"
 
 
 def golden_network():
@@ -66,12 +64,10 @@ def test_counts_match_the_reference(seed):
 
 @pytest.fixture(scope="module")
 def networks():
-    sys.path.insert(0, str(STUDY))
-    try:
+    with importable(STUDY):
         import networks
-    finally:
-        sys.path.remove(str(STUDY))
-    return networks
+
+        yield networks
 
 
 @pytest.mark.parametrize(

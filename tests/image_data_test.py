@@ -1,25 +1,21 @@
 """Images of the studies: how they are split, shuffled and augmented."""
 
-import pathlib
-import sys
 import unittest.mock
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-
-STUDY = pathlib.Path(__file__).parent.parent / "examples" / "study"
+from from_examples import STUDY
+from from_examples import importable
 
 
 @pytest.fixture(scope="module")
 def data():
-    sys.path.insert(0, str(STUDY))
-    try:
+    with importable(STUDY):
         import data
-    finally:
-        sys.path.remove(str(STUDY))
-    return data
+
+        yield data
 
 
 # Small copies, in the files that TensorFlow Datasets makes.

@@ -1,18 +1,16 @@
 """The networks of the studies: they train, decay, and attend where they say."""
 
-import pathlib
-import sys
-
 import keras
 import numpy as np
 import pytest
+from from_examples import STUDY
+from from_examples import importable
 from helpers import array
 from keras import ops
 
 import keras_bimp
 from keras_bimp.masking import find_prunable
 
-STUDY = pathlib.Path(__file__).parent.parent / "examples" / "study"
 SMALL = {
     "resnet20": {"width": 4, "input_shape": (8, 8, 3)},
     "resnet18": {"width": 4, "input_shape": (8, 8, 3)},
@@ -34,12 +32,10 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def networks():
-    sys.path.insert(0, str(STUDY))
-    try:
+    with importable(STUDY):
         import networks
-    finally:
-        sys.path.remove(str(STUDY))
-    return networks
+
+        yield networks
 
 
 def decay(model, weight_decay):

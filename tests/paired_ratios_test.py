@@ -1,22 +1,17 @@
 """Ratios of things that take turns."""
 
-import pathlib
-import sys
-
 import numpy as np
 import pytest
-
-STUDY = pathlib.Path(__file__).parent.parent / "examples" / "study"
+from from_examples import STUDY
+from from_examples import importable
 
 
 @pytest.fixture(scope="module")
 def paired():
-    sys.path.insert(0, str(STUDY))
-    try:
+    with importable(STUDY):
         import paired_ratios
-    finally:
-        sys.path.remove(str(STUDY))
-    return paired_ratios
+
+        yield paired_ratios
 
 
 def test_a_steady_drift_of_the_machine_cancels(paired):

@@ -1,22 +1,18 @@
 """How the study of pruning-stable methods chooses settings, and its tables."""
 
-import pathlib
-import sys
-
 import pytest
+from from_examples import STUDY
+from from_examples import importable
 
-STUDY = pathlib.Path(__file__).parent.parent / "examples" / "study"
 BASE = {"dataset": "digits", "epochs": 40, "learning_rate": 0.1, "seed": 0}
 
 
 @pytest.fixture(scope="module")
 def study():
-    sys.path.insert(0, str(STUDY))
-    try:
+    with importable(STUDY):
         import pruning_stable
-    finally:
-        sys.path.remove(str(STUDY))
-    return pruning_stable
+
+        yield pruning_stable
 
 
 def test_the_best_on_validation_images_is_chosen(study):

@@ -3,19 +3,19 @@
 import importlib.util
 import json
 import math
-import pathlib
 import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
+from from_examples import EXAMPLES
+from from_examples import importable
 from keras import ops
 
 import keras_bimp
 from keras_bimp.masking import find_prunable
 
-EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 VOID = 255
 
 # Its MeanIoU asks JAX for an int64, and gets an int32.
@@ -26,13 +26,11 @@ OF_KERAS_ON_JAX = pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def study():
-    sys.path.insert(0, str(EXAMPLES))
-    try:
+    with importable(EXAMPLES):
         import study.data.segmentation
         import study.networks
-    finally:
-        sys.path.remove(str(EXAMPLES))
-    return study
+
+        yield study
 
 
 # Loss and measure.

@@ -1,27 +1,19 @@
 """The study's harness: grids, runs, sweeps, tables."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-
-STUDY = pathlib.Path(__file__).parent.parent / "examples" / "study"
-NAMES = ("data", "figures", "grids", "measuring", "networks", "rates", "runs")
-NAMES += ("sweep", "tables", "training")
+from from_examples import STUDY
+from from_examples import importable
 
 
 @pytest.fixture(scope="module", autouse=True)
 def study():
-    """The modules of the study, for the tests of this file alone."""
-    sys.path.insert(0, str(STUDY))
-    yield
-    sys.path.remove(str(STUDY))
-    for name in list(sys.modules):
-        if name.split(".")[0] in NAMES:
-            del sys.modules[name]
+    with importable(STUDY):
+        yield
 
 
 def write(path, text):

@@ -2,14 +2,13 @@
 
 import io
 import json
-import pathlib
-import sys
 
 import keras
 import numpy as np
 import pytest
+from from_examples import STUDY
+from from_examples import importable
 
-STUDY = pathlib.Path(__file__).parent.parent / "examples" / "study"
 RUN = {
     "method": "gmp_uniform",
     "target_sparsity": 0.75,
@@ -28,14 +27,12 @@ RUN = {
 
 @pytest.fixture(scope="module")
 def peer():
-    sys.path.insert(0, str(STUDY))
-    try:
+    with importable(STUDY):
         import tfmot_peer.keras_bimp_side
         import tfmot_peer.tables
         import tfmot_peer.training
-    finally:
-        sys.path.remove(str(STUDY))
-    return tfmot_peer
+
+        yield tfmot_peer
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Translation: text to numbers and back, the networks, and BLEU."""
 
-import importlib
 import math
-import pathlib
 import sys
 
 import keras
@@ -11,11 +9,12 @@ import pytest
 import sacrebleu
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from from_examples import EXAMPLES
+from from_examples import STUDY
+from from_examples import importable
 
 import keras_bimp
 from keras_bimp.masking import find_prunable
-
-EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
 ENGLISH = (
     "A man rides a horse.",
@@ -35,22 +34,28 @@ GERMAN = (
 )
 
 
-def imported(folder, name):
-    sys.path.insert(0, str(folder))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(folder))
-
-
 @pytest.fixture(scope="module")
 def data():
-    return imported(EXAMPLES / "study", "data")
+    with importable(STUDY):
+        import data
+
+        yield data
 
 
 @pytest.fixture(scope="module")
 def networks():
-    return imported(EXAMPLES / "study", "networks")
+    with importable(STUDY):
+        import networks
+
+        yield networks
+
+
+@pytest.fixture
+def script():
+    with importable(EXAMPLES):
+        import translation
+
+        yield translation
 
 
 def few_sentences(name, split, data_dir):
@@ -460,10 +465,11 @@ def test_they_are_wrapped_trained_pruned_and_stripped(
 # The script.
 
 
-def test_the_example_prints_scores_and_translations(monkeypatch, capsys):
+def test_the_example_prints_scores_and_translations(
+    script, monkeypatch, capsys
+):
     monkeypatch.setattr(tfds, "load", few_sentences)
-    example = imported(EXAMPLES, "translation")
-    example.FLAGS(
+    script.FLAGS(
         [
             "translation",
             "--epochs=2",
@@ -472,7 +478,7 @@ def test_the_example_prints_scores_and_translations(monkeypatch, capsys):
             "--sentences=2",
         ]
     )
-    example.main([])
+    script.main([])
     lines = capsys.readouterr().out.splitlines()
     assert any("dense" in line and "0.0%" in line for line in lines)
     assert any("sparse" in line and "90.0%" in line for line in lines)
