@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import random
+import sys
 
 import keras
 import numpy as np
@@ -521,6 +522,14 @@ def test_summaries_want_a_wrapped_model(tmp_path):
     model = compile_model(dense_model())
     with pytest.raises(ValueError, match="must be wrapped"):
         fit(model, 1, [keras_bimp.PruningSummaries(tmp_path)])
+
+
+def test_summaries_want_tensorboard(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    model = wrapped()
+    with pytest.raises(ValueError, match="pip install tensorflow tensorboard"):
+        fit(model, 1, [keras_bimp.PruningSummaries(tmp_path)])
+    assert not int(model.optimizer.iterations)
 
 
 @pytest.mark.every_backend

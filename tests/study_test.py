@@ -1,5 +1,6 @@
 """The study's harness: grids, runs, sweeps, tables."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -65,11 +66,22 @@ def test_what_is_chosen_is_not_an_axis(tmp_path):
     validation = {0.1: 50, 0.2: 70, 0.3: 60}
     chosen = tables.best(
         cell,
-        lambda run: {"validation": validation[run.learning_rate], "test": 0},
+        lambda run: {
+            "validation": validation[run.learning_rate],
+            "diverged": False,
+        },
     )
     assert chosen.learning_rate == 0.2
     (other,) = cell.rest(chosen)
     assert (other.learning_rate, other.seed) == (0.2, 4)
+    chosen = tables.best(
+        cell,
+        lambda run: {
+            "validation": validation[run.learning_rate],
+            "diverged": run.learning_rate > 0.15,
+        },
+    )
+    assert chosen.learning_rate == 0.1
 
 
 def test_an_unknown_setting_is_refused(tmp_path):
@@ -265,3 +277,39 @@ def test_a_sweep_trains_what_it_needs_and_nothing_twice(tmp_path):
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (tmp_path / "runs.jsonl").read_text().splitlines() == lines
     assert "| ALLR | " in again.stdout
+
+
+def test_what_diverged_is_marked_and_nothing_begins_with_it(tmp_path):
+    import runs
+    import training
+
+    run = runs.Run(
+        task="digits",
+        subset=100,
+        network="resnet8",
+        network_options={"width": 4},
+        method="dense",
+        schedule="constant",
+        learning_rate=1e30,
+        epochs=2,
+        batch_size=50,
+    )
+    found = training.execute(run, dense_dir=tmp_path, jit_compile=False)
+    assert found["diverged"]
+    assert None in found["history"]["loss"]
+    pruned = dataclasses.replace(run, method="imp")
+    with pytest.raises(ValueError, match="was not run, or diverged"):
+        training.execute(pruned, dense_dir=tmp_path)
+    runs.append(tmp_path / "runs.jsonl", {"run": run.facts(), "found": found})
+    grid = write(
+        tmp_path / "diverged.yaml",
+        "{grids: ["
+        + json.dumps(pruned.facts() | {"schedule": "constant"})
+        + "]}",
+    )
+    command = [sys.executable, str(STUDY / "sweep.py"), f"--grid={grid}"]
+    command.append(f"--output_dir={tmp_path}")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "The dense training before it diverged." in done.stdout
+    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 1

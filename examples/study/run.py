@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Fewer start-up messages.
 
@@ -83,6 +84,8 @@ def main(_):
             f"{found['test']:.2f} {found['measure']}",
             flush=True,
         )
+        if found["diverged"] and each is not run:
+            sys.exit("Nothing to prune: the dense training diverged.")
 
 
 if __name__ == "__main__":

@@ -89,6 +89,8 @@ class Sweep:
         self._take_up()
 
     def _run(self, run, telling):
+        if run.method == "imp" and self._diverged(run.dense()):
+            return self._fail(run, "The dense training before it diverged.")
         device = self._devices.get()
         begin = time.perf_counter()
         try:
@@ -102,14 +104,21 @@ class Sweep:
         finally:
             self._devices.put(device)
         if done.returncode:
-            with self._lock:
-                self.failed.append(run)
             output = (done.stdout + done.stderr).strip()
-            return f"FAILED: {' '.join(run.flags())}\n{output[-2000:]}"
+            return self._fail(run, output[-2000:])
         facts = run.facts()
         told = " ".join(f"{n}={facts[n]}" for n in telling if n in facts)
         seconds = time.perf_counter() - begin
         return f"{done.stdout.strip().splitlines()[-1]} {told} {seconds:.0f} s"
+
+    def _diverged(self, run):
+        found = self.found(run)
+        return found is not None and found["diverged"]
+
+    def _fail(self, run, why):
+        with self._lock:
+            self.failed.append(run)
+        return f"FAILED: {' '.join(run.flags())}\n{why}"
 
     def _command(self, run):
         command = [sys.executable, str(STUDY / "run.py"), *run.flags()]

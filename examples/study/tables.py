@@ -27,8 +27,15 @@ _MARKS = (("**", "**"), ("<u>", "</u>"), ("*", "*"))
 
 
 def best(cell, found):
-    """The candidate of a cell with the best validation; `None` without any."""
-    done = [run for run in cell.candidates if found(run)]
+    """The candidate of a cell with the best validation; `None` without any.
+
+    What diverged is none.
+    """
+    done = [
+        run
+        for run in cell.candidates
+        if found(run) and not found(run)["diverged"]
+    ]
     return max(done, key=lambda run: found(run)["validation"], default=None)
 
 

@@ -31,8 +31,12 @@ def execute(run, *, data_dir=None, dense_dir, jit_compile="auto"):
 
     Returns:
         A dict that JSON can hold: how good the model is on the test and on
-        the validation data, what it costs, what its prunings did, and the
-        history of the training.
+        the validation data, whether it diverged, what it costs, what its
+        prunings did, and the history of the training.
+
+    Raises:
+        ValueError: Before training, if a run of `imp` has no dense network
+            to begin with.
     """
     begin = time.perf_counter()
     keras.utils.set_random_seed(run.seed)
@@ -67,7 +71,9 @@ def execute(run, *, data_dir=None, dense_dir, jit_compile="auto"):
         ],
         verbose=0,
     ).history
-    start.keep(start.model)
+    diverged = not all(map(math.isfinite, history["loss"]))
+    if not diverged:
+        start.keep(start.model)
     model = start.model
     if start.wrapped:
         model = keras_bimp.strip(model)
@@ -77,6 +83,7 @@ def execute(run, *, data_dir=None, dense_dir, jit_compile="auto"):
         "measure": task.measure,
         "test": task.score(model, task.test),
         "validation": task.score(model, task.validation),
+        "diverged": diverged,
         "sparsity": sparsity.prunable,
         "total_sparsity": sparsity.total,
         "multiply_adds": flops.dense,
@@ -227,6 +234,11 @@ def _bimp(run, task, load):
 
 def _imp(run, task, dense_dir, load):
     folder = folder_of_dense(run, dense_dir)
+    if not folder.exists():
+        raise ValueError(
+            "A run of `imp` begins with the network of a dense run, and there "
+            f"is none: it was not run, or diverged. Looked for: {folder}"
+        )
     rewind_to = None
     if run.retraining == "wr":
         rewind_to = folder / f"epoch_{run.epochs - run.retrain_epochs}.keras"

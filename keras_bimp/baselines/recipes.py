@@ -47,7 +47,8 @@ def gmp(
     of the optimizer: stepped, linear, or `baselines.Cyclic`.
 
     Args:
-        target_sparsity: Float in [0, 1), reached exactly.
+        target_sparsity: Float in [0, 1), reached exactly, unless a `schedule`
+            by steps does not prune at its end: `fit` tells what was reached.
         interval: Integer >= 1, epochs between prunings.
         hard: Whether pruned weights are pruned for good. Otherwise they keep
             their value, without a gradient, and come back if others become

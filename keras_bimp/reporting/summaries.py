@@ -24,7 +24,8 @@ class PruningSummaries(keras.callbacks.Callback):
 
     Raises:
         ValueError: When `fit` begins, if the model is not wrapped, or
-            TensorFlow, which writes the files on every backend, is missing.
+            TensorFlow, which writes the files on every backend, or
+            TensorBoard is missing.
 
     Example:
 
@@ -49,11 +50,13 @@ class PruningSummaries(keras.callbacks.Callback):
                 f"`Masked` layers. Received: model={self.model!r}"
             )
         try:
+            import tensorboard  # noqa: F401 TensorFlow asks for it, but later.
             import tensorflow as tf
         except ImportError as error:
             raise ValueError(
                 "`PruningSummaries` needs TensorFlow, which writes the files "
-                "of TensorBoard. Install it: pip install tensorflow"
+                "on every backend, and TensorBoard. Install them: "
+                "pip install tensorflow tensorboard"
             ) from error
         self._scalar = tf.summary.scalar
         self._writer = tf.summary.create_file_writer(
