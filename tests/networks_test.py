@@ -94,6 +94,22 @@ def test_library_networks_decay_all_their_kernels(networks):
     assert len(again.losses) == 54
 
 
+@pytest.mark.parametrize("channels", [15, 16])
+def test_projections_are_strided_convolutions(networks, channels):
+    inputs = keras.Input((5, 6, channels))
+    convolution = networks.pieces.convolution(0.0)
+    outputs = networks.pieces.projection(inputs, convolution, 4, 2)
+    model = keras.Model(inputs, outputs)
+    # Few channels train without a stride, see there.
+    picks = any(isinstance(x, keras.layers.MaxPooling2D) for x in model.layers)
+    assert picks == (channels < 16)
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, channels))
+    kernel = array(model.weights[0])[0, 0]
+    np.testing.assert_allclose(
+        model.predict(x, verbose=0), x[:, ::2, ::2] @ kernel, 1e-4, 1e-5
+    )
+
+
 # MaxViT.
 
 

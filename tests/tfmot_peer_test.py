@@ -17,7 +17,7 @@ RUN = {
     "allocation": "uniform",
     "dense_epochs": 2,
     "cycles": 2,
-    "width": 4,
+    "width": 16,  # With less, see `projection` in the study's pieces.py.
     "batch_size": 16,
     "learning_rate": 0.1,
     "weight_decay": 5e-4,

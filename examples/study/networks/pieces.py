@@ -15,6 +15,18 @@ def convolution(weight_decay, use_bias=False):
     )
 
 
+def projection(x, convolution, filters, strides):
+    """A 1x1 convolution of every so many pixels of a row and a column.
+
+    Of few channels the pixels are picked first. oneDNN, which TensorFlow runs
+    on a CPU, writes where it must not in the gradient of the kernel if there
+    are fewer channels than numbers in a vector (oneDNN, issue 6035).
+    """
+    if strides > 1 and x.shape[-1] < 16:
+        x, strides = keras.layers.MaxPooling2D(1, strides)(x), 1
+    return convolution(filters, 1, strides)(x)
+
+
 def classifier(inputs, x, classes, weight_decay):
     x = keras.layers.GlobalAveragePooling2D()(x)
     outputs = keras.layers.Dense(

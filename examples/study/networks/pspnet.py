@@ -96,7 +96,9 @@ def _bottleneck(x, convolution, filters, strides, dilation):
 def _shortcut(x, convolution, filters, strides):
     if x.shape[-1] == filters:
         return x
-    return pieces.batch_norm(convolution(filters, 1, strides)(x))
+    return pieces.batch_norm(
+        pieces.projection(x, convolution, filters, strides)
+    )
 
 
 def _sum(x, before):

@@ -39,7 +39,7 @@ def resnet18(classes=10, input_shape=(32, 32, 3), weight_decay=0.0, width=64):
 
     def shortcut(x, filters):
         return pieces.batch_norm(
-            pieces.convolution(weight_decay)(filters, 1, 2)(x)
+            pieces.projection(x, pieces.convolution(weight_decay), filters, 2)
         )
 
     widths = (width, 2 * width, 4 * width, 8 * width)
@@ -60,7 +60,7 @@ def wide_resnet_28_10(
     def block(x, filters, strides):
         before = x
         if x.shape[-1] != filters:
-            before = convolution(filters, 1, strides)(x)
+            before = pieces.projection(x, convolution, filters, strides)
         x = convolution(filters, 3)(pieces.relu(pieces.batch_norm(x)))
         x = convolution(filters, 3, strides)(pieces.relu(pieces.batch_norm(x)))
         return keras.layers.Add()([x, before])
