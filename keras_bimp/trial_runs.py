@@ -62,6 +62,29 @@ def try_lengths(make: Callable, run: Callable):
     ) from why
 
 
+def check_lengths(model: keras.Model, *args) -> None:
+    """Raises where axes of a model are too short for its layers.
+
+    TensorFlow on a CPU may not: a convolution then returns whatever its memory
+    held.
+
+    Args:
+        model: Only a Functional or Sequential one is looked at.
+        *args: What it is called with: arrays, or structures of them.
+
+    Raises:
+        ValueError: Keras', when it infers shapes.
+    """
+    if getattr(model, "inputs", None):
+        model.compute_output_spec(*tree.map_structure(_without_values, args))
+
+
+def _without_values(x):
+    is_text = getattr(x.dtype, "kind", None) == "U"  # Of NumPy.
+    dtype = "string" if is_text else keras.backend.standardize_dtype(x.dtype)
+    return keras.KerasTensor(tuple(x.shape), dtype)
+
+
 @contextlib.contextmanager
 def left_as_it_was(model: keras.Model) -> Iterator[None]:
     """Gives a model back what running it changes: states, statistics, seeds."""

@@ -10,6 +10,7 @@ import keras_bimp
 from keras_bimp.backends import as_array
 from keras_bimp.progress import Progress
 from keras_bimp.progress import set_progress
+from keras_bimp.trial_runs import check_lengths
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -161,6 +162,23 @@ def test_axes_of_unknown_length_may_have_to_be_long():
         ]
     )
     shrunk(model, np.random.default_rng(0).normal(size=(1, 70, 64, 3)))
+
+
+@pytest.mark.parametrize(("length", "fits"), [(32, False), (64, True)])
+def test_lengths_are_too_short_where_a_layer_has_no_output(length, fits):
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            *[layers.Conv2D(16, 7, strides=2) for _ in range(3)],
+            layers.GlobalAveragePooling2D(),
+        ]
+    )
+    images = np.zeros((1, length, length, 3), "float32")
+    if fits:
+        check_lengths(model, images)
+    else:
+        with pytest.raises(ValueError, match="zero or negative"):
+            check_lengths(model, images)
 
 
 class Noise(layers.Layer):

@@ -6,6 +6,7 @@ from keras import ops
 from keras import tree
 from keras.src.export.export_utils import get_input_signature
 
+from keras_bimp.trial_runs import check_lengths
 from keras_bimp.trial_runs import left_as_it_was
 from keras_bimp.trial_runs import random_input
 from keras_bimp.trial_runs import try_lengths
@@ -71,7 +72,12 @@ def random_inputs(model: keras.Model) -> list[np.ndarray]:
 
     if all(all(spec.shape[1:]) for spec in specs):
         return make(None)
-    inputs, _ = try_lengths(make, lambda inputs: outputs_of(model, inputs))
+
+    def run(inputs):
+        check_lengths(model, *_as_arguments(model, inputs))
+        outputs_of(model, inputs)
+
+    inputs, _ = try_lengths(make, run)
     return inputs
 
 
@@ -79,10 +85,13 @@ def outputs_of(
     model: keras.Model, inputs: list[np.ndarray]
 ) -> list[np.ndarray]:
     """What a model computes, as `keras.tree.flatten` orders it."""
-    args = tree.pack_sequence_as(get_input_signature(model), inputs)
     with left_as_it_was(model):
-        outputs = model(*args, training=False)
+        outputs = model(*_as_arguments(model, inputs), training=False)
     return [_as_numpy(y) for y in tree.flatten(outputs)]
+
+
+def _as_arguments(model, inputs):
+    return tree.pack_sequence_as(get_input_signature(model), inputs)
 
 
 def _as_numpy(y):

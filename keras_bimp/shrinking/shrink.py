@@ -19,6 +19,7 @@ from keras_bimp.shrinking.following import graph_of
 from keras_bimp.shrinking.following import is_graph
 from keras_bimp.shrinking.rebuilding import rebuild
 from keras_bimp.shrinking.rules import Barrier
+from keras_bimp.trial_runs import check_lengths
 from keras_bimp.trial_runs import left_as_it_was
 from keras_bimp.trial_runs import random_input
 from keras_bimp.trial_runs import try_lengths
@@ -155,6 +156,7 @@ def _check_outputs(model, smaller):
     """Raises unless both compute the same on some random input."""
 
     def run(inputs):
+        check_lengths(model, inputs)
         with left_as_it_was(model):
             first = _outputs(model, inputs)
         with left_as_it_was(model):
