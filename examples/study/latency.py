@@ -6,6 +6,9 @@ TensorFlow with a SavedModel, LiteRT and OpenVINO. The two networks take turns,
 so that what else runs on the machine hits both. How fast a network is does not
 depend on what its weights are, so they are random.
 
+`--versus=keras` times the SavedModel of the dense network beside the one that
+`model.export` of Keras writes, which has batch normalization as it is.
+
 TensorFlow's number of threads is set once per process: run it again for
 another `--threads`.
 """
@@ -36,6 +39,9 @@ flags.DEFINE_list("batch_size", ["1", "64"], "Images at a time.")
 flags.DEFINE_integer("threads", 1, "Threads of each runtime.")
 flags.DEFINE_float("target_sparsity", 0.6, "Share of the filters to prune.")
 flags.DEFINE_integer("rounds", 15, "Turns of each network.")
+flags.DEFINE_enum(
+    "versus", "dense", ["dense", "keras"], "What the first of both is."
+)
 
 FILES = {"tf_saved_model": "1", "litert": "x.tflite", "openvino": "x.xml"}
 
@@ -100,13 +106,13 @@ def seconds(run, calls):
     return (time.perf_counter() - begin) / calls
 
 
-def interleaved(dense, small):
+def interleaved(first, second):
     """Seconds per call of both, in turns, after a warm-up."""
-    one = max(seconds(dense, 1) and seconds(dense, 1), 1e-6)
-    seconds(small, 3)
+    one = max(seconds(first, 1) and seconds(first, 1), 1e-6)
+    seconds(second, 3)
     calls = max(1, round(0.1 / one))
     times = [
-        (seconds(dense, calls), seconds(small, calls))
+        (seconds(first, calls), seconds(second, calls))
         for _ in range(FLAGS.rounds)
     ]
     return zip(*times, strict=True)
@@ -119,8 +125,36 @@ def main(_):
     tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
     tf.config.threading.set_inter_op_parallelism_threads(FLAGS.threads)
     rng = np.random.default_rng(0)
+    formats = FLAGS.format if FLAGS.versus == "dense" else ["tf_saved_model"]
     for network in FLAGS.network:
-        dense, small = getattr(networks, network)(), pruned(network)
+        dense = getattr(networks, network)()
+        small = pruned(network) if FLAGS.versus == "dense" else dense
+        print_head(network, dense, small)
+        for name in formats:
+            with tempfile.TemporaryDirectory() as folder:
+                first, second = (
+                    pathlib.Path(folder, part, FILES[name]) for part in "ab"
+                )
+                if FLAGS.versus == "dense":
+                    first.parent.mkdir()
+                    keras_bimp.export(dense, first, format=name)
+                else:
+                    dense.export(first, verbose=False)
+                second.parent.mkdir()
+                keras_bimp.export(small, second, format=name)
+                for size in map(int, FLAGS.batch_size):
+                    images = rng.standard_normal((size, 32, 32, 3))
+                    images = images.astype("float32")
+                    runs = [LOAD[name](p, images) for p in (first, second)]
+                    print_row(name, size, *interleaved(*runs))
+
+
+def print_head(network, dense, small):
+    if dense is small:
+        first, second = "Keras' own, ms", "ours, ms"
+        print(f"\n{network}, dense; threads: {FLAGS.threads}\n")
+    else:
+        first, second = "dense, ms", "shrunk, ms"
         flops, flops_left = (
             keras_bimp.metrics.count_flops(model).dense
             for model in (dense, small)
@@ -132,29 +166,20 @@ def main(_):
             f"{flops / flops_left:.2f} times as fast; threads: "
             f"{FLAGS.threads}\n"
         )
-        print("| format | batch | dense, ms | shrunk, ms | times as fast |")
-        print("|---|---|---|---|---|", flush=True)
-        for name in FLAGS.format:
-            with tempfile.TemporaryDirectory() as folder:
-                paths = []
-                for part, model in (("dense", dense), ("small", small)):
-                    path = pathlib.Path(folder, part, FILES[name])
-                    path.parent.mkdir()
-                    paths.append(keras_bimp.export(model, path, format=name))
-                for size in map(int, FLAGS.batch_size):
-                    images = rng.standard_normal((size, 32, 32, 3))
-                    images = images.astype("float32")
-                    runs = [LOAD[name](path, images) for path in paths]
-                    ours, theirs = interleaved(*runs)
-                    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-                    low, middle, high = statistics.quantiles(ratios, n=4)
-                    print(
-                        f"| {name} | {size} "
-                        f"| {1000 * statistics.median(ours):.2f} "
-                        f"| {1000 * statistics.median(theirs):.2f} "
-                        f"| {middle:.2f} [{low:.2f}, {high:.2f}] |",
-                        flush=True,
-                    )
+    print(f"| format | batch | {first} | {second} | times as fast |")
+    print("|---|---|---|---|---|", flush=True)
+
+
+def print_row(name, size, first, second):
+    ratios = [a / b for a, b in zip(first, second, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    print(
+        f"| {name} | {size} "
+        f"| {1000 * statistics.median(first):.2f} "
+        f"| {1000 * statistics.median(second):.2f} "
+        f"| {middle:.2f} [{low:.2f}, {high:.2f}] |",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -57,6 +57,11 @@ def export(
     `model`, and only then renamed: who watches the folder never sees a half.
     `model` is left as it is.
 
+    Batch normalization behind a convolution or dense layer costs nothing where
+    it is served: the kernel and bias there do both, and zeros stay zeros.
+    Converters see to it in other formats, this function in a SavedModel, but
+    not if `signatures` are given, which may call `model` as in training.
+
     Args:
         model: A plain Keras model, such as `strip` returns.
         filepath: Where to write. For a SavedModel the version folder that

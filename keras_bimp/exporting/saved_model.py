@@ -1,11 +1,13 @@
 """SavedModels in the layout of TensorFlow Serving."""
 
+import contextlib
 import functools
 import pathlib
 
 import keras
 from keras.src.export.export_utils import get_input_signature
 
+from keras_bimp.exporting.folding import folded
 from keras_bimp.exporting.inputs import input_names
 from keras_bimp.exporting.options import Options
 
@@ -18,6 +20,13 @@ def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
         path: The folder.
         options: Its `signatures`, `labels`, `top_k` and `warmup`.
     """
+    # Not what is called in ways of its own, in training perhaps.
+    within = contextlib.nullcontext() if options.signatures else folded(model)
+    with within:
+        _write(model, path, options)
+
+
+def _write(model, path, options):
     # Not `model.export`: it tracks the model too and writes every weight
     # twice (keras-team/keras#23553).
     archive = keras.export.ExportArchive()

@@ -99,7 +99,7 @@ class Followed:
         if rule is None:
             rule = rule_of(operation, self.classes)
         try:
-            if _trains(node):
+            if trains(node):
                 raise NotFollowedError("it is called with `training=True`")
             if isinstance(rule, Barrier):
                 raise NotFollowedError(rule.reason)
@@ -156,7 +156,8 @@ def inside(operation: keras.Operation) -> keras.Operation:
     return operation.layer if isinstance(operation, Masked) else operation
 
 
-def _trains(node):
+def trains(node) -> bool:
+    """Whether a call in a graph is always made as in training."""
     return node.arguments.kwargs.get("training") not in (None, False)
 
 
@@ -168,7 +169,7 @@ def _closed(graph):
     for node in nodes_of(graph):
         operation = inside(node.operation)
         if is_graph(operation):
-            if _trains(node) or not _fits(node, graph_of(operation)):
+            if trains(node) or not _fits(node, graph_of(operation)):
                 yield id(operation)
             yield from _closed(graph_of(operation))
 
