@@ -18,23 +18,26 @@ MODULES = sorted(
 )
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_examples(name):
-    keras.backend.clear_session()  # Names of layers start anew.
-    result = doctest.testmod(
+def examples_of(name):
+    """The doctests of a module, of those with examples."""
+    found = doctest.DocTestFinder().find(
         importlib.import_module(name),
         globs={"keras": keras, "keras_bimp": keras_bimp, "np": np},
-        optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE,
     )
-    assert result.failed == 0
+    return [test for test in found if test.examples]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name):
+    tests = examples_of(name)
+    if tests:
+        keras.backend.clear_session()  # Names of layers start anew.
+    runner = doctest.DocTestRunner(
+        optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    )
+    for test in tests:
+        assert runner.run(test).failed == 0
 
 
 def test_there_are_examples():
-    finder = doctest.DocTestFinder()
-    examples = [
-        test.name
-        for name in MODULES
-        for test in finder.find(importlib.import_module(name))
-        if test.examples
-    ]
-    assert len(examples) > 15
+    assert sum(len(examples_of(name)) for name in MODULES) > 15

@@ -1,11 +1,14 @@
 """Runs tests in processes with an environment of their own."""
 
+import atexit
 import concurrent.futures
 import contextlib
 import functools
 import io
 import multiprocessing
 import os
+import shutil
+import tempfile
 import threading
 import unittest.mock
 
@@ -29,9 +32,15 @@ def run(environment, arguments):
 
 @functools.cache
 def _process(environment):
+    # Tests compile the same things again and again.
+    compiled = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, compiled, ignore_errors=True)
     with unittest.mock.patch.dict(
         os.environ,
         environment,
+        JAX_COMPILATION_CACHE_DIR=compiled,
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+        JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
         PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
         PYTEST_ADDOPTS="",
         OMP_NUM_THREADS="1",  # Of torch; other processes use the other cores.

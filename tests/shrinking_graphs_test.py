@@ -13,7 +13,7 @@ from random_graphs import pruned_graph
 
 import keras_bimp
 
-GRAPHS = int(os.environ.get("SHRINKING_GRAPHS", "24"))
+GRAPHS = int(os.environ.get("SHRINKING_GRAPHS", "16"))
 
 
 @pytest.mark.filterwarnings("ignore")
