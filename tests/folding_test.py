@@ -1,5 +1,8 @@
 """SavedModels without batch normalization, where a layer can do it."""
 
+import concurrent.futures
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -71,7 +74,7 @@ def test_layers_of_all_kinds_do_it_along_the_way(tmp_path):
         layer = type(kind).from_config(kind.get_config())
         x = layer(given[rank - 1])
         norm = layers.BatchNormalization(scale=i % 3 != 0, center=i % 3 != 1)
-        outputs.append(layers.ReLU()(norm(x)))
+        outputs.append(keras.ops.relu(norm(x)))
     model = with_any_weights(keras.Model(given, outputs))
     found, expected, variables = run(model, tmp_path / "1")
     assert_close(found, expected)
@@ -167,6 +170,25 @@ def called_by_another(x):
     return Own(layer)(normal()(layer(x)))
 
 
+def called_by_a_function(x):
+    layer = conv()
+    return layers.Lambda(lambda y: layer(y))(normal()(layer(x)))
+
+
+def called_by_an_operation(x):
+    layer = conv()
+    y = normal()(layer(x))
+    return keras.ops.vectorized_map(lambda one: layer(one[None])[0], y)
+
+
+def in_a_model_of_ones_own_call(x):
+    y = keras.Input(x.shape[1:])
+    inside = keras.Model(y, normal()(conv()(y)))
+    call = inside.call
+    inside.call = lambda y, training=None, mask=None: -call(y)
+    return inside(x)
+
+
 def of_an_input(x):
     return normal()(x)
 
@@ -184,6 +206,9 @@ def of_an_input(x):
         in_training,
         in_training_inside,
         called_by_another,
+        called_by_a_function,
+        called_by_an_operation,
+        in_a_model_of_ones_own_call,
         of_an_input,
     ],
 )
@@ -198,6 +223,40 @@ def test_where_it_cannot_be_all_stays(make, tmp_path):
 def pair():
     x = keras.Input((4, 4, 4))
     return with_any_weights(keras.Model(x, normal()(conv()(x))))
+
+
+@pytest.mark.parametrize(("mean", "left"), [(10, 2), (1000, 6)])
+def test_means_far_off_stay(mean, left, tmp_path):
+    # They are as large as the sum they are taken from: both are rounded.
+    model = pair()
+    model.layers[-1].moving_mean.assign([mean, -1, 0, 1])
+    *_, variables = run(model, tmp_path / "1")
+    assert len(variables) == left
+
+
+def nothing(shape, dtype=None):
+    return keras.ops.zeros(shape, dtype)
+
+
+def test_what_a_config_cannot_hold_is_no_hindrance(tmp_path):
+    x = keras.Input((4, 4, 4))
+    layer = conv(kernel_initializer=functools.partial(nothing))
+    model = with_any_weights(keras.Model(x, normal()(layer(x))))
+    found, expected, variables = run(model, tmp_path / "1")
+    assert_close(found, expected)
+    assert len(variables) == 2
+
+
+def test_other_threads_see_nothing_of_it():
+    model = pair()
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((5, 4, 4, 4)).astype("float32")
+    model.compile("sgd", "mse")
+    expected = model(x, training=True).numpy()
+    with folded(model), concurrent.futures.ThreadPoolExecutor(1) as other:
+        found = other.submit(model, x, training=True).result().numpy()
+        other.submit(model.train_on_batch, x, x).result()
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_signatures_may_train(tmp_path):
@@ -240,8 +299,10 @@ def test_the_model_is_left_as_it_was(tmp_path):
 
 def test_weights_that_would_not_be_finite_stay(tmp_path):
     model = pair()
-    model.layers[-1].moving_variance.assign([1e-30] * 4)
-    model.layers[-1].epsilon = 0.0
-    model.layers[-1].gamma.assign([1e30] * 4)
+    layer, norm = model.layers[1:]
+    norm.moving_mean.assign(layer.bias)
+    norm.moving_variance.assign([1e-30] * 4)
+    norm.epsilon = 0.0
+    norm.gamma.assign([1e30] * 4)
     *_, variables = run(model, tmp_path / "1")
     assert len(variables) == len(model.weights)

@@ -57,10 +57,11 @@ def export(
     `model`, and only then renamed: who watches the folder never sees a half.
     `model` is left as it is.
 
-    Batch normalization behind a convolution or dense layer costs nothing where
-    it is served: the kernel and bias there do both, and zeros stay zeros.
-    Converters see to it in other formats, this function in a SavedModel, but
-    not if `signatures` are given, which may call `model` as in training.
+    In a SavedModel, batch normalization behind a convolution or dense layer
+    without activation, which nothing else reads, becomes part of its kernel and
+    bias; zeros stay zeros. That is so for Functional and Sequential models in
+    float32, and without `signatures`, which may call `model` as in training.
+    The converters to other formats do it themselves for most layers.
 
     Args:
         model: A plain Keras model, such as `strip` returns.

@@ -6,6 +6,8 @@ every request, and goes over all pixels once more.
 """
 
 import contextlib
+import functools
+import threading
 from collections import Counter
 from collections.abc import Iterator
 
@@ -19,6 +21,26 @@ from keras_bimp.shrinking.following import is_graph
 from keras_bimp.shrinking.following import nodes_of
 from keras_bimp.shrinking.following import trains
 
+# Of the means, in standard deviations. Beyond it, what is left of the mean and
+# what takes it away are rounded so much that outputs differ by 1e-5.
+_FARTHEST = 32
+
+# For each kind of layer, the shape in which factors of its outputs fit its last
+# kernel.
+_FITTING = {
+    layers.Conv1D: (-1,),
+    layers.Conv2D: (-1,),
+    layers.Conv3D: (-1,),
+    layers.Conv1DTranspose: (-1, 1),
+    layers.Conv2DTranspose: (-1, 1),
+    layers.Conv3DTranspose: (-1, 1),
+    layers.Dense: (-1,),
+    layers.DepthwiseConv1D: None,  # That of its last two axes.
+    layers.DepthwiseConv2D: None,
+    layers.SeparableConv1D: (-1,),
+    layers.SeparableConv2D: (-1,),
+}
+
 
 @contextlib.contextmanager
 def folded(model: keras.Model) -> Iterator[None]:
@@ -27,69 +49,94 @@ def folded(model: keras.Model) -> Iterator[None]:
     A convolution or dense layer whose output goes to batch normalization and
     nowhere else computes with a kernel and bias that do both. What comes out
     at inference is the same, but for rounding. Only Functional and Sequential
-    models, for the others' graph is not known.
+    models, for the others' graph is not known, and only in this thread.
 
     Args:
         model: A plain, built model. No weight of it changes.
     """
-    changed = []
+    thread, changed = threading.get_ident(), []
     try:
-        for layer, norm, shape in _pairs(model):
-            both = _merged(layer, norm, shape)
-            if both is None:
-                continue
-            changed += [layer, norm]
-            # Not as attributes, which Keras would track as weights.
-            vars(layer)["call"] = _calling(both)
-            vars(norm)["call"] = _identity
+        for layer, norm in _pairs(model):
+            both = _merged(layer, norm)
+            if both is not None:
+                changed += [layer, norm]
+                _replace_call(layer, functools.partial(_call, both), thread)
+                _replace_call(norm, _identity, thread)
         yield
     finally:
         for layer in changed:
-            del vars(layer)["call"]
+            vars(layer).pop("call", None)
 
 
-def _calling(layer):
-    return lambda inputs, training=None: layer(inputs)
+def _replace_call(layer, function, thread):
+    original = layer.call
+
+    def call(inputs, *args, **kwargs):
+        if threading.get_ident() != thread:
+            return original(inputs, *args, **kwargs)
+        return function(inputs)
+
+    # Not as an attribute, which Keras would look for weights in.
+    vars(layer)["call"] = call
 
 
-def _identity(inputs, training=None, mask=None):
+def _call(layer, inputs):
+    return type(layer).call(layer, inputs)
+
+
+def _identity(inputs):
     return inputs
 
 
 def _pairs(model):
-    """Yields a layer, the batch normalization behind it, its input's shape."""
-    graphs = list({id(g): g for g in _graphs(model)}.values())
+    """A list of layers with the batch normalization behind them."""
+    graphs = list(_graphs(model, set()))
     nodes = [node for graph in graphs for node in nodes_of(graph)]
+    if any(_may_call_any(node.operation) for node in nodes):
+        return []
     calls = Counter(id(node.operation) for node in nodes)
     calls.update(_called_elsewhere(nodes))
     read = Counter(id(x) for graph in graphs for x in graph.outputs)
     read.update(id(x) for node in nodes for x in node.input_tensors)
-    source = {id(y): node for node in nodes for y in node.outputs}
+    source = {id(y): node.operation for node in nodes for y in node.outputs}
+    pairs = []
     for node in nodes:
         norm = node.operation
         if type(norm) is not layers.BatchNormalization or trains(node):
             continue
-        (x,) = node.input_tensors[:1]
-        before = source.get(id(x))
+        x = node.input_tensors[0]
+        layer = source.get(id(x))
         if (
-            before is not None
-            and read[id(x)] == 1
-            and calls[id(norm)] == calls[id(before.operation)] == 1
+            read[id(x)] == 1
+            and calls[id(norm)] == calls[id(layer)] == 1
             and norm.axis in (-1, len(x.shape) - 1)
-            and _is_linear(before.operation)
-            and _computes_alike(norm, before.operation)
+            and _is_linear(layer)
+            and _compute_alike(layer, norm)
         ):
-            yield before.operation, norm, before.input_tensors[0].shape
+            pairs.append((layer, norm))
+    return pairs
 
 
-def _graphs(model):
-    """Yields the graphs of a model and of those inside it."""
-    if not is_graph(model):
+def _is_followed(operation):
+    return is_graph(operation) and "call" not in vars(operation)
+
+
+def _graphs(model, seen):
+    """Yields the graphs of a model and of those inside it, each once."""
+    if not _is_followed(model) or id(model) in seen:
         return
+    seen.add(id(model))
     yield graph_of(model)
     for node in nodes_of(graph_of(model)):
         if not trains(node):
-            yield from _graphs(node.operation)
+            yield from _graphs(node.operation, seen)
+
+
+def _may_call_any(operation):
+    """Whether a function in it may call layers that nobody knows of."""
+    if isinstance(operation, keras.Layer):
+        return isinstance(operation, layers.Lambda)
+    return any(map(callable, vars(operation).values()))
 
 
 def _called_elsewhere(nodes):
@@ -98,14 +145,14 @@ def _called_elsewhere(nodes):
         id(layer)
         for node in nodes
         if isinstance(node.operation, keras.Layer)
-        and (trains(node) or not is_graph(node.operation))
+        and (trains(node) or not _is_followed(node.operation))
         for layer in node.operation._flatten_layers(include_self=False)
     ]
 
 
 def _is_linear(layer):
     return (
-        type(layer) in _SCALED
+        type(layer) in _FITTING
         and layer.activation is keras.activations.linear
         and getattr(layer, "data_format", "channels_last") == "channels_last"
         and layer.quantization_mode is None
@@ -113,82 +160,47 @@ def _is_linear(layer):
     )
 
 
-def _computes_alike(*both):
+def _compute_alike(*both):
     types = {t for b in both for t in (b.compute_dtype, b.variable_dtype)}
     return types in ({"float32"}, {"float64"}) and not any(
         "call" in vars(layer) for layer in both
     )
 
 
-def _merged(layer, norm, shape):
-    """The layer that does both; `None` if its weights would not be finite."""
-    mean, variance = map(_as_float, (norm.moving_mean, norm.moving_variance))
+def _merged(layer, norm):
+    """A copy of the layer that does both; `None` if it would be inexact."""
+    name = _last_kernel(layer)
+    kernel = _as_float(vars(layer)[name])
+    bias = _as_float(layer.bias) if layer.use_bias else 0.0
     with np.errstate(all="ignore"):
-        factor = 1 / np.sqrt(variance + norm.epsilon)
+        factor = 1 / np.sqrt(_as_float(norm.moving_variance) + norm.epsilon)
+        shift = (bias - _as_float(norm.moving_mean)) * factor
+        if not np.abs(shift).max() <= _FARTHEST:
+            return None
         if norm.scale:
-            factor *= _as_float(norm.gamma)
-        bias = _as_float(layer.bias) if layer.use_bias else 0.0
-        bias = (bias - mean) * factor
+            gamma = _as_float(norm.gamma)
+            factor, shift = factor * gamma, shift * gamma
         if norm.center:
-            bias += _as_float(norm.beta)
-        *others, last = _kernels(layer)
-        weights = {name: as_array(getattr(layer, name)) for name in others}
-        kernel = _as_float(getattr(layer, last))
-        weights[last] = kernel * _SCALED[type(layer)](factor, kernel.shape)
-        weights["bias"] = bias
-        weights = {
-            name: array.astype(layer.variable_dtype)
-            for name, array in weights.items()
-        }
-    if not all(np.isfinite(array).all() for array in weights.values()):
+            shift = shift + _as_float(norm.beta)
+        fitting = _FITTING[type(layer)] or kernel.shape[-2:]
+        arrays = {name: kernel * factor.reshape(fitting), "bias": shift}
+        arrays = {k: a.astype(layer.variable_dtype) for k, a in arrays.items()}
+    if not all(np.isfinite(array).all() for array in arrays.values()):
         return None
-    config = {**layer.get_config(), "use_bias": True}
-    for key in config:
-        if key.endswith("_initializer"):
-            config[key] = "zeros"
-        elif key.endswith(("_regularizer", "_constraint")):
-            config[key] = None
-    both = type(layer).from_config(config)
-    both.build(shape)
-    for name, array in weights.items():
-        getattr(both, name).assign(array)
+    both = object.__new__(type(layer))
+    vars(both).update(vars(layer), use_bias=True)
+    for name, array in arrays.items():
+        vars(both)[name] = keras.Variable(
+            array, dtype=layer.variable_dtype, name=name.strip("_")
+        )
     return both
 
 
-def _kernels(layer):
-    """Names of its kernels, the one that makes the outputs last."""
-    if hasattr(layer, "pointwise_kernel"):
-        return "depthwise_kernel", "pointwise_kernel"
-    return ("kernel",)
+def _last_kernel(layer):
+    """The attribute that holds it."""
+    known = ("pointwise_kernel", "_kernel", "kernel")
+    return next(name for name in known if name in vars(layer))
 
 
 def _as_float(variable):
     return as_array(variable).astype(float)
-
-
-def _of_last_axis(factor, shape):
-    return factor
-
-
-def _of_last_axis_but_one(factor, shape):
-    return factor[:, None]
-
-
-def _of_last_two_axes(factor, shape):
-    return factor.reshape(shape[-2:])
-
-
-# A factor for each output, in the shape that its kernel is multiplied with.
-_SCALED = {
-    layers.Conv1D: _of_last_axis,
-    layers.Conv2D: _of_last_axis,
-    layers.Conv3D: _of_last_axis,
-    layers.Conv1DTranspose: _of_last_axis_but_one,
-    layers.Conv2DTranspose: _of_last_axis_but_one,
-    layers.Conv3DTranspose: _of_last_axis_but_one,
-    layers.Dense: _of_last_axis,
-    layers.DepthwiseConv1D: _of_last_two_axes,
-    layers.DepthwiseConv2D: _of_last_two_axes,
-    layers.SeparableConv1D: _of_last_axis,
-    layers.SeparableConv2D: _of_last_axis,
-}
