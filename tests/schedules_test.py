@@ -250,6 +250,23 @@ def test_joined_follows_the_last_phase_that_has_begun():
     assert float(joined(99)) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("begins", [[2, None, None], [0, 4, 6], [3, 7, 5]])
+@pytest.mark.parametrize("start", [0, 1, 5, 9])
+def test_the_rates_of_joined_are_what_it_returns(begins, start):
+    discount = schedules.discount.discount_variable(0.3)
+    phases = [
+        keras.optimizers.schedules.PolynomialDecay(0.4, 4, 0.0),
+        schedules.ALLR(0.2, 3, discount),
+        schedules.Linear(0.1, 2),
+    ]
+    joined = schedules.Joined(phases, begins, [1.0, discount, 1.0])
+    np.testing.assert_allclose(
+        schedules.schedule_values(joined, 6, start),
+        [float(joined(step)) for step in range(start, start + 6)],
+        rtol=1e-6,
+    )
+
+
 def test_joined_keeps_its_state_when_serialized():
     joined = schedules.Joined(
         [schedules.Linear(0.4, 4), schedules.LLR(0.2, 20)],

@@ -107,7 +107,11 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
 
     def begun(self, i: int) -> bool:
         """Whether phase `i` has begun."""
-        return int(as_array(self.begins[i])) != _NOT_BEGUN
+        return self.began_at(i) != _NOT_BEGUN
+
+    def began_at(self, i: int) -> int:
+        """Iteration count at which phase `i` began; huge if it has not."""
+        return int(as_array(self.begins[i]))
 
     def has_the_phases_of(self, other) -> bool:
         """Whether another learning rate is as many schedules of such shapes."""
@@ -122,7 +126,7 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
     def state(self) -> dict:
         """Where it stands, in numbers."""
         return {
-            "begins": [int(as_array(begin)) for begin in self.begins],
+            "begins": [self.began_at(i) for i in range(len(self.begins))],
             "discounts": [float(as_array(d)) for d in self.discounts],
             "notes": self.notes,
         }
@@ -144,12 +148,11 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
             replaced, keras.optimizers.schedules.LearningRateSchedule
         ):
             replaced = serialize(replaced)
-        begun = [self.begun(i) for i in range(len(self.schedules))]
         return {
             "schedules": [serialize(schedule) for schedule in self.schedules],
             "begins": [
-                int(as_array(b)) if on else None
-                for b, on in zip(self.begins, begun, strict=True)
+                self.began_at(i) if self.begun(i) else None
+                for i in range(len(self.begins))
             ],
             "discounts": [float(as_array(d)) for d in self.discounts],
             "replaced": replaced,

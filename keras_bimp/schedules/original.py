@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_bimp.checks import check_integer
+from keras_bimp.schedules.joined import Joined
 from keras_bimp.schedules.schedule import Schedule
 
 
@@ -90,6 +91,8 @@ def schedule_values(schedule, steps: int, start: int = 0) -> np.ndarray:
         if not len(values):
             values = schedule.values()[-1:]
         return np.pad(values, (0, steps - len(values)), mode="edge")
+    if isinstance(schedule, Joined):
+        return _joined_values(schedule, steps, start)
     iterations = start + ops.arange(steps)
     # TensorFlow would warn of tracing what it traces once for each schedule.
     logger = logging.getLogger("tensorflow")
@@ -102,3 +105,18 @@ def schedule_values(schedule, steps: int, start: int = 0) -> np.ndarray:
     finally:
         logger.setLevel(level)
     return np.asarray(rates, dtype="float64").reshape(steps)
+
+
+def _joined_values(joined, steps, start):
+    rates = np.empty(steps)
+    for i, schedule in enumerate(joined.schedules):
+        begin = joined.began_at(i)
+        # The first one has the rates before it begins, too.
+        before = min(max(begin - start, 0), steps)
+        if i == 0 and before:
+            rates[:before] = schedule_values(schedule, 1)
+        if before < steps:
+            rates[before:] = schedule_values(
+                schedule, steps - before, max(start - begin, 0)
+            )
+    return rates
