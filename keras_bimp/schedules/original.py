@@ -108,15 +108,15 @@ def schedule_values(schedule, steps: int, start: int = 0) -> np.ndarray:
 
 
 def _joined_values(joined, steps, start):
-    rates = np.empty(steps)
-    for i, schedule in enumerate(joined.schedules):
+    rates, end = np.empty(steps), steps
+    for i in reversed(range(len(joined.schedules))):
         begin = joined.began_at(i)
-        # The first one has the rates before it begins, too.
-        before = min(max(begin - start, 0), steps)
-        if i == 0 and before:
-            rates[:before] = schedule_values(schedule, 1)
-        if before < steps:
-            rates[before:] = schedule_values(
-                schedule, steps - before, max(start - begin, 0)
+        before = min(max(begin - start, 0), end)
+        if before < end:
+            rates[before:end] = schedule_values(
+                joined.schedules[i], end - before, max(start - begin, 0)
             )
+        end = before
+    if end:  # The first one has not begun.
+        rates[:end] = schedule_values(joined.schedules[0], 1)
     return rates
