@@ -1,9 +1,11 @@
 """The core, with the same assertions on TensorFlow, JAX and torch."""
 
+import contextlib
 import importlib.util
 import pathlib
 import warnings
 
+import jobs
 import keras
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from helpers import array
 from helpers import data
 from helpers import dense_model
 from helpers import fit
+from helpers import float64_on_jax
 from helpers import golden_kernels
 from helpers import kernels_and_masks
 from helpers import masked
@@ -33,7 +36,7 @@ EXAMPLE = pathlib.Path(__file__).parent.parent / "examples" / "digits.py"
 
 
 def test_it_runs_on_the_backend_that_it_says(backend):
-    assert keras.backend.backend() == backend
+    assert backend == jobs.JOBS[jobs.current()]["KERAS_BACKEND"]
 
 
 class Watch(keras.callbacks.Callback):
@@ -180,8 +183,12 @@ def check_torch_compile():
     "policy", ["mixed_float16", "mixed_bfloat16", "float64", "bfloat16"]
 )
 def test_zeros_and_rates_in_every_precision(policy):
-    if keras.backend.backend() == "jax" and policy == "float64":
-        pytest.skip("needs another process: see devices_test.py")
+    precise = policy == "float64"
+    with float64_on_jax() if precise else contextlib.nullcontext():
+        check_precision(policy)
+
+
+def check_precision(policy):
     keras.config.set_dtype_policy(policy)
     try:
         model = wrapped(RecordingSGD(0.05, momentum=0.9))
@@ -259,8 +266,7 @@ def test_saved_and_stripped_it_computes_the_same(tmp_path):
     assert keras_bimp.metrics.sparsity(plain).prunable == 58 / TOTAL
 
 
-# The example defines flags, which other examples define as well.
-@pytest.mark.own_process(KERAS_BIMP_TESTS="digits")
+@pytest.mark.slow
 def test_digits_are_as_accurate_as_on_tensorflow():
     spec = importlib.util.spec_from_file_location("digits", EXAMPLE)
     digits = importlib.util.module_from_spec(spec)

@@ -16,6 +16,7 @@ from helpers import kernels_and_masks
 from helpers import skip_unless_steps_run_together
 from helpers import wrapped
 from keras import layers
+from two_replicas import mirrored
 
 import keras_bimp
 from keras_bimp import failures
@@ -564,19 +565,10 @@ def test_bad_arguments_are_refused(error, arguments):
         keras_bimp.callbacks(0.5, dense_epochs=1, **arguments)
 
 
-@pytest.mark.own_process(KERAS_BACKEND="tensorflow", BACKUP_TEST="mirrored")
+@pytest.mark.job("replicas")
 def test_under_a_strategy_it_goes_on(tmp_path):
-    import tensorflow as tf
-
-    cpus = tf.config.list_physical_devices("CPU")
-    tf.config.set_logical_device_configuration(
-        cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2
-    )
-    # A second strategy in one process fails without us, too.
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
     def model():
-        with strategy.scope():
+        with mirrored().scope():
             return random_model(jit_compile=False)
 
     expected = train(tmp_path / "undisturbed", model=model())

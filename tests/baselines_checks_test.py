@@ -18,6 +18,8 @@ from helpers import fit
 from helpers import gradients
 from helpers import masked
 from keras import ops
+from two_replicas import dense_model_without_batch_norm
+from two_replicas import mirrored
 
 import keras_bimp
 from keras_bimp import baselines
@@ -186,14 +188,8 @@ def test_an_optimizer_that_mixes_the_entries_of_a_kernel_keeps_zeros():
     assert sum((w == 0).sum() for w in kernels) == round(0.77 * TOTAL)
 
 
-# Not the process of strategies_test.py: one can have one strategy only.
-@pytest.mark.own_process(
-    KERAS_BACKEND="tensorflow", KERAS_BIMP_TESTS="baselines"
-)
+@pytest.mark.job("replicas")
 def test_in_two_replicas_it_is_as_in_one():
-    from strategies_test import dense_model_without_batch_norm
-    from strategies_test import mirrored
-
     for method in ("dpf", "cs", "gsm"):
         make, ends = RECIPES[method], []
         with mirrored().scope():

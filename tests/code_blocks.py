@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
-PROCESS = re.compile(r"<!-- process: (.+) -->")
+JOB = re.compile(r"<!-- job: (.+) -->")
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,13 @@ class Block:
         code: The code.
         not_run: Why it is not run, or `None`. A page says it in a comment on
             the line above, which readers of the rendered page do not see.
-        environment: Pairs of environment variables and values that the block
-            needs, said likewise.
+        job: The job of `jobs.JOBS` in which it runs, said likewise.
     """
 
     line: int
     code: str
     not_run: str | None = None
-    environment: tuple[tuple[str, str], ...] = ()
+    job: str = "tensorflow"
 
 
 def python_blocks(text: str) -> list[Block]:
@@ -54,7 +53,6 @@ def _said(line):
     said = {}
     if match := NOT_RUN.fullmatch(line):
         said["not_run"] = match[1]
-    if match := PROCESS.fullmatch(line):
-        pairs = (pair.partition("=") for pair in match[1].split())
-        said["environment"] = tuple((name, value) for name, _, value in pairs)
+    if match := JOB.fullmatch(line):
+        said["job"] = match[1]
     return said

@@ -19,10 +19,7 @@ import keras_bimp
 from keras_bimp import selection
 from keras_bimp import slots
 
-pytestmark = pytest.mark.own_process(
-    KERAS_BACKEND="jax",
-    XLA_FLAGS="--xla_force_host_platform_device_count=4",
-)
+pytestmark = pytest.mark.job("devices")
 
 
 def data_parallel():
@@ -158,17 +155,3 @@ def test_a_convolution_is_spread_by_filters():
     for mask in masked(model).masks:
         assert mask.value.addressable_shards[0].data.shape[-1] == 2
         assert array(mask).all((0, 1, 2)).sum() == 4
-
-
-@pytest.mark.own_process(KERAS_BACKEND="jax", JAX_ENABLE_X64="1")
-def test_float64():
-    keras.config.set_dtype_policy("float64")
-    try:
-        model = wrapped()
-    finally:
-        keras.config.set_dtype_policy("float32")
-    train(model)
-    assert zeros(model) == round(0.8 * TOTAL)
-    for kernel, mask in kernels_and_masks(model):
-        assert kernel.dtype == "float64"
-        assert (kernel[~mask] == 0).all()

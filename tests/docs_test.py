@@ -1,11 +1,11 @@
 """The Python blocks of the README and of docs/ run.
 
 The blocks of a page run in order and share their names, as a reader takes
-them. Comments in a page's source say which block is not run, and which needs
-a process of its own:
+them. Comments in a page's source say which block is not run, and which runs in
+another job than on TensorFlow:
 
     <!-- not run: needs two machines -->
-    <!-- process: KERAS_BACKEND=jax -->
+    <!-- job: jax -->
 """
 
 import functools
@@ -24,7 +24,6 @@ ROOT = pathlib.Path(__file__).parent.parent
 # Its examples are those of the docstrings: docstring_test.py runs them.
 API = ROOT / "docs" / "api.md"
 PAGES = [ROOT / "README.md", *sorted(set(ROOT.glob("docs/*.md")) - {API})]
-TENSORFLOW = (("KERAS_BACKEND", "tensorflow"),)
 
 
 def build_model():
@@ -61,20 +60,15 @@ def blocks(page):
 
 
 def runs():
-    """Each page once per environment that its blocks need."""
+    """Each page once per job that its blocks need."""
     for page in PAGES:
-        environments = dict.fromkeys(
-            block.environment or TENSORFLOW
-            for block in blocks(page)
-            if not block.not_run
-        )
-        for number, environment in enumerate(environments):
-            yield pytest.param(
-                page,
-                environment,
-                marks=pytest.mark.own_process(**dict(environment)),
-                id=f"{page.name}-{number}",
-            )
+        for job in dict.fromkeys(
+            block.job for block in blocks(page) if not block.not_run
+        ):
+            marks = [pytest.mark.job(job)]
+            if job != "tensorflow":
+                marks.append(pytest.mark.slow)
+            yield pytest.param(page, job, marks=marks, id=f"{page.name}-{job}")
 
 
 def interpret(monkeypatch):
@@ -90,8 +84,8 @@ def interpret(monkeypatch):
     monkeypatch.setattr(owner, "compile", compile_quickly)
 
 
-@pytest.mark.parametrize(("page", "environment"), list(runs()))
-def test_blocks_run(page, environment, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("page", "job"), list(runs()))
+def test_blocks_run(page, job, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keras.backend.clear_session()  # Names of layers start anew.
     keras.utils.set_random_seed(0)
@@ -99,9 +93,7 @@ def test_blocks_run(page, environment, tmp_path, monkeypatch):
         interpret(monkeypatch)
     namespace = prelude()
     for block in blocks(page):
-        if not block.not_run and environment == (
-            block.environment or TENSORFLOW
-        ):
+        if not block.not_run and block.job == job:
             code_blocks.run(block, str(page), namespace)
 
 
@@ -223,14 +215,14 @@ def test_a_broken_block_is_told_by_its_line(tmp_path):
     assert error.traceback[-1].lineno + 1 == 5
 
 
-def test_comments_say_what_is_not_run_and_what_a_block_needs():
+def test_comments_say_what_is_not_run_and_where_a_block_runs():
     page = """
 <!-- not run: two machines -->
 ```python
 first
 ```
 
-<!-- process: KERAS_BACKEND=jax XLA_FLAGS=--a=4 -->
+<!-- job: devices -->
 ```python
 second
 ```
@@ -241,10 +233,8 @@ third
 """
     first, second = code_blocks.python_blocks(page)
     assert (first.code, first.not_run) == ("first", "two machines")
+    assert first.job == "tensorflow"
     assert (second.code, second.not_run) == ("second", None)
-    assert dict(second.environment) == {
-        "KERAS_BACKEND": "jax",
-        "XLA_FLAGS": "--a=4",
-    }
+    assert second.job == "devices"
     with pytest.raises(ValueError, match="no end"):
         code_blocks.python_blocks("```python\nx")

@@ -1,6 +1,5 @@
 """Every format runs in its own runtime and computes what the model does."""
 
-import importlib.util
 import pathlib
 import sys
 import tarfile
@@ -20,18 +19,7 @@ from keras_bimp.exporting.inputs import random_inputs
 
 STUDY = pathlib.Path(__file__).parent.parent / "examples" / "study"
 NAMES = {"litert": "m.tflite", "onnx": "m.onnx", "openvino": "m.xml"}
-PACKAGES = {
-    "litert": ("ai_edge_litert",),
-    "onnx": ("onnx", "onnxruntime", "tf2onnx"),
-    "openvino": ("openvino",),
-}
 formats = pytest.mark.parametrize("format", NAMES)
-
-
-def skip_unless_installed(format):
-    for package in PACKAGES[format]:
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"pip install -e '.[{format}]' for {package}")
 
 
 def prune(model, sparsity=0.9):
@@ -72,7 +60,6 @@ def attention():
 @formats
 @pytest.mark.parametrize("make", [convolutional_model, two_inputs, attention])
 def test_it_runs(format, make, tmp_path):
-    skip_unless_installed(format)
     model = prune(make(), 0.4)
     path = keras_bimp.export(
         model, tmp_path / NAMES[format], format, tolerance=1e-5
@@ -94,7 +81,6 @@ def outputs_twice():
 
 
 def test_an_output_may_be_there_twice(tmp_path):
-    skip_unless_installed("openvino")
     model = outputs_twice()
     inputs, names = random_inputs(model), input_names(model)
     # What it writes is compared with the model.
@@ -109,7 +95,6 @@ def test_an_output_may_be_there_twice(tmp_path):
 @formats
 def test_grouped_convolutions(format, tmp_path):
     """Keras has TensorFlow compile them."""
-    skip_unless_installed(format)
     x = keras.Input((6, 6, 4))
     y = layers.Conv2D(8, 3, groups=2)(x)
     if format != "litert":
@@ -120,7 +105,6 @@ def test_grouped_convolutions(format, tmp_path):
 
 
 def test_operations_that_onnx_lacks_are_named(tmp_path):
-    skip_unless_installed("onnx")
     x = keras.Input((4,))
     model = keras.Model(x, keras.ops.erfinv(x))
     with pytest.raises(ValueError, match=r"format='onnx'.*has no Erfinv"):
@@ -130,7 +114,6 @@ def test_operations_that_onnx_lacks_are_named(tmp_path):
 
 @pytest.mark.every_backend
 def test_other_backends_write_plain_operations(tmp_path):
-    skip_unless_installed("openvino")
     model = prune(convolutional_model())
     path = keras_bimp.export(model, tmp_path / "m.xml", "openvino")
     text = path.read_text()
@@ -138,7 +121,7 @@ def test_other_backends_write_plain_operations(tmp_path):
     assert path.with_suffix(".bin").exists()
 
 
-@pytest.mark.own_process(KERAS_BACKEND="jax")
+@pytest.mark.job("jax")
 def test_errors_come_back_from_the_other_process(tmp_path):
     x = keras.Input((4,))
     model = keras.Model(x, keras.ops.erfinv(layers.Dense(2)(x)))
@@ -152,8 +135,9 @@ def test_errors_come_back_from_the_other_process(tmp_path):
 
 @pytest.fixture(scope="module")
 def digits():
-    sklearn_datasets = pytest.importorskip("sklearn.datasets")
-    x, y = sklearn_datasets.load_digits(return_X_y=True)
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
     x = (x / 16).astype("float32").reshape(-1, 8, 8, 1)
     wrapped = keras_bimp.wrap(convolutional_model())
     wrapped.compile(
@@ -168,7 +152,6 @@ def digits():
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.filterwarnings("ignore:.*without its default delegate")
 def test_eight_bits_are_as_accurate(digits, sparse, tmp_path):
-    skip_unless_installed("litert")
     model, (x_train, _), (x, y) = digits
     path = keras_bimp.export(
         model,

@@ -123,11 +123,8 @@ def two_inputs():
 
 def test_several_inputs_are_warmed_up_by_name(tmp_path):
     import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
 
-    prediction_log_pb2 = pytest.importorskip(
-        "tensorflow_serving.apis.prediction_log_pb2",
-        reason="pip install --no-deps tensorflow-serving-api",
-    )
     model = two_inputs()
     x = {"a": np.ones((4, 3)), "b": np.ones((4, 2))}
     path = keras_bimp.export(model, tmp_path / "7", warmup_data=x)
@@ -290,7 +287,8 @@ def test_statistics_that_are_not_finite_are_refused(tmp_path, value):
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):
-    resource = pytest.importorskip("resource")
+    import resource
+
     model = keras.Sequential([keras.Input((300,)), layers.Dense(300)])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for name, format in (("1", "tf_saved_model"), ("a.packed", "packed")):

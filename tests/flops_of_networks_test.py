@@ -131,8 +131,6 @@ TYPES = {
     ["ResNet50", "VGG16", "MobileNetV2", "EfficientNetB0", "ConvNeXtTiny"],
 )
 def test_applications_agree_with_the_profiler_of_tensorflow(name):
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("TensorFlow's profiler")
     application = getattr(keras.applications, name)
     model = application(weights=None, input_shape=(64, 64, 3))
     flops = count_flops(model)

@@ -1,5 +1,6 @@
 """Small models, data and an optimizer that tests share."""
 
+import contextlib
 import json
 import pathlib
 
@@ -72,6 +73,15 @@ def fit(model, epochs, callbacks=(), batch_size=16, **kwargs):
 def array(variable):
     """A copy of a variable's value, on any backend."""
     return np.array(ops.convert_to_numpy(ops.convert_to_tensor(variable.value)))
+
+
+def float64_on_jax():
+    """Lets JAX compute in float64, as the other backends do when asked."""
+    if keras.backend.backend() != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.enable_x64(True)
 
 
 def skip_unless_steps_run_together():

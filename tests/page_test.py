@@ -321,7 +321,7 @@ def run_chromium(folder, text, *options):
     names = ("chromium", "chromium-browser", "google-chrome")
     program = next(filter(None, map(shutil.which, names)), None)
     if program is None:
-        pytest.skip(f"there is no browser: none of {', '.join(names)}")
+        pytest.fail(f"There is no browser: none of {', '.join(names)}.")
     path = folder / "page.html"
     path.write_text(text, encoding="utf-8")
     done = subprocess.run(

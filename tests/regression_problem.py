@@ -6,6 +6,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 from helpers import array
+from helpers import float64_on_jax
 
 import keras_bimp
 from keras_bimp import baselines
@@ -93,13 +94,8 @@ def float64():
     before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
-    precise = contextlib.nullcontext()
-    if keras.backend.backend() == "jax":
-        import jax
-
-        precise = jax.enable_x64(True)
     try:
-        with precise:
+        with float64_on_jax():
             yield
     finally:
         keras.config.set_floatx(before[0])

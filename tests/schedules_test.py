@@ -186,7 +186,9 @@ def test_fine_tuning_at_a_rate_of_nothing_warns_once():
 
 
 def test_plot_draws_every_iteration():
-    pytest.importorskip("matplotlib").use("agg")
+    import matplotlib
+
+    matplotlib.use("agg")
     one, other = schedules.LLR(0.3, 40), schedules.LRW([0.3, 0.2, 0.1], 2)
     axes = schedules.plot({"linear": one, "rewound": other})
     for line, schedule in zip(axes.lines, (one, other), strict=True):

@@ -1,6 +1,5 @@
 """Segmentation: its data, loss and measure, its networks, its example."""
 
-import importlib.util
 import json
 import math
 import subprocess
@@ -474,13 +473,6 @@ def test_pruned_pspnet_computes_the_same_stripped_and_loaded(study, tmp_path):
     )
 
 
-needs_keras_hub = pytest.mark.skipif(
-    importlib.util.find_spec("keras_hub") is None,
-    reason="KerasHub is not installed: pip install --no-deps keras-hub",
-)
-
-
-@needs_keras_hub
 def test_deeplab_v3_has_the_parameters_of_the_preset(study):
     model = study.networks.deeplab_v3(input_shape=(64, 64, 3))
     # What KerasHub says of `deeplab_v3_plus_resnet50_pascalvoc`, before the
@@ -489,7 +481,6 @@ def test_deeplab_v3_has_the_parameters_of_the_preset(study):
     assert sizes(model) == (39_139_232, 39_082_432)
 
 
-@needs_keras_hub
 def test_deeplab_v3_is_pruned_trained_and_stripped(study):
     model = study.networks.deeplab_v3(
         classes=5,

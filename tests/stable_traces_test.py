@@ -152,7 +152,7 @@ def test_weights_are_those_of_numpy(method, options):
         assert oracle.resets
 
 
-@pytest.mark.own_process(KERAS_BACKEND="jax")
+@pytest.mark.job("jax")
 @pytest.mark.parametrize("method", ["lc", "gsm", "str", "dst"])
 def test_weights_are_those_of_numpy_on_jax(method):
     expected, oracle = stable_methods.train(method, DECAY)

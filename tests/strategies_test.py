@@ -3,7 +3,6 @@
 Two devices are made of one processor.
 """
 
-import functools
 import json
 import os
 import socket
@@ -21,26 +20,14 @@ from helpers import fit
 from helpers import masked
 from helpers import wrapped
 from helpers import zeros
+from two_replicas import dense_model_without_batch_norm
+from two_replicas import mirrored
 
 import keras_bimp
 from keras_bimp import schedules
 from keras_bimp import slots
 
-pytestmark = pytest.mark.own_process(
-    KERAS_BACKEND="tensorflow", KERAS_BIMP_TESTS="strategies"
-)
-
-
-@functools.cache
-def mirrored():
-    import tensorflow as tf
-
-    # In a process there can be one only.
-    tf.config.set_logical_device_configuration(
-        tf.config.list_physical_devices("CPU")[0],
-        [tf.config.LogicalDeviceConfiguration()] * 2,
-    )
-    return tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+pytestmark = pytest.mark.job("replicas")
 
 
 def copies(variable):
@@ -130,18 +117,6 @@ def test_it_trains_as_one_device_does():
         masked(model).masks, masked(alone).masks, strict=True
     ):
         np.testing.assert_array_equal(copies(mine)[0], theirs.numpy())
-
-
-def dense_model_without_batch_norm():
-    """Batch normalisation sees half a batch in each of two replicas."""
-    keras.utils.set_random_seed(1)
-    return keras.Sequential(
-        [
-            keras.Input((6,)),
-            keras.layers.Dense(8, activation="relu"),
-            keras.layers.Dense(3),
-        ]
-    )
 
 
 def test_a_model_wrapped_outside_the_scope_is_trained_in_it():

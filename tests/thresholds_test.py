@@ -1,6 +1,5 @@
 """The search for the smallest weights, against a sort by NumPy."""
 
-import contextlib
 import functools
 
 import hypothesis
@@ -8,6 +7,7 @@ import keras
 import ml_dtypes
 import numpy as np
 import pytest
+from helpers import float64_on_jax
 from hypothesis import strategies
 from keras import ops
 
@@ -80,12 +80,7 @@ def check(problem):
 
 @pytest.mark.every_backend
 def test_it_is_what_a_sort_finds():
-    precise = contextlib.nullcontext()
-    if keras.backend.backend() == "jax":
-        import jax
-
-        precise = jax.enable_x64(True)
-    with precise:
+    with float64_on_jax():
         check()
 
 

@@ -1,0 +1,51 @@
+"""The processes that the tests run in: one for each environment they need.
+
+A test runs in the job `tensorflow`, unless it has a mark:
+
+    @pytest.mark.every_backend     # In `tensorflow`, `jax` and `torch`.
+    @pytest.mark.job("devices")    # In the jobs that are named.
+
+`KERAS_BIMP_JOB` says which job a process is; without it, `KERAS_BACKEND`
+does. So `KERAS_BACKEND=jax python -m pytest tests/masking_test.py` runs on JAX
+what holds on every backend.
+"""
+
+import os
+
+BACKENDS = ("tensorflow", "jax", "torch")
+JOBS = {
+    # Four devices are made of one processor.
+    "devices": {
+        "KERAS_BACKEND": "jax",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+    },
+    # A process can have one MirroredStrategy only.
+    "replicas": {"KERAS_BACKEND": "tensorflow"},
+    "strategy": {"KERAS_BACKEND": "tensorflow"},
+    "jax": {"KERAS_BACKEND": "jax"},
+    # Other processes use the other cores.
+    "torch": {"KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"},
+    "tensorflow": {"KERAS_BACKEND": "tensorflow"},
+}
+
+
+def current() -> str:
+    """The name of the job that this process is."""
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    name = os.environ.get("KERAS_BIMP_JOB") or backend
+    if name not in JOBS:
+        raise ValueError(
+            f"`KERAS_BIMP_JOB` must be one of {', '.join(JOBS)}. "
+            f"Received: KERAS_BIMP_JOB={name}"
+        )
+    return name
+
+
+def jobs_of(item) -> tuple[str, ...]:
+    """The names of the jobs in which a collected test runs."""
+    marker = item.get_closest_marker("job")
+    if marker is not None:
+        return marker.args
+    if item.get_closest_marker("every_backend"):
+        return BACKENDS
+    return ("tensorflow",)

@@ -1,0 +1,151 @@
+"""Runs the tests: a process for each job of jobs.py, side by side.
+
+    python tests/run.py            # The first tier: for every change.
+    python tests/run.py --slow     # The second tier: what is slow or broad.
+
+Other arguments go to pytest: `python tests/run.py -k masks`.
+"""
+
+import argparse
+import collections
+import configparser
+import importlib.metadata
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+ROOT = pathlib.Path(__file__).parent.parent
+SIDE_BY_SIDE = 2
+FIRST_TIER = (
+    ("jax", "tests"),
+    ("torch", "tests"),
+    ("devices", "tests/devices_test.py"),
+    ("replicas", "tests/strategies_test.py", "tests/backup_test.py"),
+    ("tensorflow", "tests", f"-n{SIDE_BY_SIDE}", "--dist=loadfile"),
+)
+# In this order, so that the same tests run wherever the time is short.
+SECOND_TIER = ()
+EXTRAS = ("examples", "test", "serving", "hub")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+NO_TESTS = 5  # An exit code of pytest.
+
+_printing = threading.Lock()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slow", action="store_true", help="the second tier")
+    parser.add_argument(
+        "--seconds", type=float, help="start nothing after so many seconds"
+    )
+    options, arguments = parser.parse_known_args()
+    if missing := missing_packages(browser=options.slow):
+        sys.exit(
+            f"The tests need {', '.join(missing)}. Install what the README "
+            "says, and Chromium for the second tier."
+        )
+    runs = SECOND_TIER if options.slow else FIRST_TIER
+    arguments = ["-m", "slow" if options.slow else "not slow", *arguments]
+    begin = time.monotonic()
+    ends = begin + (options.seconds or float("inf"))
+
+    def start(run):
+        if time.monotonic() > ends:
+            return None
+        return run_job(*run, *arguments)
+
+    with tempfile.TemporaryDirectory() as compiled:
+        # Tests compile the same things again and again.
+        os.environ.update(
+            JAX_COMPILATION_CACHE_DIR=compiled,
+            JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+            JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
+        )
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            results = list(pool.map(start, runs))
+    summarize(runs, results, time.monotonic() - begin)
+
+
+def missing_packages(browser: bool) -> list[str]:
+    """What setup.cfg asks for and is not here: nothing is skipped for it."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    extras = config["options.extras_require"]
+    needed = " ".join(extras[name] for name in EXTRAS)
+    names = [re.match(r"[\w.-]+", each)[0] for each in needed.split()]
+    missing = [name for name in names if not is_installed(name)]
+    if not any(map(is_installed, ("tensorflow", "tensorflow-cpu"))):
+        missing.append("tensorflow")
+    if browser and not any(map(shutil.which, BROWSERS)):
+        missing.append("chromium")
+    return missing
+
+
+def is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def run_job(job: str, *arguments: str) -> tuple[bool, collections.Counter]:
+    """Runs pytest in a job.
+
+    Returns:
+        Whether it was well, and how many tests had which outcome.
+    """
+    begin = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BIMP_JOB": job},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    well = done.returncode in (0, NO_TESTS)
+    last = done.stdout.strip().rpartition("\n")[2]
+    outcomes = collections.Counter()
+    for count, outcome in re.findall(r"(\d+) ([a-z]+)", last):
+        outcomes[outcome.removesuffix("s")] += int(count)
+    with _printing:
+        if not well:
+            print(done.stdout)
+        what = " ".join(a for a in arguments if a.startswith("tests"))
+        print(
+            f"{job} {what}: {outcomes['passed']} passed in "
+            f"{time.monotonic() - begin:.0f} s"
+            + ("" if well else f", exit code {done.returncode}"),
+            flush=True,
+        )
+    return well, outcomes
+
+
+def summarize(runs, results, seconds: float) -> None:
+    """Prints the sums, and what there was no time for; exits."""
+    left = [run for run, done in zip(runs, results, strict=True) if not done]
+    for job, *arguments in left:
+        print(f"No time for: {job} {' '.join(arguments)}")
+    done = [result for result in results if result]
+    total = sum((outcomes for _, outcomes in done), collections.Counter())
+    failed = total["failed"] + total["error"]
+    well = all(well for well, _ in done)
+    print(f"{seconds:.0f} seconds in {len(done)} processes.")
+    print(
+        f"{total['passed']} passed, {failed} failed, {total['skipped']} skipped"
+    )
+    sys.exit(0 if well else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""A strategy of two replicas on one processor, and a model for it."""
+
+import functools
+
+import keras
+from keras import layers
+
+
+@functools.cache
+def mirrored():
+    """The strategy of this process, which can have one only."""
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * 2,
+    )
+    return tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+
+
+def dense_model_without_batch_norm():
+    """Batch normalization sees half a batch in each of two replicas."""
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8, activation="relu"),
+            layers.Dense(3),
+        ]
+    )
