@@ -1,89 +1,225 @@
-"""The BUILD file says of each file what it imports, and nothing else."""
+"""BUILD says what the files import, and imports go one way."""
 
 import ast
-import pathlib
+import configparser
+import re
 
+import build_files
 import pytest
+from build_files import ROOT
+from build_files import imports
+from build_files import sources
 
-ROOT = pathlib.Path(__file__).parent.parent
-RULES = ("py_library", "py_test", "py_binary")
-
-
-def targets():
-    """Maps each source path in BUILD to (rule, name, deps)."""
-    found = {}
-    for node in ast.walk(ast.parse((ROOT / "BUILD").read_text())):
-        if isinstance(node, ast.Call) and node.func.id in RULES:
-            given = {
-                k.arg: k.value
-                for k in node.keywords
-                if k.arg in ("name", "srcs", "deps")
-            }
-            given = {k: ast.literal_eval(v) for k, v in given.items()}
-            (source,) = given["srcs"]
-            found[source] = (
-                node.func.id,
-                given["name"],
-                set(given.get("deps", [])),
-            )
-    return found
-
-
-def sources():
-    for folder in ("keras_bimp", "examples", "tests"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            yield str(path.relative_to(ROOT))
-
-
-def module_of(source):
-    return source.removesuffix(".py").replace("/", ".")
-
-
-def imports(source):
-    """Source paths in this repository that a file imports."""
-    known = {module_of(path): path for path in sources()}
-    known |= {
-        module.removesuffix(".__init__"): path for module, path in known.items()
-    }
-    for folder in ("tests.", "examples.study.", "examples."):
-        known |= {m.removeprefix(folder): p for m, p in known.items()}
-    found = set()
-    for node in ast.walk(ast.parse((ROOT / source).read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            module = node.module
-            if node.level:  # Relative to the folder of this file.
-                folder = source.rpartition("/")[0].replace("/", ".")
-                module = ".".join(filter(None, (folder, module)))
-            for alias in node.names:
-                inner = f"{module}.{alias.name}"
-                found.add(inner if inner in known else module)
-    return {known[module] for module in found if module in known} - {source}
+# Each imports those before it alone. A file beside the rooms is a room.
+ROOMS = (
+    "keras_bimp/version",
+    "keras_bimp/checks",
+    "keras_bimp/layout",
+    "keras_bimp/backends",
+    "keras_bimp/beside",
+    "keras_bimp/processes",
+    "keras_bimp/slots",
+    "keras_bimp/strategies",
+    "keras_bimp/trial_runs",
+    "keras_bimp/sparsity",
+    "keras_bimp/schedules",
+    "keras_bimp/plan",
+    "keras_bimp/selection",
+    "keras_bimp/masking",
+    "keras_bimp/evaluating",
+    "keras_bimp/failures",
+    "keras_bimp/progress",
+    "keras_bimp/metrics",
+    "keras_bimp/backup",
+    "keras_bimp/shrinking",
+    "keras_bimp/retraining",
+    "keras_bimp/baselines",
+    "keras_bimp/layer_sensitivity",
+    "keras_bimp/exporting",
+    "keras_bimp/reporting",
+    "keras_bimp/__init__",
+    "examples/study/data",
+    "examples/study/networks",
+    "examples/study/tfmot_peer",
+    "examples/study",
+    "examples",
+    "tests",
+)
 
 
-@pytest.mark.parametrize("source", list(sources()))
-def test_deps_are_the_imports(source):
-    every = targets()
-    _, _, deps = every[source]
-    names = {f":{every[path][1]}" for path in imports(source)}
-    assert {dep for dep in deps if dep.startswith(":")} == names
+def room(source):
+    folder, _, file = source.removesuffix(".py").rpartition("/")
+    return f"keras_bimp/{file}" if folder == "keras_bimp" else folder
 
 
-def test_no_import_is_circular():
+def place(source):
+    return ROOMS.index(room(source))
+
+
+def declared():
+    """Sets of distributions in setup.cfg: the required ones, and all."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    required = setup["options"]["install_requires"]
+    extras = setup["options.extras_require"].values()
+    return tuple(
+        {re.match(r"[\w.-]+", line)[0].replace("_", "-") for line in lines}
+        for lines in (
+            required.split(),
+            " ".join([required, *extras]).split(),
+        )
+    )
+
+
+def upward_imports():
+    """Imports of a room by one that does not come after it."""
+    for source in sources():
+        for path, line, _ in sorted(imports(source)):
+            if path in sources() and place(path) > place(source):
+                yield f"{source}:{line} imports {path}"
+
+
+def circle():
+    """Files that import each other in a circle, or nothing."""
     done = []
 
     def visit(source, above):
-        assert source not in above, f"circular: {[*above, source]}"
+        if source in above:
+            return [*above[above.index(source) :], source]
         if source not in done:
-            for path in imports(source):
-                visit(path, [*above, source])
+            for path in sorted(build_files.local_imports(source) - {source}):
+                if found := visit(path, [*above, source]):
+                    return found
             done.append(source)
+        return []
 
-    for source in sources():
-        visit(source, [])
-    assert len(done) == len(list(sources()))
+    return next(filter(None, (visit(source, []) for source in sources())), [])
 
 
-def test_build_lists_files_that_are_there():
-    assert set(targets()) == set(sources())
+def test_build_is_what_the_files_import():
+    written = (ROOT / "BUILD").read_text("utf-8")
+    assert written == build_files.text(), "python tests/build_files.py --write"
+    assert len(written.splitlines()) < 400
+
+
+def test_every_file_is_in_a_room():
+    assert {room(source) for source in sources()} == set(ROOMS)
+    assert len(set(ROOMS)) == len(ROOMS)
+
+
+def test_rooms_import_only_rooms_before_them():
+    assert not list(upward_imports())
+
+
+def test_no_import_is_circular():
+    assert not circle()
+
+
+def test_deps_are_targets_and_no_target_depends_on_itself():
+    targets = build_files.targets()
+    order = []
+    while left := set(targets) - set(order):
+        ready = [
+            name
+            for name in sorted(left)
+            if all(
+                dep.startswith("@") or dep[1:] in order
+                for dep in build_files.dependencies(name)
+            )
+        ]
+        assert ready, f"circular, or no targets: {sorted(left)}"
+        order += ready
+    assert order[-1] == "tests"
+
+
+def test_what_is_imported_at_once_is_required():
+    required, _ = declared()
+    found = {
+        f"{source} imports {package}"
+        for source in sources()
+        if source.startswith("keras_bimp/")
+        for package in build_files.installed(source, at_once=True) - required
+    }
+    assert not found
+
+
+def test_what_is_imported_is_declared_and_locked():
+    _, every = declared()
+    lock = (ROOT / "requirements_lock.txt").read_text("utf-8")
+    locked = set(re.findall(r"^([\w-]+)==", lock, re.MULTILINE))
+    found = {p for source in sources() for p in build_files.installed(source)}
+    assert found <= every
+    assert found | every - {"tensorflow-cpu"} <= locked
+
+
+# The checks themselves, on files that break a rule.
+
+
+@pytest.fixture
+def broken(monkeypatch, tmp_path):
+    """Writes files into a repository, and reads that instead of this one."""
+
+    def write(**files):
+        for name, text in files.items():
+            path = tmp_path / "keras_bimp" / f"{name.replace('__', '/')}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    monkeypatch.setattr(build_files, "ROOT", tmp_path)
+    forget()
+    yield write
+    forget()
+
+
+def forget():
+    sources.cache_clear()
+    imports.cache_clear()
+
+
+def test_an_import_upward_is_found(broken):
+    broken(
+        checks="def check():\n    from keras_bimp.masking import masked\n",
+        masking__masked="import keras_bimp.checks\n",
+    )
+    assert list(upward_imports()) == [
+        "keras_bimp/checks.py:2 imports keras_bimp/masking/masked.py"
+    ]
+
+
+def test_a_circle_within_a_room_is_found(broken):
+    broken(
+        plan__table="from . import methods",
+        plan__methods="from keras_bimp.plan.table import rows",
+    )
+    assert circle() == [
+        "keras_bimp/plan/methods.py",
+        "keras_bimp/plan/table.py",
+        "keras_bimp/plan/methods.py",
+    ]
+
+
+def test_deps_follow_the_imports(broken):
+    broken(
+        checks="import pathlib\n",
+        plan__table="import rich.box\nfrom keras_bimp import checks\n",
+        plan__plan="def f():\n    import yaml\n    import sklearn\n",
+    )
+    assert build_files.dependencies("base") == []
+    assert build_files.dependencies("plan") == [
+        ":base",
+        "@pypi//pyyaml",
+        "@pypi//rich",
+        "@pypi//scikit_learn",
+    ]
+    path = "keras_bimp/plan/plan.py"
+    assert build_files.installed(path) == {"pyyaml", "scikit-learn"}
+    assert build_files.installed(path, at_once=True) == set()
+    tree = ast.parse(build_files.text())
+    (deps,) = (
+        ast.literal_eval(keyword.value)
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        for keyword in call.keywords
+        if keyword.arg == "deps"
+    )
+    assert deps == build_files.dependencies("plan")

@@ -35,12 +35,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Fewer start-up messages.
 
 import data
 import numpy as np
+import tfmot_tables
 from absl import app
 from absl import flags
 from absl import logging
-from tfmot_peer import tables
-from tfmot_peer.tables import METHODS
-from tfmot_peer.tables import THEIRS
+from tfmot_tables import METHODS
+from tfmot_tables import THEIRS
 
 FLAGS = flags.FLAGS
 STUDY = pathlib.Path(__file__).parent
@@ -87,7 +87,7 @@ def all_runs():
     for seed, dataset, method in itertools.product(
         map(int, FLAGS.seed), FLAGS.dataset, METHODS
     ):
-        for target in [0.0] if method in tables.DENSE else targets:
+        for target in [0.0] if method in tfmot_tables.DENSE else targets:
             yield run_of(dataset, method, target, seed)
 
 
@@ -255,7 +255,7 @@ def main(_):
     paths = {name: write_data(name, folder) for name in FLAGS.dataset}
     results = accuracies(folder, paths)
     rounds = take_turns(folder, paths[FLAGS.dataset[0]]) if FLAGS.rounds else []
-    text = tables.as_markdown(
+    text = tfmot_tables.as_markdown(
         results, rounds, FLAGS.turn_steps * FLAGS.batch_size
     )
     (folder / "tables.md").write_text(f"{text}\n")

@@ -1,0 +1,235 @@
+"""Writes BUILD, a target for each folder, from what the files import.
+
+    python tests/build_files.py --write
+
+Without `--write` it is printed. A new file changes nothing as long as it
+imports nothing new.
+"""
+
+import ast
+import collections
+import functools
+import pathlib
+import re
+import sys
+from collections.abc import Iterator
+
+ROOT = pathlib.Path(__file__).parent.parent
+FOLDERS = ("keras_bimp", "examples", "tests")
+# Where Python looks for the modules of scripts and tests.
+SCRIPTS = ("tests", "examples", "examples/study")
+# The files beside the rooms: rooms import most of them, some import rooms.
+# One target for both would be a circle.
+BESIDE = {
+    "keras_bimp": ("__init__", "layer_sensitivity"),
+    "over_masking": ("evaluating", "failures", "progress"),
+}
+# Import names that are not the name of what one installs.
+DISTRIBUTIONS = {
+    "absl": "absl-py",
+    "sklearn": "scikit-learn",
+    "tensorflow_serving": "tensorflow-serving-api",
+    "yaml": "pyyaml",
+}
+# Only in the environment that tfmot_peer/make_environment.py makes.
+ELSEWHERE = {"tensorflow_model_optimization", "tf_keras"}
+HEAD = '''\
+"""A target for each folder: `tests/build_files.py` writes this file."""
+
+load("@rules_python//python:py_library.bzl", "py_library")
+load("@rules_python//python:py_test.bzl", "py_test")
+
+package(default_visibility = ["//visibility:public"])
+
+licenses(["notice"])
+'''
+TESTS = """
+# A test for each file; what they import, together.
+[
+    py_test(
+        name = path[len("tests/"):-len(".py")],
+        timeout = "eternal",
+        srcs = [path] + glob(
+            ["tests/*.py"],
+            exclude = ["tests/*_test.py"],
+        ),
+        args = [path],
+        data = glob(
+            [
+                "*",
+                "docs/*",
+                "examples/**",
+                "tests/**",
+            ],
+            exclude = ["**/*.pyc"],
+        ),
+        imports = ["tests"],
+        main = "tests/run_pytest.py",
+        deps = [
+{deps}
+        ],
+    )
+    for path in glob(["tests/*_test.py"])
+]
+"""
+
+
+@functools.cache
+def sources() -> dict[str, None]:
+    """All Python files of the three folders, as paths, in order."""
+    found = (path for top in FOLDERS for path in (ROOT / top).rglob("*.py"))
+    return dict.fromkeys(
+        sorted(path.relative_to(ROOT).as_posix() for path in found)
+    )
+
+
+@functools.cache
+def imports(source: str) -> frozenset[tuple[str, int, bool]]:
+    """What a file imports.
+
+    Returns:
+        Tuples (path of a file here or name of a package, line, whether
+        importing the file imports it, too).
+    """
+    tree = ast.parse((ROOT / source).read_text("utf-8"))
+    found = set()
+    for node, at_once in _statements(tree):
+        if isinstance(node, ast.Import):
+            names = [(alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = [*source.split("/")[: -node.level]] if node.level else []
+            module = ".".join([*base, *filter(None, [node.module])])
+            names = [(module, alias.name) for alias in node.names]
+        else:
+            continue
+        for module, name in names:
+            target = _file(f"{module}.{name}", source) or _file(module, source)
+            target = target or module.partition(".")[0]
+            found.add((target, node.lineno, at_once))
+    return frozenset(found)
+
+
+def _statements(node: ast.AST, at_once: bool = True) -> Iterator:
+    """All statements, each with whether it is outside of functions."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
+            function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            yield child, at_once
+            yield from _statements(child, at_once and not function)
+
+
+def _file(module: str, importer: str) -> str | None:
+    """The path of a module of this repository."""
+    parts = module.strip(".").replace(".", "/")
+    folder = importer.rpartition("/")[0]
+    # A script's own folder comes first; the package is told by its full name.
+    places = () if importer.startswith("keras_bimp/") else (folder, *SCRIPTS)
+    for place in ("", *places):
+        start = f"{place}/" if place else ""
+        for path in (f"{start}{parts}.py", f"{start}{parts}/__init__.py"):
+            if path in sources():
+                return path
+    return None
+
+
+def local_imports(source: str) -> set[str]:
+    """The files of this repository that a file imports."""
+    return {path for path, _, _ in imports(source) if path in sources()}
+
+
+def distribution(package: str) -> str:
+    """What one installs to import a package."""
+    return DISTRIBUTIONS.get(package, package.replace("_", "-"))
+
+
+def installed(source: str, at_once: bool = False) -> set[str]:
+    """The distributions that a file imports.
+
+    Args:
+        source: Path of the file.
+        at_once: Whether to leave out what its functions import.
+    """
+    return {
+        distribution(package)
+        for package, _, top in imports(source)
+        if top or not at_once
+        if package not in sources()
+        if package not in sys.stdlib_module_names | ELSEWHERE
+    }
+
+
+def target(source: str) -> str:
+    """The name of the target that a file belongs to."""
+    folder, _, file = source.removesuffix(".py").rpartition("/")
+    if folder == "keras_bimp":
+        return next((k for k, v in BESIDE.items() if file in v), "base")
+    return folder.removeprefix("keras_bimp/").replace("/", "_")
+
+
+def targets() -> dict[str, list[str]]:
+    """The files of each target."""
+    found = collections.defaultdict(list)
+    for source in sources():
+        found[target(source)].append(source)
+    return dict(sorted(found.items()))
+
+
+def dependencies(name: str) -> list[str]:
+    """The labels of what a target's files import."""
+    files = targets()[name]
+    here = {target(path) for file in files for path in local_imports(file)}
+    there = {package for file in files for package in installed(file)}
+    return [
+        *(f":{other}" for other in sorted(here - {name})),
+        *(f"@pypi//{re.sub('[-.]', '_', other)}" for other in sorted(there)),
+    ]
+
+
+def _list(items: list[str], indent: str) -> str:
+    """A list as buildifier lays it out."""
+    if len(items) == 1:
+        return f'["{items[0]}"]'
+    lines = "".join(f'{indent}    "{item}",\n' for item in items)
+    return f"[\n{lines}{indent}]"
+
+
+def _sources(name: str) -> str:
+    """The `srcs` of a target: patterns, or else a new file changes BUILD."""
+    folder = targets()[name][0].rpartition("/")[0]
+    if name in BESIDE:
+        return _list([f"keras_bimp/{file}.py" for file in BESIDE[name]], "    ")
+    if name != "base":
+        return f'glob(["{folder}/*.py"])'
+    others = sorted(f"keras_bimp/{f}.py" for v in BESIDE.values() for f in v)
+    return (
+        f'glob(\n        ["{folder}/*.py"],\n'
+        f"        exclude = {_list(others, ' ' * 8)},\n    )"
+    )
+
+
+def text() -> str:
+    """What BUILD has to be."""
+    parts = [HEAD]
+    for name in targets():
+        deps = dependencies(name)
+        if name == "tests":
+            lines = "\n".join(f'            "{dep}",' for dep in deps)
+            parts.append(TESTS.format(deps=lines))
+            continue
+        rule = [f'    name = "{name}",', f"    srcs = {_sources(name)},"]
+        if name == "examples_study":
+            rule.append('    data = glob(["examples/study/grids/**"]),')
+        if name.startswith("examples"):
+            place = "/".join(name.split("_")[:2])
+            rule.append(f'    imports = ["{place}"],')
+        if deps:
+            rule.append(f"    deps = {_list(deps, '    ')},")
+        parts.append("\npy_library(\n" + "\n".join(rule) + "\n)\n")
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv[1:]:
+        (ROOT / "BUILD").write_text(text(), "utf-8")
+    else:
+        print(text(), end="")
