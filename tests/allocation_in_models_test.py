@@ -57,6 +57,7 @@ def masks_after_training(model, name, kernels):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_filters_of_every_layer_type(name):
     model, kernels = wrapped_layer(name)
@@ -72,6 +73,7 @@ def test_filters_of_every_layer_type(name):
         assert whole.sum() == len(whole) - round(0.5 * len(whole))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_2_of_4_of_every_layer_type(name):
     model, kernels = wrapped_layer(name)
@@ -96,6 +98,7 @@ def test_2_of_4_of_every_layer_type(name):
             assert (group.sum(1) == min(2, inputs - start)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_blocks_of_every_layer_type(name):
     model, kernels = wrapped_layer(name)
@@ -127,6 +130,7 @@ def test_blocks_of_every_layer_type(name):
         assert kept == units - round(0.5 * units)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["LSTM", "MultiHeadAttention", "SeparableConv2D"]
 )

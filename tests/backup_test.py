@@ -376,6 +376,7 @@ def test_a_full_disk_warns_and_the_training_goes_on(
     assert_same(train(tmp_path), undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hook", ["on_epoch_end", "on_train_batch_end"])
 @pytest.mark.parametrize(
     "arguments",
@@ -405,6 +406,7 @@ def adam_with_everything(policy):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.every_backend
 @pytest.mark.parametrize("policy", ["float32", "bfloat16"])
 def test_all_that_optimizers_remember_goes_on(policy, tmp_path):
@@ -423,6 +425,7 @@ def test_all_that_optimizers_remember_goes_on(policy, tmp_path):
         keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.slow
 @pytest.mark.every_backend
 def test_steps_that_run_together_go_on(tmp_path):
     skip_unless_steps_run_together()
@@ -463,6 +466,7 @@ class Remembering(keras.callbacks.Callback):
         self.epochs = state["epochs"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [("on_epoch_end", 3), KILLS[4]])
 def test_other_callbacks_go_on(moment, tmp_path):
     def others():
@@ -514,6 +518,7 @@ def test_early_stopping_is_resumable_and_says_what_was_reached(
     assert len(callback.prunings) == 2
 
 
+@pytest.mark.slow
 def test_a_broken_training_stops_and_keeps_the_last_good_state(tmp_path):
     class Break(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -600,6 +605,7 @@ class Count(keras.callbacks.Callback):
         self.count = state["count"]
 
 
+@pytest.mark.slow
 @pytest.mark.every_backend
 def test_batches_that_are_skipped_count_once(tmp_path):
     def anew(model, epoch):
@@ -667,6 +673,7 @@ def test_it_must_come_after_the_pruning(tmp_path):
         fit(model, 1)
 
 
+@pytest.mark.slow
 def test_types_of_other_callbacks_come_back(tmp_path):
     keras.config.set_dtype_policy("bfloat16")
     try:
@@ -686,6 +693,7 @@ def test_types_of_other_callbacks_come_back(tmp_path):
         np.testing.assert_array_equal(array(one), array(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [("on_epoch_end", 2), KILLS[4], KILLS[5]])
 def test_validation_data_come_in_the_same_order(moment, tmp_path):
     def noise(batch, rng):
@@ -811,6 +819,7 @@ def test_a_train_step_of_ones_own_goes_on(tmp_path):
         np.testing.assert_array_equal(array(one), array(other))
 
 
+@pytest.mark.slow
 def test_a_constant_may_be_infinite(tmp_path):
     class Masking(layers.Layer):
         def build(self, shape):
@@ -835,6 +844,7 @@ def test_a_constant_may_be_infinite(tmp_path):
     keras_bimp.export(keras_bimp.strip(model), tmp_path / "1")
 
 
+@pytest.mark.slow
 def test_a_model_that_was_trained_again_is_exported(tmp_path):
     model = random_model()
     failures.mark_failed(model, "it broke")
@@ -857,6 +867,7 @@ def test_a_threshold_for_the_best_stays(tmp_path):
     assert checkpoint.best == 1e-9
 
 
+@pytest.mark.slow
 def test_rows_of_a_csv_file_go_on(tmp_path):
     def logger():
         return keras.callbacks.CSVLogger(tmp_path / "log.csv")

@@ -79,12 +79,14 @@ def by_step():
     return baselines.gmp(0.7, schedule=schedule, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.every_backend
 @pytest.mark.parametrize("method", ["dpf", "cs"])
 def test_it_goes_on_to_the_same_bits(method, tmp_path):
     check(RECIPES[method], tmp_path, (1,), (3, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", ["gmp_hard", "by step", "dnw", "gsm", "str", "dst"]
 )

@@ -130,6 +130,7 @@ def test_from_wrap_to_strip(method, tmp_path):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dpf", "gsm", "cs"])
 def test_a_model_saved_in_mid_training_goes_on(method, tmp_path):
     recipe = RECIPES[method]()
@@ -163,6 +164,7 @@ def test_in_mixed_precision(method):
         assert sparsity(model) == round(0.77 * TOTAL) / TOTAL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["gsm", "dpf", "dst"])
 def test_however_steps_are_compiled_they_do_the_same(method):
     ends = []
@@ -223,6 +225,7 @@ def test_the_masks_of_two_layers_are_of_one_method():
             fit(model(recipe.rule, recipe.rule), EPOCHS, recipe.callbacks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["gmp", "dpf", "cs"])
 def test_a_second_fit_is_a_training_of_its_own(method):
     recipe = RECIPES[method]()
@@ -254,6 +257,7 @@ def test_a_training_that_stops_early_is_incomplete(method, capsys):
         assert sparsity(model) == int(0.77 * TOTAL) / TOTAL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("method", ["gmp", "lc"])
 def test_the_best_weights_are_of_the_last_pruning(method, first):

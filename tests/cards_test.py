@@ -6,7 +6,10 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 from from_examples import EXAMPLES
+
+pytestmark = pytest.mark.slow
 
 # Runs imagenet.py on random images, of 32x32 pixels so that it is quick. What
 # cifar100.py has for defaults is shown before.

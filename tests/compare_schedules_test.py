@@ -7,6 +7,8 @@ import pytest
 from from_examples import EXAMPLES
 from from_examples import importable
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def compare():

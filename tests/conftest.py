@@ -1,4 +1,4 @@
-"""Makes this process the job that it is to be, and leaves out other jobs."""
+"""Makes this process the job that it is to be, and leaves out other tests."""
 
 import gc
 import os
@@ -17,6 +17,11 @@ if not gc.get_freeze_count():
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
 
+if JOB == "replicas":
+    import two_replicas
+
+    two_replicas.mirrored()  # Before anything else uses a device.
+
 
 @pytest.fixture
 def backend():
@@ -24,8 +29,24 @@ def backend():
     return keras.backend.backend()
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--tier",
+        choices=("first", "second"),
+        help="the tests that are not slow, or those that are; default: both",
+    )
+
+
 def pytest_collection_modifyitems(config, items):
-    here = [item for item in items if JOB in jobs.jobs_of(item)]
-    there = [item for item in items if JOB not in jobs.jobs_of(item)]
-    config.hook.pytest_deselected(items=there)
+    tier = config.getoption("tier")
+
+    def is_run(item):
+        if JOB not in jobs.jobs_of(item):
+            return False
+        return tier is None or (tier == "second") == jobs.is_slow(item, JOB)
+
+    here = [item for item in items if is_run(item)]
+    config.hook.pytest_deselected(
+        items=[item for item in items if not is_run(item)]
+    )
     items[:] = here

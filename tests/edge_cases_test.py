@@ -656,6 +656,7 @@ def test_what_is_pruned_is_zero_at_every_boundary(name, together):
 # 13. In the midst of a plan.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("initial_epoch", "missed", "counts", "cycles"),
     [
@@ -851,6 +852,7 @@ def undisturbed():
     return model, fit_batches(model, ours(0.75, cycles=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fails_at", "new"),
     [(2, True), (STEPS + 1, False), (3 * STEPS + 3, True)],
@@ -942,6 +944,7 @@ def test_a_training_that_breaks_stops_and_is_not_exported(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "save_freq"), [(np.nan, "epoch"), (np.inf, 1)]
 )
@@ -1157,6 +1160,7 @@ def test_tensorboard_shows_our_logs_after_ours(place, tmp_path):
     assert_zeros(model, 54)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "validates"), [("before", False), ("after", True)]
 )

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = pathlib.Path(__file__).parent.parent / "examples" / "digits.py"
 
 

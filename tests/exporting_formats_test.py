@@ -80,6 +80,7 @@ def outputs_twice():
     return keras.Model([b, a], [y, y, a, b, keras.ops.relu(y), y])
 
 
+@pytest.mark.slow
 def test_an_output_may_be_there_twice(tmp_path):
     model = outputs_twice()
     inputs, names = random_inputs(model), input_names(model)
@@ -92,6 +93,7 @@ def test_an_output_may_be_there_twice(tmp_path):
     keras_bimp.export(model, tmp_path / "n.xml", "openvino")
 
 
+@pytest.mark.slow
 @formats
 def test_grouped_convolutions(format, tmp_path):
     """Keras has TensorFlow compile them."""
@@ -112,6 +114,7 @@ def test_operations_that_onnx_lacks_are_named(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.every_backend
 def test_other_backends_write_plain_operations(tmp_path):
     model = prune(convolutional_model())
@@ -149,6 +152,7 @@ def digits():
     return keras_bimp.strip(wrapped), (x[:1400], y[:1400]), (x[1400:], y[1400:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.filterwarnings("ignore:.*without its default delegate")
 def test_eight_bits_are_as_accurate(digits, sparse, tmp_path):
@@ -195,6 +199,7 @@ def test_sparse_tensors_are_smaller(digits, tmp_path):
     assert sizes[1] < 0.6 * sizes[0]
 
 
+@pytest.mark.slow
 def test_a_large_network_is_small(tmp_path, monkeypatch):
     """Keras' own export, which writes all twice, makes 1.08 MB of it."""
     monkeypatch.syspath_prepend(str(STUDY))

@@ -189,6 +189,7 @@ def test_signatures_of_ones_own(tmp_path):
     assert sum(sizes) == 48 + 8 + 4 * 8 + 24 + 3  # Once for all signatures.
 
 
+@pytest.mark.slow
 def test_saved_model_cli_runs_it(tmp_path):
     model = dense_model()
     path = keras_bimp.export(model, tmp_path / "1", verify=False)
@@ -415,6 +416,7 @@ class Ordered(TwoArguments):
         self.dense.build(z_shape)
 
 
+@pytest.mark.slow
 def test_models_that_take_several_arguments(tmp_path):
     z, a = np.ones((3, 4)), np.ones((3, 2))
     for kind in (TwoArguments, Unordered):

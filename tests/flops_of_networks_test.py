@@ -18,6 +18,8 @@ from keras_bimp.metrics import Work
 from keras_bimp.metrics import count_flops
 from keras_bimp.metrics import theoretical_speedup
 
+pytestmark = pytest.mark.slow
+
 
 def golden_network():
     """The network of the golden counts."""

@@ -9,6 +9,8 @@ import tensorflow_datasets as tfds
 from from_examples import STUDY
 from from_examples import importable
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data():

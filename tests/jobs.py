@@ -1,9 +1,12 @@
 """The processes that the tests run in: one for each environment they need.
 
-A test runs in the job `tensorflow`, unless it has a mark:
+A test runs in the job `tensorflow`, and in the first tier, unless it has a
+mark:
 
-    @pytest.mark.every_backend     # In `tensorflow`, `jax` and `torch`.
-    @pytest.mark.job("devices")    # In the jobs that are named.
+    @pytest.mark.every_backend         # In `tensorflow`, `jax` and `torch`.
+    @pytest.mark.job("devices")        # In the jobs that are named.
+    @pytest.mark.slow                  # In the second tier.
+    @pytest.mark.slow("jax", "torch")  # In the second tier of these jobs.
 
 `KERAS_BIMP_JOB` says which job a process is; without it, `KERAS_BACKEND`
 does. So `KERAS_BACKEND=jax python -m pytest tests/masking_test.py` runs on JAX
@@ -49,3 +52,11 @@ def jobs_of(item) -> tuple[str, ...]:
     if item.get_closest_marker("every_backend"):
         return BACKENDS
     return ("tensorflow",)
+
+
+def is_slow(item, job: str) -> bool:
+    """Whether a collected test is of the second tier in a job."""
+    return any(
+        not marker.args or job in marker.args
+        for marker in item.iter_markers("slow")
+    )

@@ -11,6 +11,8 @@ from keras import ops
 import keras_bimp
 from keras_bimp.masking import find_prunable
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "resnet20": {"width": 4, "input_shape": (8, 8, 3)},
     "resnet18": {"width": 4, "input_shape": (8, 8, 3)},

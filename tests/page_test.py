@@ -19,6 +19,8 @@ from keras_bimp.reporting.facts import TimeFacts
 from keras_bimp.reporting.facts import Verdict
 from keras_bimp.reporting.page import page
 
+pytestmark = pytest.mark.slow
+
 VOID = {"meta", "wbr"}
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = pathlib.Path(__file__).with_name("training_process.py")
 ROOT = SCRIPT.parent.parent
 EXAMPLE = ROOT / "examples" / "multi_host.py"

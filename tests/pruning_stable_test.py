@@ -4,6 +4,8 @@ import pytest
 from from_examples import STUDY
 from from_examples import importable
 
+pytestmark = pytest.mark.slow
+
 BASE = {"dataset": "digits", "epochs": 40, "learning_rate": 0.1, "seed": 0}
 
 

@@ -52,7 +52,8 @@ def main() -> None:
             "says, and Chromium for the second tier."
         )
     runs = SECOND_TIER if options.slow else FIRST_TIER
-    arguments = ["-m", "slow" if options.slow else "not slow", *arguments]
+    tier = "second" if options.slow else "first"
+    arguments = [f"--tier={tier}", *arguments]
     begin = time.monotonic()
     ends = begin + (options.seconds or float("inf"))
 

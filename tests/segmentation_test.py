@@ -15,6 +15,8 @@ from keras import ops
 import keras_bimp
 from keras_bimp.masking import find_prunable
 
+pytestmark = pytest.mark.slow
+
 VOID = 255
 
 # Its MeanIoU asks JAX for an int64, and gets an int32.

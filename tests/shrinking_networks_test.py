@@ -14,6 +14,8 @@ import pytest
 import keras_bimp
 from keras_bimp.backends import as_array
 
+pytestmark = pytest.mark.slow
+
 LARGE = pytest.mark.skipif(
     os.environ.get("SHRINKING_NETWORKS") != "all", reason="takes long"
 )

@@ -242,6 +242,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "message"),
     [("ours", "examples/multi_host.py"), ("keras", "PerReplica")],

@@ -10,6 +10,8 @@ import pytest
 from from_examples import STUDY
 from from_examples import importable
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def study():

@@ -9,6 +9,8 @@ import pytest
 from from_examples import STUDY
 from from_examples import importable
 
+pytestmark = pytest.mark.slow
+
 RUN = {
     "method": "gmp_uniform",
     "target_sparsity": 0.75,

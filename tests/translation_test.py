@@ -16,6 +16,8 @@ from from_examples import importable
 import keras_bimp
 from keras_bimp.masking import find_prunable
 
+pytestmark = pytest.mark.slow
+
 ENGLISH = (
     "A man rides a horse.",
     "Two dogs play in the snow.",
