@@ -168,6 +168,7 @@ def convolutional():
     )
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_filters_in_three_cycles(capsys):
     model = wrapped(model=convolutional())
@@ -395,6 +396,7 @@ class OldLoss(keras.Model):
         return ops.mean((y - y_pred) ** 2)
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_saliency_with_a_loss_of_ones_own():
     inputs = keras.Input((6,))
@@ -485,6 +487,7 @@ def test_gradients_change_nothing_and_are_those_of_the_whole():
         )
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_gradients_in_half_precision():
     found = []
@@ -503,6 +506,7 @@ def test_gradients_in_half_precision():
         assert np.median(np.abs(single)) > 0.01
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
 def test_saliency_in_fit(policy):

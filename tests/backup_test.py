@@ -623,6 +623,7 @@ def test_batches_that_are_skipped_count_once(tmp_path):
         assert count.count == 20
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_a_fit_that_dies_while_it_skips_leaves_the_next_one_alone(tmp_path):
     model = random_model()
@@ -724,6 +725,7 @@ def test_an_order_that_another_fit_spoiled_is_not_held_against_it(tmp_path):
     fit(plain, 2, [keras_bimp.Backup(tmp_path, verbose=0)])
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_data_of_unknown_length_go_on(tmp_path):
     # The same batches in every epoch.

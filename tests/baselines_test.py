@@ -83,6 +83,7 @@ def finals(model, method):
     return [w * mask for w, mask in kernels_and_masks(model)]
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.parametrize("method", list(RECIPES))
 def test_from_wrap_to_strip(method, tmp_path):
@@ -149,6 +150,7 @@ def test_a_model_saved_in_mid_training_goes_on(method, tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.parametrize("method", ["gsm", "dpf", "cs"])
 def test_in_mixed_precision(method):

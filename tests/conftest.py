@@ -39,6 +39,7 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     tier = config.getoption("tier")
+    config.stash[jobs.COLLECTED] = list(items)
 
     def is_run(item):
         if JOB not in jobs.jobs_of(item):

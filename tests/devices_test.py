@@ -72,6 +72,7 @@ def test_masks_and_slots_lie_where_their_kernels_do(spread):
     assert first == ((6, 4) if spread is model_parallel else (6, 8))
 
 
+@pytest.mark.slow
 @KINDS
 @pytest.mark.parametrize(
     "arguments",

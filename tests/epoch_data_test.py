@@ -97,6 +97,7 @@ class Ordered(EpochData):
         return batch
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("built", [False, True])
@@ -154,6 +155,7 @@ def test_it_begins_where_fit_begins():
     assert (3, 3) in batches.seen
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_a_fit_that_shuffles_it_is_told(tmp_path):
     model = compile_model(dense_model())
@@ -165,6 +167,7 @@ def test_a_fit_that_shuffles_it_is_told(tmp_path):
     model.fit(batches, epochs=2, verbose=0, shuffle=False, callbacks=[backup])
 
 
+@pytest.mark.slow("jax", "torch")
 def test_steps_that_run_together_get_the_right_batches():
     skip_unless_steps_run_together()
     model = wrapped(steps_per_execution=3)

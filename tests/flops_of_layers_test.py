@@ -11,6 +11,7 @@ from keras_bimp.metrics import count_flops
 from keras_bimp.metrics import rules
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_counts():
     counted = {name: count_flops(model) for name, model in models().items()}

@@ -136,6 +136,7 @@ def test_precisions(policy):
     assert count_flops(model).dense == CONVOLUTION_AND_DENSE
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` met")
 def test_quantized_to_int8():
@@ -219,6 +220,7 @@ def test_zeros_change_the_share_of_their_kernel_alone(given):
     assert after.nonzero == before.nonzero - dense + nonzero
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_a_mixed_model_dense_wrapped_and_stripped():
     model = made_quickly(mixed_model)

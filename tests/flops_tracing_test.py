@@ -38,6 +38,7 @@ def state(model):
     return attributes, [array(variable).tobytes() for variable in variables]
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_counting_leaves_a_model_as_it_was():
     model = keras.Sequential(
@@ -103,6 +104,7 @@ class Subclass(keras.Model):
         return x if context is None else x + self.second(context)
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_subclassed_models():
     images = np.ones((4, 6), "float32")
@@ -150,6 +152,7 @@ class OfDict(keras.Model):
         return self.dense(x["a"]) + self.dense(x["b"])
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_nested_inputs():
     dense = layers.Dense(2)

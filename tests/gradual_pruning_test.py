@@ -98,6 +98,7 @@ def wrapped(recipe, optimizer=None, **kwargs):
     return compile_model(model, optimizer, **kwargs)
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.parametrize("hard", [False, True])
 def test_a_schedule_of_steps_is_followed_exactly(hard):

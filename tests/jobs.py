@@ -15,6 +15,9 @@ what holds on every backend.
 
 import os
 
+import pytest
+
+COLLECTED = pytest.StashKey[list]()  # All tests that pytest has found.
 BACKENDS = ("tensorflow", "jax", "torch")
 JOBS = {
     # Four devices are made of one processor.

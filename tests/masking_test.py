@@ -18,6 +18,7 @@ import keras_bimp
 from keras_bimp.masking import find_prunable
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_layer_type(name):
@@ -284,6 +285,7 @@ def test_pruned_entries_leak_no_nan():
     np.testing.assert_array_equal(effective, [2.0, 0.0, 0.0])
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_a_stateful_layer_keeps_its_state():
     def model():

@@ -45,6 +45,7 @@ def trained(epochs=6, **kwargs):
     )
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_kernels_are_told_as_they_are():
     model = keras_bimp.wrap(image_model(), exclude="left_alone")
@@ -492,6 +493,7 @@ def test_nothing_prunable():
         told(model)
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_summaries_for_tensorboard(tmp_path):
     from tensorboard.backend.event_processing import event_accumulator
@@ -532,6 +534,7 @@ def test_summaries_want_tensorboard(monkeypatch, tmp_path):
     assert not int(model.optimizer.iterations)
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_throughput_leaves_the_model_as_it_is():
     model = wrapped(keras.optimizers.Adam())

@@ -99,6 +99,7 @@ def test_saved_in_mid_run_it_goes_on_as_if_undisturbed(
     check_going_on(tmp_path, saved_after, retraining)
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.parametrize("retraining", ["accallr", "wr"])
 def test_so_it_does_on_every_backend(tmp_path, retraining):

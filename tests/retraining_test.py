@@ -217,6 +217,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_pruned_entries_stay_zero_with_every_optimizer(name):
@@ -249,6 +250,7 @@ def test_every_optimizer_of_keras_was_looked_at():
     assert there <= known
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.parametrize("scaled", [False, True])
 def test_an_optimizer_that_mixes_entries_is_held(scaled):
@@ -321,6 +323,7 @@ def test_a_first_pruning_by_hand_reaches_a_step_that_is_compiled():
     assert zeros(model) == 36
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_a_penalty_on_all_weights_together_sees_what_is_left():
     penalty = keras.regularizers.OrthogonalRegularizer(0.1)

@@ -135,6 +135,7 @@ def test_the_first_epoch_begins_with_an_optimizer_that_knows_nothing():
     assert_rewound(trained[1][weights:], look.states[2][weights:], look.masks)
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_moving_averages_begin_anew_where_there_are_none():
     # Keras puts the averages into the weights at the end of `fit`.
@@ -290,6 +291,7 @@ def test_a_directory_that_cannot_be_written_to(tmp_path):
         wr(dense_epochs=2, rewind_to=5)
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_bfloat16_weights_survive_the_directory(tmp_path):
     keras.config.set_dtype_policy("bfloat16")

@@ -27,11 +27,47 @@ FIRST_TIER = (
     ("jax", "tests"),
     ("torch", "tests"),
     ("devices", "tests/devices_test.py"),
-    ("replicas", "tests/strategies_test.py", "tests/backup_test.py"),
+    (
+        "replicas",
+        "tests/strategies_test.py",
+        "tests/backup_test.py",
+        "tests/baselines_checks_test.py",
+    ),
     ("tensorflow", "tests", f"-n{SIDE_BY_SIDE}", "--dist=loadfile"),
 )
-# In this order, so that the same tests run wherever the time is short.
-SECOND_TIER = ()
+# Files of the second tier, in the order in which they begin: where the time is
+# short, the last ones are left out, and that is said.
+_TRAINING = (
+    "retraining retraining_methods rewinding validation masking "
+    "allocation_in_models baselines gradual_pruning"
+)
+_RESUMING = "backup baselines_backup epoch_data"
+_MODELS = "flops_of_layers flops flops_tracing report"
+_STUDY = "networks segmentation translation"
+SECOND_TIER = tuple(
+    (job, *(f"tests/{name}_test.py" for name in names.split()))
+    for job, names in (
+        ("tensorflow", f"{_RESUMING} baselines edge_cases"),
+        ("jax", _TRAINING),
+        ("tensorflow", "exporting exporting_formats allocation_in_models"),
+        ("torch", _TRAINING),
+        ("jax", _RESUMING),
+        ("tensorflow", "shrinking_networks flops_of_networks"),
+        ("torch", _RESUMING),
+        ("tensorflow", "page examples"),
+        ("jax", f"docs exporting_formats {_MODELS}"),
+        ("torch", f"docs exporting_formats {_MODELS}"),
+        ("devices", "devices docs"),
+        ("replicas", "strategies"),
+        ("strategy", "docs"),
+        ("tensorflow", "processes"),
+        ("tensorflow", "cards compare_schedules pruning_stable tfmot_peer"),
+        ("tensorflow", f"{_STUDY} image_data study"),
+        ("jax", f"{_STUDY} backends"),
+        ("torch", f"{_STUDY} backends"),
+        ("tensorflow", "backends"),
+    )
+)
 EXTRAS = ("examples", "test", "serving", "hub")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NO_TESTS = 5  # An exit code of pytest.

@@ -113,6 +113,7 @@ def test_without_validation_data_there_are_no_such_logs():
     assert history["d1"][:2] == [0, 0]
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_the_factors_of_the_discount_are_told():
     ours = callbacks(retraining="allr")
