@@ -88,6 +88,7 @@ def check_rates(variant, retraining):
     assert (rates > -1).sum() == len(updates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("saved_after", "retraining"),
     # In mid-cycle; and between two cycles, where there is something to know.

@@ -161,6 +161,7 @@ def test_an_optimizer_without_slots_keeps_its_count():
     assert int(model.optimizer.iterations) == 6 * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("built", [True, False])

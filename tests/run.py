@@ -47,7 +47,8 @@ _STUDY = "networks segmentation translation"
 SECOND_TIER = tuple(
     (job, *(f"tests/{name}_test.py" for name in names.split()))
     for job, names in (
-        ("tensorflow", f"{_RESUMING} baselines edge_cases"),
+        ("tensorflow", f"{_RESUMING} baselines edge_cases rewinding"),
+        ("tensorflow", "retraining_methods"),
         ("jax", _TRAINING),
         ("tensorflow", "exporting exporting_formats allocation_in_models"),
         ("torch", _TRAINING),
