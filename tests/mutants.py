@@ -85,7 +85,7 @@ MUTANTS = [
         "granularity",
     ),
     Mutant(
-        "N of M prunes one weight too few of a short group",
+        "N of M prunes N weights of M, not the others",
         "selection/granularities.py",
         "pruned[:, :, : self.m - self.n]",
         "pruned[:, :, : self.n]",
