@@ -221,8 +221,8 @@ MUTANTS = [
         "retraining/pruning.py",
         "/ max(float(total - before), 1)",
         "/ max(float(total), 1)",
-        "retraining retraining_methods",
-        "discount or prune_in_a_loop or formula or rendas or bimp",
+        "retraining",
+        "discount or measured_by_what_was_left",
     ),
     Mutant(
         "a state that was altered is taken for whole",
