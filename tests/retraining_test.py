@@ -395,6 +395,19 @@ def test_pruned_weights_never_grow_back():
     assert zeros(model) == 54
 
 
+def test_a_second_pruning_is_measured_by_what_was_left():
+    model = wrapped()
+    keras_bimp.prune(model, 0.5, on_collapse="ignore")
+    kernels = [kernel for kernel, _ in kernels_and_masks(model)]
+    squares = np.sort(np.concatenate([k.ravel() for k in kernels]) ** 2.0)
+    pruning = keras_bimp.prune(model, 0.75, on_collapse="ignore")
+    assert pruning.pruned_fraction == 18 / 36
+    # The first 36 are 0 already.
+    assert pruning.norm_drop == pytest.approx(
+        np.sqrt(squares[36:54].sum() / squares.sum()), rel=1e-6
+    )
+
+
 def test_target_zero_changes_no_weight():
     plain = compile_model(dense_model())
     linear = schedules.Linear(0.1, 2 * STEPS)

@@ -144,6 +144,13 @@ def test_warm_up_is_half_a_cosine_from_zero():
     )
 
 
+def test_a_warm_up_of_a_fraction_of_an_iteration_is_rounded_down():
+    rates = schedules.Linear(0.3, 37, warmup=0.1).values()  # 3.7 iterations.
+    ramp = 0.3 * (1 - np.cos(np.pi * np.arange(3) / 3)) / 2
+    line = 0.3 * (1 - np.arange(34) / 34)
+    np.testing.assert_allclose(rates, np.concatenate([ramp, line]), atol=1e-12)
+
+
 def test_stepped_compresses_and_rescales_the_original():
     original = np.repeat([0.1, 0.01, 0.001], [90, 90, 20])
     rates = schedules.Stepped(original, peak=0.5, steps=20).values()
