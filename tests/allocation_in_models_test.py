@@ -9,6 +9,7 @@ from helpers import data
 from helpers import dense_model
 from helpers import fit
 from helpers import kernels_and_masks
+from helpers import lines_with
 from helpers import masked
 from helpers import wrapped
 from keras import layers
@@ -62,7 +63,9 @@ def masks_after_training(model, name, kernels):
 def test_filters_of_every_layer_type(name):
     model, kernels = wrapped_layer(name)
     if name not in WITH_FILTERS:
-        with pytest.raises(ValueError, match="has no filters"):
+        with pytest.raises(
+            ValueError, match=rf"`granularity`.*{kernels[0].path}"
+        ):
             keras_bimp.prune(model, 0.5, granularity="filter")
         return
     pruning = keras_bimp.prune(model, 0.5, granularity="filter")
@@ -79,7 +82,9 @@ def test_2_of_4_of_every_layer_type(name):
     model, kernels = wrapped_layer(name)
     without = NO_INPUTS.get(name, 0)
     if without == len(kernels):
-        with pytest.raises(ValueError, match="no input axis"):
+        with pytest.raises(
+            ValueError, match=rf"`granularity`.*{kernels[0].path}"
+        ):
             keras_bimp.prune(model, 0.5, granularity="2:4")
         return
     pruning = keras_bimp.prune(model, 0.5, granularity="2:4")
@@ -109,7 +114,9 @@ def test_blocks_of_every_layer_type(name):
     }
     without = NO_INPUTS.get(name, 0)
     if without == len(kernels):
-        with pytest.raises(ValueError, match="no input axis"):
+        with pytest.raises(
+            ValueError, match=rf"`granularity`.*{kernels[0].path}"
+        ):
             keras_bimp.prune(model, 0.5, **how)
         return
     pruning = keras_bimp.prune(model, 0.5, **how)
@@ -182,9 +189,9 @@ def test_filters_in_three_cycles(capsys):
     # Of the weights of the convolutions.
     np.testing.assert_allclose(history["sparsity"][-1], 0.5)
     printed = capsys.readouterr().out
-    assert "2 prunable kernels, 264 weights" in printed
-    assert "filters, by magnitude, allocation uniform" in printed
-    assert "not pruned: net/head/kernel (has no filters)" in printed
+    assert lines_with(printed, "2", "kernels", "264")
+    assert lines_with(printed, "filters", "magnitude", "uniform")
+    assert lines_with(printed, "net/head/kernel", "filters")
     # The plan says before what comes of it.
     left = [sum(p.counts.values()) for p in callback.prunings]
     assert [264 - n for n in callback.plan.counts(264)[1:]] == left
@@ -224,12 +231,12 @@ def test_filters_and_exclude_choose_layers():
         "net/head/kernel",
     ]
     assert sum(pruning.counts.values()) == (240 + 60) / 2
-    assert pruning.skipped == (
-        ("net/first/kernel", "not matched by `filters`"),
-    )
+    ((path, reason),) = pruning.skipped
+    assert path == "net/first/kernel"
+    assert "`filters`" in reason
     pruning = keras_bimp.prune(model, 0.8, exclude="first|head")
     assert pruning.counts == {"net/second/kernel": 48}
-    assert dict(pruning.skipped)["net/head/kernel"] == ("matched by `exclude`")
+    assert "`exclude`" in dict(pruning.skipped)["net/head/kernel"]
     pruning = keras_bimp.prune(
         model, 0.9, exclude=lambda layer: isinstance(layer, layers.Conv1D)
     )
@@ -239,9 +246,9 @@ def test_filters_and_exclude_choose_layers():
 def test_wrap_excludes():
     model = keras_bimp.wrap(convolutional(), exclude="head")
     assert [k.layer.name for k in masked(model).kernels] == ["first", "second"]
-    assert masked(model).skipped == (
-        ("net/head/kernel", "matched by `exclude`"),
-    )
+    ((path, reason),) = masked(model).skipped
+    assert path == "net/head/kernel"
+    assert "`exclude`" in reason
 
 
 def test_frozen_layers_are_left_out_and_listed():
@@ -337,7 +344,7 @@ def test_filters_mean_the_same_on_a_wrapped_model():
     model = keras.Model(inputs, outputs, name="net_of_a_kind")
     model = keras_bimp.wrap(model)
     assert len(keras_bimp.prune(model, 0.5, exclude="net").counts) == 2
-    with pytest.raises(ValueError, match="not matched by `filters`"):
+    with pytest.raises(ValueError, match=r"`filters`.*a/kernel"):
         keras_bimp.prune(model, 0.5, filters="kind")
 
 
@@ -423,7 +430,7 @@ def test_saliency_with_a_loss_of_ones_own():
     ],
 )
 def test_bad_data(bad):
-    with pytest.raises(ValueError, match="`data` must"):
+    with pytest.raises(ValueError, match="`data`"):
         keras_bimp.prune(
             wrapped(), 0.5, criterion="saliency", data=bad(*data())
         )
@@ -545,30 +552,42 @@ def test_half_precision_variables_are_ranked():
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"criterion": "saliency"}, ValueError, "`data` must be given"),
+        ({"criterion": "saliency"}, ValueError, "`data`.*'saliency'"),
         ({"granularity": (2, 4)}, ValueError, "NM"),
-        ({"granularity": "2:4"}, ValueError, "must be 0.5"),
-        ({"granularity": "2:4", "cycles": 2}, ValueError, "must be 0.5"),
+        ({"granularity": "2:4"}, ValueError, r"`target_sparsity`.*0\.5"),
+        (
+            {"granularity": "2:4", "cycles": 2},
+            ValueError,
+            r"`target_sparsity`.*0\.5",
+        ),
         (
             {"granularity": "2:4", "cycles": 2, "target_sparsity": 0.5},
             ValueError,
-            "`cycles` must be 1",
+            "`cycles`.*cycles=2",
         ),
         (
             {"granularity": "2:4", "allocation": "erk"},
             ValueError,
-            "must not be given for 2 of 4 weights",
+            "`allocation`.*'erk'",
         ),
         (
             {"criterion": "random", "allocation": "lamp"},
             ValueError,
-            "random scores",
+            "`allocation`.*='lamp'.*'uniform'",
         ),
-        ({"max_layer_sparsity": {"(": 0.5}}, ValueError, "regexes"),
-        ({"max_layer_sparsity": {"dense": 2}}, ValueError, r"\[0, 1\)"),
+        (
+            {"max_layer_sparsity": {"(": 0.5}},
+            ValueError,
+            r"`max_layer_sparsity`.*'\('",
+        ),
+        (
+            {"max_layer_sparsity": {"dense": 2}},
+            ValueError,
+            r"`max_layer_sparsity`.*\[0, 1\)",
+        ),
         ({"layer_sparsity": 0.3}, TypeError, "`layer_sparsity`"),
         ({"filters": 3}, TypeError, "`filters`"),
-        ({"exclude": "("}, ValueError, "`exclude` must hold valid regexes"),
+        ({"exclude": "("}, ValueError, r"`exclude`.*'\('"),
         ({"data_fraction": 3}, ValueError, "`data_fraction`"),
     ],
 )
@@ -581,17 +600,21 @@ def test_callbacks_refuse(arguments, error, text):
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"granularity": "filter"}, ValueError, "has no filters"),
-        ({"filters": "nothing"}, ValueError, "not matched by `filters`"),
+        ({"granularity": "filter"}, ValueError, "`granularity`.*/kernel"),
+        ({"filters": "nothing"}, ValueError, "`filters`.*/kernel"),
         ({"filters": 3}, TypeError, "`filters`"),
         ({"exclude": [3]}, TypeError, "`exclude`"),
-        ({"exclude": "dense"}, ValueError, "matched by `exclude`"),
+        ({"exclude": "dense"}, ValueError, "`exclude`.*/kernel"),
         (
             {"max_layer_sparsity": {"convolution": 0.5}},
             ValueError,
-            "'convolution', which matches none of 'sequential",
+            "`max_layer_sparsity`.*'convolution'.*'sequential",
         ),
-        ({"max_layer_sparsity": 0.5}, ValueError, "must allow the target"),
+        (
+            {"max_layer_sparsity": 0.5},
+            ValueError,
+            "`max_layer_sparsity`.* 18 .* 36 ",
+        ),
         ({"allocation": lambda s, f: [1]}, ValueError, "`allocation`"),
         ({"criterion": np.ravel}, ValueError, "`criterion`"),
     ],
@@ -612,7 +635,7 @@ def test_fit_and_prune_refuse_before_anything_changed(arguments, error, text):
 
 
 def test_data_without_use_is_refused():
-    with pytest.raises(ValueError, match="`data` must not be given"):
+    with pytest.raises(ValueError, match=r"`data`.*criterion='magnitude'"):
         keras_bimp.prune(wrapped(), 0.5, data=data())
 
 
@@ -622,5 +645,5 @@ def test_a_nan_is_named():
     value = np.ones(kernel.variable.shape)
     value[3, 1] = np.nan
     kernel.variable.assign(value)
-    with pytest.raises(ValueError, match=r"nan in '.*/kernel' at index \(3, 1"):
+    with pytest.raises(ValueError, match=r"nan.*/kernel.*\(3, 1"):
         keras_bimp.prune(model, 0.5, allocation="uniform")

@@ -13,6 +13,7 @@ from helpers import compile_model
 from helpers import data
 from helpers import fit
 from helpers import kernels_and_masks
+from helpers import lines_with
 from helpers import skip_unless_steps_run_together
 from helpers import wrapped
 from keras import layers
@@ -149,7 +150,7 @@ def test_it_goes_on_where_it_says(tmp_path, capsys):
     train(tmp_path, Look(), save_freq=2, verbose=1)
     assert epochs == [3, 4]
     said = capsys.readouterr().out
-    assert "Goes on with epoch 4 of 5, after 2 of its batches" in said
+    assert lines_with(said, "4", "5", "2", str(tmp_path))
 
 
 @pytest.fixture(autouse=True)
@@ -204,7 +205,7 @@ def test_a_signal_waits_for_the_step_and_its_backup(
         signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)
     ]
     said = capsys.readouterr().out
-    assert "Incomplete: 3 of 5 epochs are done, sparsity 80.56% of 80" in said
+    assert lines_with(said, "3", "5", "80.56%")
     state = Generations(tmp_path).read()
     # Nothing but the running step was waited for.
     assert (state["epoch"], state["batch"]) == (3, 4 if test else 2)
@@ -252,28 +253,28 @@ def test_a_finished_run_is_not_trained_again(tmp_path, capsys, undisturbed):
     capsys.readouterr()
     again = train(tmp_path, Kill("on_epoch_begin"), verbose=1)
     assert_same(again, undisturbed)
-    assert "All 5 epochs were done" in capsys.readouterr().out
+    assert lines_with(capsys.readouterr().out, "5", str(tmp_path))
     for (kernel, _), expected in zip(
         kernels_and_masks(again[0]), kernels, strict=True
     ):
         np.testing.assert_array_equal(kernel, expected)
     # Another `fit` of the same model is another run.
-    with pytest.raises(ValueError, match="one `fit` alone"):
+    with pytest.raises(ValueError, match=r"`backup_dir`.*`fit`"):
         train(tmp_path, model=again[0], dense_epochs=0, cycles=1)
     assert_same(again, undisturbed)
     train(tmp_path / "2", model=again[0], dense_epochs=0, cycles=1)
 
 
 FOREIGN = [
-    ("target_sparsity = 0.8, where this has 0.7", {"target": 0.7}),
-    ("epochs = 5, where this has 6", {"epochs": 6}),
+    (r"target_sparsity.*0\.8.*0\.7", {"target": 0.7}),
+    ("epochs.*5.*6", {"epochs": 6}),
     ("phases", {"dense_epochs": 3}),
     ("phases", {"retraining": "llr"}),
     ("pruning", {"allocation": "uniform"}),
-    ("optimizer = SGD, where this has Adam", {"optimizer": "adam"}),
-    ("peak learning rate = 0.1, where this has 0.2", {"optimizer": 0.2}),
-    ("prunable weights = 72", {"units": 9}),
-    ("target_sparsity = 0.8, where this has None", {"dense": True}),
+    ("optimizer.*SGD.*Adam", {"optimizer": "adam"}),
+    (r"learning rate.*0\.1.*0\.2", {"optimizer": 0.2}),
+    ("weights.*72", {"units": 9}),
+    (r"target_sparsity.*0\.8.*None", {"dense": True}),
 ]
 
 
@@ -293,7 +294,7 @@ def test_the_state_of_another_run_is_refused(message, change, tmp_path):
         again = functools.partial(
             model.fit, epoch_data(), epochs=EPOCHS, callbacks=[backup]
         )
-    with pytest.raises(ValueError, match="this very run.*" + message):
+    with pytest.raises(ValueError, match="`backup_dir`.*" + message):
         again()
     for variable, array_before in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(array(variable), array_before)
@@ -314,13 +315,13 @@ def test_a_weight_of_another_shape_is_refused(tmp_path):
         if units == 8:
             fitted()
             continue
-        with pytest.raises(ValueError, match=r"\(6, 8\) where model/hidden"):
+        with pytest.raises(ValueError, match=r"\(6, 8\).*model/hidden"):
             fitted()
     # More epochs of the same training are no other run; fewer are.
     plain = compile_model(keras_bimp.strip(random_model()))
     history = fit(plain, 3, [keras_bimp.Backup(folder, verbose=0)])
     assert history.epoch == [0, 1, 2]
-    with pytest.raises(ValueError, match="has had 3 epochs"):
+    with pytest.raises(ValueError, match=r"`backup_dir`.* 3 epochs.* 2"):
         fit(
             compile_model(keras_bimp.strip(random_model())),
             2,
@@ -332,7 +333,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(tmp_path, undisturbed):
     killed(tmp_path, Kill("on_epoch_end", 3))
     newest, _ = Generations(tmp_path).paths()
     newest.write_bytes(newest.read_bytes()[:-100])
-    with pytest.warns(UserWarning, match="Trying the one before"):
+    with pytest.warns(UserWarning, match=newest.name):
         assert_same(train(tmp_path), undisturbed)
 
 
@@ -341,8 +342,8 @@ def test_states_that_cannot_be_read_are_refused(tmp_path):
     for path in tmp_path.iterdir():
         path.write_bytes(b"")
     with (
-        pytest.warns(UserWarning, match="cannot be read"),
-        pytest.raises(ValueError, match="Delete the folder to start anew"),
+        pytest.warns(UserWarning, match=r"\.state"),
+        pytest.raises(ValueError, match=r"`backup_dir`.*2 files"),
     ):
         train(tmp_path)
 
@@ -350,7 +351,7 @@ def test_states_that_cannot_be_read_are_refused(tmp_path):
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     model = random_model()
-    with pytest.raises(ValueError, match="can be written to"):
+    with pytest.raises(ValueError, match=r"`backup_dir`.*Errno"):
         train(tmp_path / "file" / "backup", model=model)
     assert not isinstance(model.optimizer._learning_rate, schedules.Joined)
 
@@ -368,7 +369,7 @@ def test_a_full_disk_warns_and_the_training_goes_on(
 
     with monkeypatch.context() as patched:
         patched.setattr(generations, "_write", full)
-        with pytest.warns(UserWarning, match="No backup could") as told:
+        with pytest.warns(UserWarning, match=str(tmp_path)) as told:
             finished = train(tmp_path)
     assert_same(finished, undisturbed)
     assert sum("No space left" in str(each.message) for each in told) == 5
@@ -510,8 +511,7 @@ def test_early_stopping_is_resumable_and_says_what_was_reached(
     for folder in (tmp_path, None):
         train(folder, Stop(), verbose=1)
         said = capsys.readouterr().out
-        reached = "3 of 5 epochs are done, sparsity 55.56% of 80.00%"
-        assert said.count(f"Incomplete: {reached}") == 1
+        assert len(lines_with(said, "3", "5", "55.56%", "80.00%")) == 1
     _, history, callback = train(tmp_path)
     assert history.epoch == [0, 1, 2, 3, 4]
     assert history.history["sparsity"][-1] == round(0.8 * 72) / 72
@@ -527,17 +527,17 @@ def test_a_broken_training_stops_and_keeps_the_last_good_state(tmp_path):
                 bias.assign(np.full(bias.shape, np.nan))
 
     folder = tmp_path / "backup"
-    with pytest.warns(RuntimeWarning, match="stopped: the loss of epoch 4"):
+    with pytest.warns(RuntimeWarning, match="loss.* 4 .*nan"):
         model, history, _ = train(folder, Break())
     assert history.epoch == [0, 1, 2, 3]
     for path in Generations(folder).paths():
         training = generations.read_file(path)["training"]
         assert all(np.isfinite(x).all() for x in training["variables"])
     plain = keras_bimp.strip(model)
-    with pytest.raises(ValueError, match="the loss of epoch 4 is nan"):
+    with pytest.raises(ValueError, match=r"`model`.*loss.* 4 .*nan"):
         keras_bimp.export(plain, tmp_path / "served" / "1")
     assert not (tmp_path / "served").exists()
-    with pytest.warns(UserWarning, match="The run before failed: the loss"):
+    with pytest.warns(UserWarning, match="loss.* 4 .*nan"):
         again, history, _ = train(folder)
     assert history.epoch == [0, 1, 2, 3, 4]
     # It is forgotten once a good state has followed.
@@ -550,7 +550,9 @@ def test_two_backups_in_one_fit_are_refused(tmp_path):
         keras_bimp.Backup(tmp_path / "two"),
         keras.callbacks.BackupAndRestore(tmp_path / "two"),
     ):
-        with pytest.raises(ValueError, match="one backup only"):
+        with pytest.raises(
+            ValueError, match=f"`callbacks`.*{type(other).__name__}"
+        ):
             train(tmp_path / "one", other)
 
 
@@ -564,9 +566,9 @@ def test_two_backups_in_one_fit_are_refused(tmp_path):
     ],
 )
 def test_bad_arguments_are_refused(error, arguments):
-    with pytest.raises(error, match="must be"):
+    with pytest.raises(error, match=f"`{list(arguments)[-1]}`"):
         keras_bimp.Backup(**arguments)
-    with pytest.raises(error, match="must be"):
+    with pytest.raises(error, match=f"`{list(arguments)[-1]}`"):
         keras_bimp.callbacks(0.5, dense_epochs=1, **arguments)
 
 
@@ -656,18 +658,19 @@ def test_a_signal_in_a_plain_fit_after_one_that_died(tmp_path):
 
 def test_a_model_that_is_not_built_is_refused(tmp_path):
     model = keras.Sequential([layers.Dense(8), layers.Dense(3)])
-    with pytest.raises(ValueError, match="must be built before `fit`"):
+    with pytest.raises(ValueError, match=r"`model`.*`keras\.Input`"):
         fit(compile_model(model), 2, [keras_bimp.Backup(tmp_path)])
 
 
 def test_it_must_come_after_the_pruning(tmp_path):
     model = random_model()
     (ours,) = keras_bimp.callbacks(0.5, dense_epochs=1, verbose=0)
-    for others in (
-        [keras_bimp.Backup(tmp_path), ours],
-        [ours, keras_bimp.Backup(tmp_path), keras_bimp.Backup(tmp_path)],
+    one, other = keras_bimp.Backup(tmp_path), keras_bimp.Backup(tmp_path)
+    for others, text in (
+        ([one, ours], r"`Backup`.*`keras_bimp\.callbacks`"),
+        ([ours, one, other], "`callbacks`.*Backup"),
     ):
-        with pytest.raises(ValueError, match=r"listed after|one backup only"):
+        with pytest.raises(ValueError, match=text):
             fit(model, 2, others)
         assert not isinstance(model.optimizer._learning_rate, schedules.Joined)
         # Whatever began before is undone by the next `fit`.

@@ -119,11 +119,11 @@ def test_the_state_of_another_run_is_refused(tmp_path):
 
     with pytest.raises(KilledError):
         train(RECIPES["gmp"], tmp_path, Kill(3))
-    with pytest.raises(ValueError, match=r"0\.77, where this has 0\.7"):
+    with pytest.raises(ValueError, match=r"target_sparsity.*0\.77.*0\.7\b"):
         train(other, tmp_path)
     recipe = RECIPES["gmp"]()
     model = wrapped(recipe)
-    with pytest.raises(ValueError, match="`Backup` must be listed after"):
+    with pytest.raises(ValueError, match=r"`Backup`.*`keras_bimp\.callbacks`"):
         model.fit(
             *data(),
             verbose=0,
@@ -139,6 +139,6 @@ def test_a_broken_training_is_stopped(tmp_path):
                 kernel = masked(self.model).kernels[0].variable
                 kernel.assign(np.full(kernel.shape, np.nan))
 
-    with pytest.warns(RuntimeWarning, match="stopped: the loss of epoch 6"):
+    with pytest.warns(RuntimeWarning, match="loss.* 6 .*nan"):
         model, _ = train(RECIPES["lc"], tmp_path, Break(), save_freq="epoch")
     assert all(array(mask).all() for mask in masked(model).masks)

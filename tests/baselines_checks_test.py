@@ -47,7 +47,7 @@ from keras_bimp import baselines
     ],
 )
 def test_bad_arguments_are_refused(make, error, message):
-    with pytest.raises(error, match=f"{message}` must be"):
+    with pytest.raises(error, match=f"{message}`"):
         make()
 
 
@@ -67,7 +67,7 @@ def test_other_allocations(allocation):
         left = [array(mask).sum() for mask in masked(model).masks]
         assert left == list(expected.counts.values())
     for make in (baselines.dpf, baselines.dnw):
-        with pytest.raises(ValueError, match="`allocation` must be global"):
+        with pytest.raises(ValueError, match=f"`allocation`.*'{allocation}'"):
             make(0.5, allocation=allocation)
         make(0.5, allocation="global")
 
@@ -91,7 +91,7 @@ def test_an_interval_without_a_pruning_is_refused(hard):
 def test_gsm_without_its_optimizer_is_refused():
     recipe = RECIPES["gsm"]()
     model = compile_model(keras_bimp.wrap(dense_model(), rule=recipe.rule))
-    refused(model, recipe, "optimizer of the recipe.*Received: optimizer=SGD")
+    refused(model, recipe, r"recipe\.optimizer.*SGD")
     scaled = keras.optimizers.LossScaleOptimizer(recipe.optimizer)
     fit(compile_model(model, scaled), EPOCHS, recipe.callbacks)
     assert sparsity(model) == round(0.77 * TOTAL) / TOTAL
@@ -104,7 +104,7 @@ def test_a_regularizer_beside_the_methods_own_decay_is_refused(method):
         dense_model(kernel_regularizer="l2"), rule=recipe.rule
     )
     compile_model(model, recipe.optimizer)
-    refused(model, recipe, "must have no regularizer.*dense")
+    refused(model, recipe, "`weight_decay`.*dense")
 
 
 @pytest.mark.parametrize("method", list(RECIPES))
@@ -113,7 +113,7 @@ def test_a_model_wrapped_with_another_rule_is_refused(method):
     rule = None if method != "gmp_hard" else baselines.Soft()
     model = keras_bimp.wrap(dense_model(), rule=rule)
     compile_model(model, recipe.optimizer)
-    refused(model, recipe, "rule of the recipe")
+    refused(model, recipe, r"rule=recipe\.rule")
 
 
 def test_two_methods_in_one_fit_are_refused():
@@ -123,7 +123,9 @@ def test_two_methods_in_one_fit_are_refused():
         keras_bimp.callbacks(0.5, dense_epochs=1, verbose=0),
     ):
         both = recipe._replace(callbacks=[*recipe.callbacks, *others])
-        with pytest.raises(ValueError, match="those of one recipe"):
+        with pytest.raises(
+            ValueError, match=f"`callbacks`.*{type(others[0]).__name__}"
+        ):
             fit(wrapped(recipe), EPOCHS, both.callbacks)
 
 
@@ -137,7 +139,7 @@ def test_gates_must_know_when_the_training_ends():
     fit = functools.partial(
         keras.Model.fit, shuffle=False, verbose=0, callbacks=recipe.callbacks
     )
-    with pytest.raises(ValueError, match="how long an epoch is"):
+    with pytest.raises(ValueError, match="`steps_per_epoch`"):
         fit(model, batches())
     fit(model, batches(), steps_per_epoch=2)
 
@@ -200,7 +202,9 @@ def test_in_two_replicas_it_is_as_in_one():
             optimizer = recipe.optimizer or keras.optimizers.SGD(0.1)
             compile_model(spread, optimizer)
         if method == "gsm":
-            with pytest.raises(ValueError, match="trained in one replica"):
+            with pytest.raises(
+                ValueError, match=r"`gsm`.*MirroredStrategy.* 2 "
+            ):
                 fit(spread, EPOCHS, recipe.callbacks)
             continue
         alone = keras_bimp.wrap(

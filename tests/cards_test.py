@@ -1,6 +1,7 @@
 """The scripts for CIFAR and ImageNet, and the search, run as users do."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from from_examples import EXAMPLES
+from helpers import lines_with
 
 pytestmark = pytest.mark.slow
 
@@ -58,9 +60,9 @@ def test_imagenet_runs_on_mock_data_to_the_report(tmp_path):
         f"--output_dir={tmp_path}",
     )
     assert output.startswith("cifar100 wide_resnet_28_10 200\n")
-    assert output.count("epoch   ") == 2
-    assert "at a sparsity of 90.00%" in output
-    assert f"Into {tmp_path}: model.keras and report.html" in output
+    assert len(re.findall("^epoch ", output, re.M)) == 2
+    assert "90.00%" in output
+    assert lines_with(output, str(tmp_path), "model.keras", "report.html")
     # Kept until all is done, and no longer.
     assert not (tmp_path / "backup").exists()
     kernels = kernels_of(tmp_path / "model.keras")
@@ -80,6 +82,6 @@ def test_the_search_tries_what_it_is_told_and_trains_the_best(tmp_path):
     )
     assert output.count("'dense_epochs': 1") == 3  # The best one twice.
     assert output.count("'cycles': 1") + output.count("'cycles': 2") == 3
-    assert "sparsity 98.00%" in output
+    assert "98.00%" in output
     kernels = kernels_of(tmp_path / "model.keras")
     assert zeros(kernels) == round(0.98 * sum(k.size for k in kernels))

@@ -64,7 +64,7 @@ def test_a_kernel_keeps_a_filter():
     assert select(kernels, 0.6, groups) == [[0, 0, 1, 1], [0]]
     protected = select(kernels, 0.6, groups, on_collapse="protect")
     assert protected == [[0, 0, 1, 1], [1]]
-    with pytest.raises(ValueError, match="0 in kernel 1"):
+    with pytest.raises(ValueError, match=r"on_collapse.* 0 .*kernel 1"):
         select(kernels, 0.6, groups, on_collapse="raise")
 
 
@@ -77,20 +77,20 @@ def test_limits():
 
 def test_errors():
     kernels, groups = [[1.0, 2.0]], [[0, 1]]
-    with pytest.raises(ValueError, match="`groups` must be given"):
+    with pytest.raises(ValueError, match=r"`groups`.*groups=None"):
         keras_bimp.select(
             [np.ones((1, 1, 1, 2))],
             0.5,
             granularity="filter",
             allocation="coupled",
         )
-    with pytest.raises(ValueError, match="one array of integers per kernel"):
+    with pytest.raises(ValueError, match=r"`groups`.*\(3,\)"):
         select(kernels, 0.5, [[0, 1, 2]])
-    with pytest.raises(ValueError, match="`layer_sparsity` must not be given"):
+    with pytest.raises(ValueError, match=r"`layer_sparsity`.*'coupled'"):
         select(kernels, 0.5, groups, layer_sparsity=[0.5])
-    with pytest.raises(ValueError, match="`granularity` must be 'filter'"):
+    with pytest.raises(ValueError, match=r"`granularity`.*'filter'.*'coupled'"):
         keras_bimp.select([np.ones((2, 2))], 0.5, allocation="coupled")
-    with pytest.raises(ValueError, match="`groups` must be given"):
+    with pytest.raises(ValueError, match=r"`groups`.*\[\[0, 1\]\]"):
         keras_bimp.select([np.ones((2, 2))], 0.5, groups=groups)
 
 
@@ -189,7 +189,7 @@ def test_a_subclass_has_no_graph():
 
     model = Own()
     model(np.zeros((1, 5, 5, 2), "float32"))
-    with pytest.raises(ValueError, match="Functional or Sequential"):
+    with pytest.raises(ValueError, match=r"`model`.*Functional.*Own"):
         keras_bimp.prune(
             keras_bimp.wrap(model),
             0.5,

@@ -236,5 +236,5 @@ third
     assert first.job == "tensorflow"
     assert (second.code, second.not_run) == ("second", None)
     assert second.job == "devices"
-    with pytest.raises(ValueError, match="no end"):
+    with pytest.raises(ValueError, match="line 1"):
         code_blocks.python_blocks("```python\nx")

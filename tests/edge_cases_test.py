@@ -11,6 +11,7 @@ from helpers import data
 from helpers import dense_model
 from helpers import fit
 from helpers import kernels_and_masks
+from helpers import lines_with
 from helpers import masked
 from helpers import skip_unless_steps_run_together
 from helpers import wrapped
@@ -148,7 +149,7 @@ def test_prune_to_less_changes_no_bit_and_warns_once(target):
     model = with_built_optimizer()
     keras_bimp.prune(model, 0.5)
     before = bits(model)
-    with pytest.warns(UserWarning, match="36 of 72 weights are") as warned:
+    with pytest.warns(UserWarning, match=r"\b36 .*\b72 ") as warned:
         pruning = keras_bimp.prune(model, target)
     assert len(said(warned)) == 1
     assert bits(model) == before
@@ -193,7 +194,7 @@ def test_callbacks_to_less_let_nothing_grow_back_and_warn_once(cycles):
     keras_bimp.prune(model, 0.5)
     before = mask_bits(model)
     around = BitsAroundPruning()
-    with pytest.warns(UserWarning, match="36 of 72 weights are") as warned:
+    with pytest.warns(UserWarning, match=r"\b36 .*\b72 ") as warned:
         history = fit(model, 5, [*ours(0.25, cycles=cycles), around]).history
     assert len(said(warned)) == 1
     assert mask_bits(model) == before
@@ -210,7 +211,7 @@ def test_callbacks_to_what_is_pruned_already_change_no_mask(cycles):
     if cycles == 1:
         fit(model, 3, ours(0.5))
     else:
-        with pytest.warns(UserWarning, match="36 of 72") as warned:
+        with pytest.warns(UserWarning, match=r"\b36 .*\b72 ") as warned:
             fit(model, 4, ours(0.5, cycles=cycles))
         assert len(said(warned)) == 1
     assert mask_bits(model) == before
@@ -250,7 +251,9 @@ def test_a_collapse_that_raises_changes_nothing_and_names_the_kernel(
     model = collapsing()
     before, rate = bits(model), model.optimizer._learning_rate
     path = masked(model).kernels[0].path
-    with pytest.raises(ValueError, match=rf"leaves 29 of 72.* 5 in {path}"):
+    with pytest.raises(
+        ValueError, match=rf"`on_collapse=.* 29 .*72 .* 5 .*{path}"
+    ):
         prune(model, 0.6, during_fit, on_collapse="raise")
     assert bits(model) == before
     assert model.optimizer._learning_rate is rate
@@ -395,8 +398,8 @@ def test_a_frozen_layer_is_untouched_and_listed(frozen_first):
     (callback,) = ours(0.5)
     fit(model, 3, [callback])
     expected = (frozen.path, "frozen")
-    assert f"not pruned: {frozen.path} (frozen)" in str(callback.plan)
-    assert "1 prunable kernels, 24 weights" in str(callback.plan)
+    assert lines_with(str(callback.plan), frozen.path, "frozen")
+    assert lines_with(str(callback.plan), "1", "kernels", "24")
     assert callback.prunings[0].skipped == (expected,)
     assert keras_bimp.prune(model, 0.75).skipped == (expected,)
     assert array(frozen).tobytes() == before
@@ -470,7 +473,7 @@ def adapted(which):
 def test_a_quantized_layer_is_refused():
     model = dense_model()
     model.layers[-1].quantize("int8")
-    with pytest.raises(ValueError, match=r"prune before you quantize.*int8"):
+    with pytest.raises(ValueError, match=r"prune.*quantize.*dense.*'int8'"):
         keras_bimp.wrap(model)
 
 
@@ -479,14 +482,14 @@ def test_a_layer_quantized_after_wrapping_is_refused():
     model = keras_bimp.wrap(plain)
     plain.layers[-1].quantize("int8")
     before = bits(model, optimizer=False)
-    with pytest.raises(ValueError, match=r"prune before you quantize.*int8"):
+    with pytest.raises(ValueError, match=r"prune.*quantize.*dense.*'int8'"):
         keras_bimp.prune(model, 0.5)
     assert bits(model, optimizer=False) == before
 
 
 @pytest.mark.parametrize("which", [[0], [0, -1]])
 def test_a_layer_with_lora_is_refused(which):
-    with pytest.raises(ValueError, match=r"LoRA.*[Pp]rune before"):
+    with pytest.raises(ValueError, match=r"prune.*`enable_lora`.*dense"):
         keras_bimp.wrap(adapted(which))
 
 
@@ -497,7 +500,7 @@ def test_a_layer_with_lora_enabled_after_wrapping_is_refused(during_fit):
     plain.layers[0].enable_lora(2)
     compile_model(model)
     before = bits(model, optimizer=False)
-    with pytest.raises(ValueError, match=r"LoRA.*[Pp]rune before"):
+    with pytest.raises(ValueError, match=r"prune.*`enable_lora`.*dense"):
         prune(model, 0.5, during_fit)
     assert bits(model, optimizer=False) == before
 
@@ -534,9 +537,9 @@ def test_the_only_weight_cannot_be_pruned(target, on_collapse):
     x = np.ones((4, 1), "float32")
     with_built_optimizer(model)
     before = bits(model)
-    with pytest.raises(ValueError, match="at least one of the 1 weights"):
+    with pytest.raises(ValueError, match=r"sparsity.*\b1 weight"):
         keras_bimp.prune(model, target, on_collapse=on_collapse)
-    with pytest.raises(ValueError, match="at least one of the 1 weights"):
+    with pytest.raises(ValueError, match=r"sparsity.*\b1 weight"):
         model.fit(
             x,
             x,
@@ -556,7 +559,9 @@ def test_two_lists_in_one_fit_are_refused_and_leave_nothing(same):
     before, rate = bits(model), model.optimizer._learning_rate
     first = ours(0.5)
     second = first if same else ours(0.75)
-    with pytest.raises(ValueError, match="only once"):
+    with pytest.raises(
+        ValueError, match=r"`callbacks`.*`keras_bimp\.callbacks`"
+    ):
         fit(model, 3, [*first, *second])
     assert bits(model) == before
     assert model.optimizer._learning_rate is rate
@@ -683,7 +688,7 @@ def test_initial_epoch_counts_what_was_before_as_done(
         "initial_epoch": initial_epoch,
     }
     if missed:
-        text = f"begins at epoch {initial_epoch}, .* {missed} earlier cycles"
+        text = rf"`fit`.* {initial_epoch}\b.* {missed} "
         with pytest.warns(UserWarning, match=text) as warned:
             history = fit(model, 8, **arguments).history
         assert len(said(warned)) == 1
@@ -714,7 +719,7 @@ def test_a_second_fit_counts_anew_and_keeps_what_is_pruned():
     assert len(callback.prunings) == 2
     plan, masks = callback.plan, mask_bits(model)
     iterations = int(model.optimizer.iterations)
-    with pytest.warns(UserWarning, match="54 of 72"):
+    with pytest.warns(UserWarning, match=r"\b54 .*\b72 "):
         history = fit(model, 5, [callback])
     assert callback.plan is not plan
     assert (plan.epochs, callback.plan.epochs) == (4, 5)
@@ -836,7 +841,7 @@ def test_after_data_that_broke_off_a_new_fit_works(fails_at):
         fit_batches(model, callbacks, fails_at)
     assert_zeros(model, {STEPS + 1: 36, 2 * STEPS + 2: 54}[fails_at])
     if fails_at > 2 * STEPS:
-        with pytest.warns(UserWarning, match="54 of 72"):
+        with pytest.warns(UserWarning, match=r"\b54 .*\b72 "):
             history = fit_batches(model, callbacks)
     else:
         history = fit_batches(model, callbacks)
@@ -866,15 +871,18 @@ def test_after_data_that_broke_off_a_backup_goes_on(
     callbacks = ours(0.75, cycles=2, backup_dir=tmp_path / "run", verbose=1)
     with pytest.raises(Exception, match="the disk is gone"):
         fit_batches(model, callbacks, fails_at)
-    assert "Goes on" not in capsys.readouterr().out
+    assert str(tmp_path) not in capsys.readouterr().out
     if new:
         model = wrapped()
         callbacks = ours(0.75, cycles=2, backup_dir=tmp_path / "run", verbose=1)
     history = fit_batches(model, callbacks)
     # It begins an epoch anew, whose batches begin anew too.
-    assert (
-        f"Goes on with epoch {fails_at // STEPS + 1} of 4, after 0"
-        in capsys.readouterr().out
+    assert lines_with(
+        capsys.readouterr().out,
+        f"{fails_at // STEPS + 1}",
+        "4",
+        "0",
+        str(tmp_path / "run"),
     )
     assert history.epoch == [0, 1, 2, 3]
     assert history.history == expected.history
@@ -929,17 +937,17 @@ def test_a_training_that_breaks_stops_and_is_not_exported(
     value, epoch, tmp_path
 ):
     model = wrapped()
-    with pytest.warns(RuntimeWarning, match="training is stopped") as warned:
+    text = rf"loss.* {epoch + 1} "
+    with pytest.warns(RuntimeWarning, match=text) as warned:
         history = fit_breaking(
             model, ours(0.75, 2, cycles=2), Breaking(epoch, value)
         )
     assert len(said(warned)) == 1
-    assert f"epoch {epoch + 1}" in str(warned[0].message)
     assert history.epoch == list(range(epoch + 1))
     assert not np.isfinite(history.history["loss"][-1])
     assert np.isfinite(history.history["loss"][:-1]).all()
     stripped = keras_bimp.strip(model)
-    with pytest.raises(ValueError, match="training failed"):
+    with pytest.raises(ValueError, match="`model`.*" + text):
         keras_bimp.export(stripped, tmp_path / "1")
     assert not list(tmp_path.iterdir())
 
@@ -959,7 +967,7 @@ def test_a_backup_of_a_training_that_breaks_is_good(value, save_freq, tmp_path):
         )
 
     model = wrapped()
-    with pytest.warns(RuntimeWarning, match="training is stopped") as warned:
+    with pytest.warns(RuntimeWarning, match="loss.* 4 ") as warned:
         fit_breaking(model, callbacks(), Breaking(3, value))
     assert len(said(warned)) == 1
     state = Generations(tmp_path / "run").read()
@@ -973,7 +981,7 @@ def test_a_backup_of_a_training_that_breaks_is_good(value, save_freq, tmp_path):
         assert np.isfinite(each).all()
 
     model = wrapped()
-    with pytest.warns(UserWarning, match="The run before failed") as warned:
+    with pytest.warns(UserWarning, match="loss.* 4 ") as warned:
         history = fit_breaking(model, callbacks(), Breaking())
     assert len(said(warned)) == 1
     assert history.epoch == [0, 1, 2, 3, 4]
@@ -1088,7 +1096,7 @@ def test_terminate_on_nan_and_we_stop_a_broken_training_once(place, capsys):
     callbacks = beside(
         ours(0.75, 2, cycles=2), [keras.callbacks.TerminateOnNaN()], place
     )
-    with pytest.warns(RuntimeWarning, match="training is stopped") as warned:
+    with pytest.warns(RuntimeWarning, match="loss.* 4 ") as warned:
         history = fit_breaking(model, callbacks, Breaking(3))
     assert len(said(warned)) == 1
     assert "Batch 1: Invalid loss" in capsys.readouterr().out
@@ -1118,7 +1126,9 @@ def test_a_csv_after_ours_has_our_columns(tmp_path):
 
 def test_a_csv_before_ours_warns_once_and_lacks_our_columns(tmp_path):
     other = keras.callbacks.CSVLogger(tmp_path / "log.csv")
-    with pytest.warns(UserWarning, match="CSVLogger will not see") as warned:
+    with pytest.warns(
+        UserWarning, match=r"CSVLogger.*`keras_bimp\.callbacks`"
+    ) as warned:
         model, _, _ = fit_beside([other], "before")
     assert len(said(warned)) == 1
     rows = read_csv(tmp_path / "log.csv")
@@ -1144,7 +1154,7 @@ def test_tensorboard_shows_our_logs_after_ours(place, tmp_path):
     other = keras.callbacks.TensorBoard(tmp_path, histogram_freq=1)
     if place == "before":
         with pytest.warns(
-            UserWarning, match="TensorBoard will not see"
+            UserWarning, match=r"TensorBoard.*`keras_bimp\.callbacks`"
         ) as warned:
             model, weights, _ = fit_beside([other], place)
         assert len(said(warned)) == 1

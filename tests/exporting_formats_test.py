@@ -109,7 +109,7 @@ def test_grouped_convolutions(format, tmp_path):
 def test_operations_that_onnx_lacks_are_named(tmp_path):
     x = keras.Input((4,))
     model = keras.Model(x, keras.ops.erfinv(x))
-    with pytest.raises(ValueError, match=r"format='onnx'.*has no Erfinv"):
+    with pytest.raises(ValueError, match=r"format='onnx'.*Erfinv"):
         keras_bimp.export(model, tmp_path / "m.onnx", "onnx", verify=False)
     assert not list(tmp_path.iterdir())
 
@@ -128,10 +128,10 @@ def test_other_backends_write_plain_operations(tmp_path):
 def test_errors_come_back_from_the_other_process(tmp_path):
     x = keras.Input((4,))
     model = keras.Model(x, keras.ops.erfinv(layers.Dense(2)(x)))
-    with pytest.raises(ValueError, match="operations that LiteRT has"):
+    with pytest.raises(ValueError, match=r"`model`.*LiteRT"):
         keras_bimp.export(model, tmp_path / "m.tflite", "litert", verify=False)
     (tmp_path / "m.bin").touch()
-    with pytest.raises(ValueError, match=r"must not exist.*m\.bin"):
+    with pytest.raises(ValueError, match=r"`filepath`.*m\.bin"):
         keras_bimp.export(model, tmp_path / "m.xml", "openvino")
     assert [p.name for p in tmp_path.iterdir()] == ["m.bin"]
 
@@ -237,14 +237,14 @@ def test_missing_packages_are_named(
 ):
     hide(monkeypatch, package)
     given = {"warmup_data": np.ones((1, 6))} if name == "1" else {}
-    with pytest.raises(ImportError, match=f"{package}: pip install {command}"):
+    with pytest.raises(ImportError, match=f"{package}.*pip install {command}"):
         keras_bimp.export(dense_model(), tmp_path / name, format, **given)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_runtime_is_told(tmp_path, monkeypatch):
     hide(monkeypatch, "ai_edge_litert")
-    with pytest.warns(UserWarning, match=r"not verified.*keras_bimp\[litert\]"):
+    with pytest.warns(UserWarning, match=r"m\.tflite.*keras_bimp\[litert\]"):
         keras_bimp.export(dense_model(), tmp_path / "m.tflite", "litert")
     assert pathlib.Path(tmp_path, "m.tflite").exists()
 

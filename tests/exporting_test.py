@@ -255,7 +255,7 @@ def test_an_incomplete_training_is_refused(tmp_path):
     model = trained(5, stop=2)
     with pytest.raises(
         ValueError,
-        match=r"Incomplete: 2 of 5 epochs are done, sparsity 55.56% of 80.00%",
+        match=r"`model`.* 2 .*5 .*55\.56%.*80\.00%.*check_sparsity=False",
     ):
         keras_bimp.export(model, tmp_path / "1")
     assert not list(tmp_path.iterdir())
@@ -264,7 +264,7 @@ def test_an_incomplete_training_is_refused(tmp_path):
 
 def test_a_training_that_stopped_after_its_last_pruning_is_told(tmp_path):
     model = trained(5, stop=4)
-    with pytest.warns(UserWarning, match="stopped early. Incomplete: 4 of 5"):
+    with pytest.warns(UserWarning, match="[Mm]odel.* 4 .*5 epochs"):
         keras_bimp.export(model, tmp_path / "1", verify=False)
 
 
@@ -273,7 +273,7 @@ def test_zeros_that_were_lost_are_told(tmp_path):
     compile_model(model)
     fit(model, 1)
     with pytest.raises(
-        ValueError, match=r"0 zeros, where 58 were pruned.*wrap"
+        ValueError, match=r"`model`.* 0 .* 58 .*`keras_bimp\.wrap"
     ):
         keras_bimp.export(model, tmp_path / "1")
     keras_bimp.export(model, tmp_path / "1", check_sparsity=False, verify=False)
@@ -283,7 +283,7 @@ def test_zeros_that_were_lost_are_told(tmp_path):
 def test_statistics_that_are_not_finite_are_refused(tmp_path, value):
     model = dense_model()
     model.layers[1].moving_mean.assign(np.full(8, value))
-    with pytest.raises(ValueError, match=r"not finite, in .*moving_mean"):
+    with pytest.raises(ValueError, match=r"`model`.*moving_mean"):
         keras_bimp.export(model, tmp_path / "1")
 
 
@@ -295,7 +295,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     for name, format in (("1", "tf_saved_model"), ("a.packed", "packed")):
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
         try:
-            with pytest.raises(OSError, match="written, and nothing") as raised:
+            with pytest.raises(OSError, match="`filepath`") as raised:
                 keras_bimp.export(model, tmp_path / name, format)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -311,7 +311,7 @@ def test_what_computes_something_else_is_not_left(tmp_path, monkeypatch):
         lambda model, inputs: [1.001 * y for y in outputs_of(model, inputs)],
     )
     model = dense_model()
-    with pytest.raises(RuntimeError, match=r"off by up to 1.0e-03 of the larg"):
+    with pytest.raises(RuntimeError, match=r"`model`.*1\.0e-03.*`tolerance`"):
         keras_bimp.export(model, tmp_path / "1")
     assert not list(tmp_path.iterdir())
 
@@ -319,11 +319,11 @@ def test_what_computes_something_else_is_not_left(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("found", "expected", "text"),
     [
-        ([1.0, np.nan], [1.0, 2.0], "off by up to inf"),
-        ([1.0, np.inf], [1.0, 2.0], "off by up to inf"),
-        ([1.0, 2.0], [1.0, np.nan], "off by up to inf"),
-        ([1.0, -np.inf], [1.0, np.inf], "off by up to inf"),
-        ([1.0], [1.0, 2.0], "returns 1 outputs instead of 2"),
+        ([1.0, np.nan], [1.0, 2.0], "inf.*`tolerance`"),
+        ([1.0, np.inf], [1.0, 2.0], "inf.*`tolerance`"),
+        ([1.0, 2.0], [1.0, np.nan], "inf.*`tolerance`"),
+        ([1.0, -np.inf], [1.0, np.inf], "inf.*`tolerance`"),
+        ([1.0], [1.0, 2.0], "1 outputs.* 2"),
     ],
 )
 def test_no_output_passes_unseen(monkeypatch, found, expected, text):
@@ -375,13 +375,13 @@ def test_the_model_is_left_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("names", "text"),
     [
-        (["my image"], "Received: an input 'my image'"),
-        (["_a"], "Received: an input '_a'"),
-        (["a²"], "Received: an input 'a²'"),
-        (["class"], "Received: an input 'class'"),
-        (["self"], "Received: an input 'self'"),
-        (["A", "a"], "'a' is not unique"),
-        (["a-b", "a.b"], "'a.b' is not unique"),
+        (["my image"], "'my image'"),
+        (["_a"], "'_a'"),
+        (["a²"], "'a²'"),
+        (["class"], "'class'"),
+        (["self"], "'self'"),
+        (["A", "a"], "'a'"),
+        (["a-b", "a.b"], r"'a\.b'"),
         (["1-a", "B.c", "args"], None),
     ],
 )
@@ -392,7 +392,8 @@ def test_names_that_tensorflow_cannot_have_are_told(tmp_path, names, text):
         keras_bimp.export(model, tmp_path / "1", verify=False)
         return
     for name, format in (("1", "tf_saved_model"), ("m.xml", "openvino")):
-        with pytest.raises(ValueError, match=text):
+        told = rf"`model`.*Received: .*{text}.*`keras\.Input\("
+        with pytest.raises(ValueError, match=told):
             keras_bimp.export(model, tmp_path / "new" / name, format)
     assert not list(tmp_path.iterdir())
 
@@ -434,36 +435,56 @@ def test_models_that_take_several_arguments(tmp_path):
 @pytest.mark.parametrize(
     ("make", "name", "arguments", "text"),
     [
-        (lambda: keras_bimp.wrap(dense_model()), "1", {}, "stripped first"),
-        (dense_model, "model", {}, "integer"),
-        (dense_model, "exists/1", {}, "must not exist"),
+        (
+            lambda: keras_bimp.wrap(dense_model()),
+            "1",
+            {},
+            r"`model`.*keras_bimp\.strip\(",
+        ),
+        (dense_model, "model", {}, "`filepath`.*TensorFlow Serving"),
+        (dense_model, "exists/1", {}, "`filepath`.*exists/1"),
         (dense_model, "1", {"format": "pickle"}, "'tf_saved_model'"),
-        (lambda: keras.Sequential([layers.Dense(2)]), "1", {}, "built"),
+        (
+            lambda: keras.Sequential([layers.Dense(2)]),
+            "1",
+            {},
+            "`model`.*built.*=<",
+        ),
         (lambda: "model", "1", {}, "`model`"),
-        (dense_model, "²", {}, "integer"),
-        (dense_model, "file/1", {}, r"where files can be.*file' does not"),
-        (dense_model, "a.tf", {"format": "litert"}, "end in '.tflite'"),
-        (dense_model, "a", {"format": "packed"}, "end in '.packed'"),
-        (dense_model, "1", {"quantize": "int8"}, "not be given with format='t"),
-        (dense_model, "1", {"labels": ["a"]}, r"1 labels, outputs of sh.*3,"),
-        (dense_model, "1", {"labels": "abc"}, "must be strings"),
-        (two_inputs, "1", {"labels": ["a", "b"]}, "with one vector"),
-        (dense_model, "1", {"labels": list("abc"), "top_k": 0}, "at least 1"),
-        (dense_model, "1", {"warmup_data": np.ones((2, 5))}, r"\(None, 6\)"),
-        (dense_model, "1", {"signatures": {"classify": len}}, "no name of"),
-        (dense_model, "1", {"signatures": [len]}, "dict from names"),
-        (dense_model, "1", {"tolerance": 0}, "`tolerance` must be > 0"),
+        (dense_model, "²", {}, "`filepath`.*TensorFlow Serving.*²"),
+        (dense_model, "file/1", {}, "`filepath`.*file' "),
+        (dense_model, "a.tf", {"format": "litert"}, r"`filepath`.*'\.tflite'"),
+        (dense_model, "a", {"format": "packed"}, r"`filepath`.*'\.packed'"),
+        (dense_model, "1", {"quantize": "int8"}, "`quantize`.*format='t"),
+        (dense_model, "1", {"labels": ["a"]}, r"`labels`.* 1 .*3\)"),
+        (dense_model, "1", {"labels": "abc"}, "`labels`.*'abc'"),
+        (two_inputs, "1", {"labels": ["a", "b"]}, "`labels`.* 2 .*'a', 'b'"),
+        (dense_model, "1", {"labels": list("abc"), "top_k": 0}, "`top_k`"),
+        (
+            dense_model,
+            "1",
+            {"warmup_data": np.ones((2, 5))},
+            r"`warmup_data`.*\(None, 6\)",
+        ),
+        (
+            dense_model,
+            "1",
+            {"signatures": {"classify": len}},
+            "`signatures`.*{'classify'",
+        ),
+        (dense_model, "1", {"signatures": [len]}, r"`signatures`.*\[<"),
+        (dense_model, "1", {"tolerance": 0}, "`tolerance`.*=0"),
         (
             dense_model,
             "a.tflite",
             {"format": "litert", "quantize": "int8"},
-            "`calibration_data` must be given with",
+            "`calibration_data`.*`quantize`.*'int8'",
         ),
         (
             dense_model,
             "a.onnx",
             {"format": "onnx", "labels": list("abc")},
-            "`labels` must not be given with format='onnx'",
+            "`labels`.*format='onnx'",
         ),
     ],
 )

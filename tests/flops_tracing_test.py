@@ -114,7 +114,7 @@ def test_subclassed_models():
     assert flops.dense == 6 * 3 + 3 * 2
     ((path, reason),) = flops.unknown
     assert path == model.path
-    assert reason.endswith("only the layers inside it are counted")
+    assert "class" in reason
     assert count_flops(keras_bimp.wrap(model)) == flops
     # The call that built it had no `context`.
     shapes = {"x": (None, 6), "context": (None, 3)}
@@ -235,31 +235,33 @@ def test_counts_of_activations_are_for_one_example():
 def test_sizes_that_are_not_known():
     model = model_of(layers.Conv2D(2, 3), (None, None, 3))
     with pytest.raises(
-        ValueError, match=r"`input_shape` must.*\(None, None, None, 3\)"
+        ValueError, match=r"`input_shape`.*\(None, None, None, 3\)"
     ):
         count_flops(model)
     assert count_flops(model, (None, 8, 9, 3)).dense == 9 * 3 * 2 * 6 * 7
     assert count_flops(model, (4, 8, 8, 3)).dense == 9 * 3 * 2 * 6 * 6
-    with pytest.raises(ValueError, match="`input_shape` must be given"):
+    with pytest.raises(
+        ValueError, match=r"`input_shape`.*\(None, 8, None, 3\)"
+    ):
         count_flops(keras_bimp.wrap(model), (None, 8, None, 3))
 
 
 def test_errors():
-    with pytest.raises(TypeError, match=r"`model` must be a keras.Model"):
+    with pytest.raises(TypeError, match=r"`model`.*keras\.Model.*Dense"):
         count_flops(layers.Dense(3))
-    with pytest.raises(ValueError, match="`model` must be built"):
+    with pytest.raises(ValueError, match=r"`model`.*`keras\.Input`"):
         count_flops(keras.Sequential([layers.Dense(3)]))
     model = model_of(layers.Dense(3), (4,))
-    with pytest.raises(ValueError, match="`input_shape` must be what"):
+    with pytest.raises(ValueError, match=r"`input_shape`.*\(None, 5\)"):
         count_flops(model, (None, 5))
-    with pytest.raises(ValueError, match="`input_shape` must be what"):
+    with pytest.raises(ValueError, match=r"`input_shape`.*\[\(None, 4\), \("):
         count_flops(model, [(None, 4), (None, 4)])
     for wrong in ({"Dense": len}, {layers.Dense: 3}):
-        with pytest.raises(TypeError, match="`rules` must map classes"):
+        with pytest.raises(TypeError, match="`rules`"):
             count_flops(model, rules=wrong)
     unseen = Subclass()
     unseen.built = True
-    with pytest.raises(ValueError, match="`input_shape` must be given"):
+    with pytest.raises(ValueError, match=r"`input_shape`.*Received: None"):
         count_flops(unseen)
 
 

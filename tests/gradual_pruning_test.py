@@ -62,7 +62,7 @@ def test_steps_are_those_of_tfmot():
     ],
 )
 def test_bad_schedules_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=f"`{message}` must be"):
+    with pytest.raises(ValueError, match=f"`{message}`"):
         keras_bimp.sparsity.PolynomialDecay(*arguments)
 
 
@@ -118,7 +118,9 @@ def test_a_schedule_of_steps_is_followed_exactly(hard):
 def test_steps_that_run_together_are_refused_with_a_schedule_of_steps():
     recipe = baselines.gmp(0.65, schedule=LikeTfmots(), verbose=0)
     model = wrapped(recipe, steps_per_execution=2)
-    with pytest.raises(ValueError, match="`steps_per_execution` must be 1"):
+    with pytest.raises(
+        ValueError, match=r"`steps_per_execution`.*steps_per_execution=2"
+    ):
         fit(model, 2, recipe.callbacks)
 
 
@@ -160,5 +162,5 @@ def test_cyclic_falls_to_zero_before_each_restart():
     config = baselines.Cyclic(1.0, 8, 3, 0.25).get_config()
     again = baselines.Cyclic.from_config(config)
     assert again.get_config() == config
-    with pytest.raises(ValueError, match="`interval` must be at least 1"):
+    with pytest.raises(ValueError, match=r"`interval`.*interval=0"):
         baselines.Cyclic(1.0, 8, 0)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+import re
 
 import keras
 import numpy as np
@@ -82,6 +83,19 @@ def float64_on_jax():
     import jax
 
     return jax.enable_x64(True)
+
+
+def lines_with(text, *words):
+    """The lines of a text that hold all words, in whatever sentence.
+
+    A word may be a figure, a path or a few words: `"2"` is not in "24" or 0.2.
+    """
+    patterns = [rf"(?<![\w.,]){re.escape(word)}(?!\w|[.,]\d)" for word in words]
+    return [
+        line
+        for line in text.splitlines()
+        if all(re.search(pattern, line) for pattern in patterns)
+    ]
 
 
 def skip_unless_steps_run_together():

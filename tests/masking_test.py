@@ -7,6 +7,7 @@ from helpers import data
 from helpers import dense_model
 from helpers import fit
 from helpers import kernels_and_masks
+from helpers import lines_with
 from helpers import masked
 from helpers import wrapped
 from keras import layers
@@ -208,9 +209,9 @@ def test_filters_choose_layers():
         )
         layer = masked(keras_bimp.wrap(model, filters=filters))
         assert [k.layer.name for k in layer.kernels] == ["dense_b"]
-        assert layer.skipped == (
-            (model.layers[0].kernel.path, "not matched by `filters`"),
-        )
+        ((path, reason),) = layer.skipped
+        assert path == model.layers[0].kernel.path
+        assert "`filters`" in reason
 
 
 def test_embeddings_only_when_asked_for():
@@ -349,7 +350,7 @@ def test_strip_refuses_what_it_cannot_rebuild():
     model = Own()
     model(np.ones((2, 4), "float32"))
     keras_bimp.prune(model, 0.5)
-    with pytest.raises(ValueError, match="replace each `Masked`"):
+    with pytest.raises(ValueError, match=r"`model`.*`Masked`.*`\.layer`"):
         keras_bimp.strip(model)
 
 
@@ -361,12 +362,12 @@ def test_a_kernel_under_two_masks_is_refused():
         shared(keras_bimp.Masked(shared)(inputs)),
     ):
         model = keras.Model(inputs, outputs)
-        with pytest.raises(ValueError, match="one `Masked` layer"):
+        with pytest.raises(ValueError, match=r"`Masked`.*/kernel"):
             keras_bimp.prune(model, 0.5)
 
 
 def test_a_wrapped_model_cannot_be_quantized():
-    with pytest.raises(ValueError, match="Strip it first"):
+    with pytest.raises(ValueError, match=r"`keras_bimp\.strip\("):
         keras_bimp.wrap(dense_model()).quantize("int8")
 
 
@@ -408,14 +409,14 @@ def test_summary_shows_the_layers_inside_and_the_sparsity():
     model.summary(print_fn=lines.append)
     text = "\n".join(lines)
     assert text.count("(Dense)") == 2
-    assert "72 in 2 kernels, 36 left (sparsity 50.00%)" in text
+    assert lines_with(text, "72", "2", "36", "50.00%")
     assert model.get_layer(index=0).name in text
 
 
 @pytest.mark.every_backend
 def test_a_rule_with_trainable_variables(tmp_path, capsys):
     model = keras_bimp.wrap(compile_model(dense_model()), rule=SoftThreshold())
-    assert "fresh optimizer" in capsys.readouterr().out
+    assert lines_with(capsys.readouterr().out, "keras_bimp.wrap", "optimizer")
     fit(model, 2)
     layer = masked(model)
     assert len(layer.trainable_variables) == 6 + 2
@@ -491,14 +492,18 @@ def functional(cls):
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (lambda: keras.Sequential([layers.Dense(2)]), ValueError, "built"),
-        (lambda: layers.Dense(2), TypeError, "Masked"),
+        (
+            lambda: keras.Sequential([layers.Dense(2)]),
+            ValueError,
+            r"`model`.*`keras\.Input`",
+        ),
+        (lambda: layers.Dense(2), TypeError, r"`model`.*`keras_bimp\.Masked\("),
         (lambda: "model", TypeError, "`model`"),
-        (twice, ValueError, "wrapped already"),
+        (twice, ValueError, "`model`.*`Masked`"),
         (
             lambda: keras.Sequential([keras.Input((4,)), layers.ReLU()]),
             ValueError,
-            "something to prune",
+            "`model`.*'kernel'",
         ),
         (
             lambda: OwnTrainStep([keras.Input((4,)), layers.Dense(2)]),
@@ -506,7 +511,7 @@ def functional(cls):
             "train_step",
         ),
         (lambda: functional(OwnFit), ValueError, "`fit"),
-        (quantized, ValueError, "before you quantize"),
+        (quantized, ValueError, "prune.*quantize.*dense.*'int8'"),
     ],
 )
 def test_wrap_refuses(make, error, text):
@@ -526,7 +531,7 @@ def test_a_functional_model_of_a_plain_subclass_is_fine():
     [
         ({"rule": "hard"}, TypeError, "`rule`"),
         ({"filters": 3}, TypeError, "`filters`"),
-        ({"filters": "nowhere"}, ValueError, "not matched by `filters`"),
+        ({"filters": "nowhere"}, ValueError, "filters='nowhere'"),
         ({"masks": "zeros"}, ValueError, "'nonzero'"),
     ],
 )

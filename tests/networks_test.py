@@ -156,5 +156,5 @@ def test_a_saved_maxvit_loads_and_a_window_that_does_not_fit_is_told(
     loaded = keras.models.load_model(tmp_path / "model.keras")
     images = np.random.default_rng(0).normal(size=(1, 8, 8, 3))
     np.testing.assert_array_equal(loaded(images), model(images))
-    with pytest.raises(ValueError, match=r"Received: window=3 for a stage of"):
+    with pytest.raises(ValueError, match="window=3"):
         networks.maxvit_t(**(SMALL["maxvit_t"] | {"window": 3}))

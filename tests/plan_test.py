@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers import lines_with
 
 from keras_bimp import Plan
 from keras_bimp import schedules
@@ -79,7 +80,9 @@ def test_rendas_cycles_are_those_of_the_paper(target, cycles):
     np.testing.assert_allclose(left[:-1], 0.8 ** np.arange(cycles), rtol=1e-12)
     assert plan.target_sparsity == target
     assert left[-1] >= 0.8 * left[-2] - 1e-12
-    with pytest.raises(ValueError, match=f"{cycles} cycles of 10 epochs"):
+    with pytest.raises(
+        ValueError, match=rf"`epochs`.*'renda'.* {cycles} .* {10 * cycles} "
+    ):
         bimp(**arguments, epochs=11 + 10 * cycles)
     pretrained = bimp(
         **arguments, dense_epochs=0, epochs=4 * cycles, original_epochs=4
@@ -111,27 +114,17 @@ def test_the_table_tells_everything():
         peak_source="learning rate of SGD",
     )
     text = str(plan)
-    rows = [line.split() for line in text.splitlines()]
-    assert [
-        "dense",
-        "1-10",
-        "70",
-        "0.00%",
-        "1,528",
-        "0.1",
-        "->",
-        "0.0014",
-    ] in rows
-    last = "cycle 3 17-20 28 78.46% -> 90.00% 153 adaptive, <= 0.1"
-    assert last.split() in rows
-    for fact in (
-        "2 prunable kernels, 1,528 weights",
-        "not pruned: c/kernel (frozen)",
-        "peak learning rate 0.1 (learning rate of SGD)",
-        "T of d2: 10 epochs",
+    for figures in (
+        ("dense", "1-10", "70", "0.00%", "1,528", "0.1", "0.0014"),
+        ("cycle 3", "17-20", "28", "78.46%", "90.00%", "153", "0.1"),
+        ("2", "kernels", "1,528"),
+        ("c/kernel", "frozen"),
+        ("0.1", "learning rate of SGD"),
+        ("T", "d2", "10"),
     ):
-        assert fact in text
-    assert "T of d2 unknown" in str(bimp(dense_epochs=0))
+        assert len(lines_with(text, *figures)) == 1
+    # How the learning rate is discounted where the dense phase is not known.
+    assert lines_with(str(bimp(dense_epochs=0)), "T", "d2", "original_epochs")
 
 
 @pytest.mark.parametrize(
@@ -145,20 +138,20 @@ def test_the_table_tells_everything():
         ({"dense_epochs": -1}, ValueError, "`dense_epochs`"),
         ({"dense_epochs": 20}, ValueError, "`dense_epochs`"),
         ({"cycles": 0}, ValueError, "`cycles`"),
-        ({"cycles": 11}, ValueError, "`cycles`.* leaves 10"),
+        ({"cycles": 11}, ValueError, "`cycles`.*cycles=11.* 10"),
         ({"peak": 0.0}, ValueError, "`peak`"),
         ({"original_epochs": -3}, ValueError, "`original_epochs`"),
         ({"original_epochs": "x"}, TypeError, "`original_epochs`"),
         ({"dense_schedule": 0.1}, TypeError, "`dense_schedule`"),
         ({"retraining": lambda **k: 0.1}, TypeError, "`retraining`"),
         ({"original": "x", "retraining": "ft"}, ValueError, "`original`"),
-        ({"retraining": "best"}, ValueError, "'ft', 'lrw', 'slr', .*'wr'"),
+        ({"retraining": "best"}, ValueError, "`retraining`.*'ft'.*'wr'"),
         ({"dense_epochs": 0, "retraining": "ft"}, ValueError, "`original`"),
         ({"cycles": "ronda"}, ValueError, "'renda'"),
         (
             {"cycles": "renda", "dense_epochs": 0, "original_epochs": 2.5},
             ValueError,
-            "`original_epochs`, an integer",
+            r"`original_epochs`.*2\.5",
         ),
     ],
 )

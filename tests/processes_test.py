@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers import lines_with
 
 pytestmark = pytest.mark.slow
 
@@ -104,13 +105,13 @@ def test_masks_that_differ_stop_both_before_anything_changed(results):
     first, second, _ = results
     said = str(first["disagree: said"])
     assert said == str(second["disagree: said"])
-    assert "dense/kernel' in processes 0, 1" in said
+    assert lines_with(said, "dense/kernel", "0, 1")
 
 
 def test_both_stop_for_a_weight_that_only_one_of_them_holds(results):
     said = [str(result["nan: said"]) for result in results[:2]]
-    assert "another process" in said[0]
-    assert "nan in" in said[1]
+    assert "process" in said[0]
+    assert "nan" in said[1]
     assert "(2, 7)" in said[1]
 
 
@@ -130,7 +131,7 @@ def test_the_example(tmp_path):
             for i in range(2)
         ]
     )
-    assert "2 devices in 2 processes" in outputs[0]
-    assert "sparsity 95.00%" in outputs[0]
+    assert lines_with(outputs[0], "2 devices", "2 processes")
+    assert "95.00%" in outputs[0]
     assert "accuracy" not in outputs[1]
     assert (tmp_path / "model.keras").exists()

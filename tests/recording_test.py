@@ -101,7 +101,7 @@ def test_it_saves_and_goes_on_with_a_run_that_was_stopped(tmp_path):
 def test_it_warns_of_a_record_with_a_hole():
     record = RecordLearningRate()
     model = wrapped()
-    with pytest.warns(UserWarning, match="begins at epoch 2"):
+    with pytest.warns(UserWarning, match=r"`fit`.* 2\b.* 0 "):
         fit(model, 3, [record], initial_epoch=2)
     assert len(record.values()) == STEPS
 
@@ -143,12 +143,14 @@ def test_bad_input(tmp_path):
     path = tmp_path / "rates.npz"
     for content in (b"", b"no record", b"PK\x03\x04 cut off"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="`filepath` must be a file"):
+        with pytest.raises(
+            ValueError, match=r"`filepath`.*`RecordLearningRate`"
+        ):
             RecordLearningRate(path)
     np.savez(path, other=[1.0])
-    with pytest.raises(ValueError, match="`filepath` must be a file"):
+    with pytest.raises(ValueError, match=r"`filepath`.*`RecordLearningRate`"):
         RecordLearningRate(path)
-    with pytest.raises(ValueError, match="has recorded some"):
+    with pytest.raises(ValueError, match=r"`original`.*`RecordLearningRate`"):
         schedules.FT(RecordLearningRate(), 3)
     optimizer = keras.optimizers.MultiOptimizer(
         keras.optimizers.OptimizerMap(keras.optimizers.Adam(0.01))

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import random
+import re
 import sys
 
 import keras
@@ -15,6 +16,7 @@ from helpers import compile_model
 from helpers import data
 from helpers import dense_model
 from helpers import fit
+from helpers import lines_with
 from helpers import wrapped
 from keras import layers
 
@@ -68,12 +70,11 @@ def test_kernels_are_told_as_they_are():
     assert rows["last"].dense_flops == 8 * 4
     assert found.dense_flops == sum(row.dense_flops for row in found.kernels)
     assert found.flops == sum(row.flops for row in found.kernels)
-    assert [row.status for row in found.kernels] == [
-        "pruned",
-        "frozen",
-        "matched by `exclude`",
-        "pruned" if rows["last"].left < 32 else "dense",
-    ]
+    assert rows["first"].status == "pruned"
+    assert rows["frozen"].status == "frozen"
+    assert "`exclude`" in rows["left_alone"].status
+    pruned = rows["last"].left < 32
+    assert rows["last"].status == ("pruned" if pruned else "dense")
     share = keras_bimp.metrics.sparsity(model)
     assert (found.sparsity, found.total_sparsity) == share
     assert found.parameters == model.wrapper.layer.count_params()
@@ -140,17 +141,16 @@ class StopAfter(keras.callbacks.Callback):
 
 def test_it_says_how_far_the_training_came():
     model, _ = trained()
-    assert told(model).state.startswith("Complete: 6 of 6 epochs are done, ")
-    assert told(keras_bimp.strip(model)).state.startswith("Complete")
+    for each in (model, keras_bimp.strip(model)):
+        found = told(each)
+        assert found.status == "complete"
+        assert lines_with(found.state, "6 of 6")
     model, _ = trained(beside=[StopAfter()])
     # One pruning of two: half of the weights on the way to three quarters.
     found = told(model)
     assert found.status == "incomplete"
-    assert found.state == (
-        "Incomplete: 4 of 6 epochs are done, sparsity 50.00% of 75.00% in 72 "
-        "weights."
-    )
-    assert told(dense_model()).state == "Sparsity 0.00% of what is prunable."
+    assert lines_with(found.state, "4 of 6", "50.00%", "75.00%", "72")
+    assert "0.00%" in told(dense_model()).state
 
 
 class Interrupt(keras.callbacks.Callback):
@@ -164,16 +164,19 @@ def test_it_says_how_far_an_interrupted_training_came():
     ours = keras_bimp.callbacks(0.75, dense_epochs=2, cycles=2, verbose=0)
     with pytest.raises(KeyboardInterrupt):
         fit(model, 6, [*ours, Interrupt()])
-    assert told(model).state.startswith("Incomplete: 3 of 6 epochs are done, ")
+    found = told(model)
+    assert found.status == "incomplete"
+    assert lines_with(found.state, "3 of 6")
 
 
 def test_it_says_that_the_training_failed(tmp_path):
     model = wrapped(keras.optimizers.SGD(1e30))
-    with pytest.warns(RuntimeWarning, match="stopped"):
+    with pytest.warns(RuntimeWarning, match=r"epoch \d.*learning rate"):
         fit(model, 4, keras_bimp.callbacks(0.5, dense_epochs=2, verbose=0))
     x, y = data()
     found = told(model, None, (x, y), path=tmp_path / "report.html")
-    assert found.state.startswith("Failed: ")
+    assert found.status == "failed"
+    assert re.search(r"epoch \d", found.state)
     text = (tmp_path / "report.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail)["metrics"]["loss"] == [
         None,
@@ -198,7 +201,7 @@ def test_files(tmp_path, capsys):
     with path.with_suffix(".csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["left"]) for row in rows] == [k.left for k in found.kernels]
-    assert "Complete: 6 of 6 epochs" in path.read_text()
+    assert found.state in path.read_text()
 
 
 def test_times_are_in_turns_with_those_of_the_dense_model():
@@ -222,21 +225,21 @@ def verdict(found, target):
 def test_verdicts_see_structure():
     model = keras_bimp.wrap(image_model(), filters="first")
     keras_bimp.prune(model, 0.5, granularity="filter")
-    assert "4 of 16 " in verdict(told(model), "removing channels")
+    assert lines_with(verdict(told(model), "channels"), "4", "16")
     model = keras_bimp.wrap(image_model(), filters="last")
     model.get_layer("last").kernel.assign(
         np.where(np.arange(4) == 1, 0, array(model.get_layer("last").kernel))
     )
     # A class that is never chosen is a class all the same.
-    assert "No channel" in verdict(told(model), "removing channels")
-    assert verdict(told(image_model()), "Everywhere").startswith("No weight")
+    assert "granularity='filter'" in verdict(told(model), "channels")
+    assert len(told(image_model()).verdicts) == 1  # No weight is zero.
     model = keras_bimp.wrap(image_model(), filters="first|last")
     keras_bimp.prune(model, 0.5)
-    assert "does not hold" in verdict(told(model), "sparse tensor cores")
+    assert "granularity='2:4'" in verdict(told(model), "tensor cores")
     model = keras_bimp.wrap(image_model(), filters="first|last")
     keras_bimp.prune(model, 0.5, granularity="2:4")
-    assert "holds in every" in verdict(told(model), "sparse tensor cores")
-    assert "No channel" in verdict(told(model), "removing channels")
+    assert "granularity='2:4'" not in verdict(told(model), "tensor cores")
+    assert "granularity='filter'" in verdict(told(model), "channels")
 
 
 class Own(layers.Layer):
@@ -279,10 +282,12 @@ def test_what_cannot_be_measured_is_said():
     assert not found.sizes
     assert not found.times
     [(what, why)] = found.missing
-    assert what == "Files and times of the model"
+    assert "Files" in what
     assert "It is broken." in why
     found = told(dense_model(), None, data())
-    assert found.missing == (("Metrics of the model", "it is not compiled"),)
+    [(what, why)] = found.missing
+    assert "Metrics" in what
+    assert "compiled" in why
 
 
 def test_sizes_that_are_not_fixed():
@@ -290,7 +295,7 @@ def test_sizes_that_are_not_fixed():
     model = keras.Model(inputs, layers.Conv2D(2, 3)(inputs))
     found = told(model)
     assert found.dense_flops is None
-    assert "`input_shape` must be given" in dict(found.missing)["Multiply-adds"]
+    assert "`input_shape`" in dict(found.missing)["Multiply-adds"]
     found = told(model, input_shape=(None, 5, 5, 1), latency=True)
     assert found.dense_flops == 3 * 3 * 3 * 3 * 2
     assert found.times
@@ -368,7 +373,8 @@ def test_a_model_that_keras_cannot_load_is_counted():
     shapes = {"one": (None, 4), "other": (None, 3)}
     found = told(two_inputs_model(), latency=True, input_shape=shapes)
     assert found.dense_flops == 12
-    assert list(dict(found.missing)) == ["Files and times of the model"]
+    [(what, _)] = found.missing
+    assert "Files" in what
 
 
 def test_kernels_of_one_name_are_told_apart():
@@ -390,7 +396,8 @@ def test_reasons_outlive_strip():
     model = keras_bimp.wrap(image_model(), filters="first|last")
     keras_bimp.prune(model, 0.5)
     status = [kernel.status for kernel in told(model).kernels]
-    assert status[1:3] == ["frozen", "not matched by `filters`"]
+    assert status[1] == "frozen"
+    assert "`filters`" in status[2]
     stripped = told(keras_bimp.strip(model))
     assert [kernel.status for kernel in stripped.kernels] == status
     model = wrapped()
@@ -401,14 +408,14 @@ def test_reasons_outlive_strip():
     fit(model, 2, ours)
     for each in (model, keras_bimp.strip(model)):
         first = told(each).kernels[0]
-        assert first.status == "matched by `exclude`"
+        assert "`exclude`" in first.status
 
 
 def test_a_pruned_table_counts_after_strip():
     inputs = keras.Input((4,), dtype="int32")
     x = layers.Flatten()(layers.Embedding(20, 8)(inputs))
     model = keras.Model(inputs, layers.Dense(2)(x))
-    assert told(model).kernels[0].status.startswith("a table, which only")
+    assert "table" in told(model).kernels[0].status
     model = keras_bimp.wrap(model, filters=".*")
     keras_bimp.prune(model, 0.8)
     before = told(model)
@@ -456,21 +463,25 @@ def test_another_architecture_and_one_without_kernels():
     assert not found.missing
     assert found.times[0].speedup[0] > 0
     empty = keras.Sequential([keras.Input((4,)), layers.ReLU()])
-    with pytest.raises(ValueError, match="`dense` must have something"):
+    with pytest.raises(ValueError, match=r"`dense`.*'kernel'"):
         told(dense_model(), empty)
 
 
 @pytest.mark.parametrize(
     ("error", "match", "arguments"),
     [
-        (TypeError, "`model` must be", {"model": layers.Dense(3)}),
-        (TypeError, "`dense` must be", {"dense": "dense"}),
-        (ValueError, "`model` must be built", {"model": keras.Sequential()}),
-        (ValueError, "must end in '.html'", {"path": "report.txt"}),
-        (ValueError, "can be written", {"path": "file/report.html"}),
-        (TypeError, "`history` must be", {"history": {"loss": 0.5}}),
-        (TypeError, "`history` must be", {"history": [1]}),
-        (ValueError, "`data` must be", {"data": [1]}),
+        (TypeError, r"`model`.*keras\.Model", {"model": layers.Dense(3)}),
+        (TypeError, r"`dense`.*keras\.Model", {"dense": "dense"}),
+        (ValueError, r"`model`.*`keras\.Input`", {"model": keras.Sequential()}),
+        (ValueError, r"`path`.*'\.html'", {"path": "report.txt"}),
+        (
+            ValueError,
+            r"`path`.*file/report\.html",
+            {"path": "file/report.html"},
+        ),
+        (TypeError, "`history`", {"history": {"loss": 0.5}}),
+        (TypeError, "`history`", {"history": [1]}),
+        (ValueError, "`data`", {"data": [1]}),
     ],
 )
 def test_errors(error, match, arguments, tmp_path, monkeypatch):
@@ -484,12 +495,12 @@ def test_histories_of_other_lengths_are_left_out():
     history = {"loss": [3.0, 2.0, 1.0], "val_loss": [2.0]}
     found = told(dense_model(), history=history)
     assert found.history == {"loss": [3.0, 2.0, 1.0]}
-    assert found.missing[0][0] == "History of val_loss"
+    assert "val_loss" in found.missing[0][0]
 
 
 def test_nothing_prunable():
     model = keras.Sequential([keras.Input((4,)), layers.BatchNormalization()])
-    with pytest.raises(ValueError, match="something prunable"):
+    with pytest.raises(ValueError, match=r"`model`.*'kernel'"):
         told(model)
 
 
@@ -522,7 +533,7 @@ def test_summaries_for_tensorboard(tmp_path):
 
 def test_summaries_want_a_wrapped_model(tmp_path):
     model = compile_model(dense_model())
-    with pytest.raises(ValueError, match="must be wrapped"):
+    with pytest.raises(ValueError, match=r"`model`.*`keras_bimp\.wrap`"):
         fit(model, 1, [keras_bimp.PruningSummaries(tmp_path)])
 
 
@@ -546,7 +557,7 @@ def test_throughput_leaves_the_model_as_it_is():
     assert 0 < rate.low <= rate.median <= rate.high
     for old, variable in zip(before, kept, strict=True):
         np.testing.assert_array_equal(old, array(variable))
-    with pytest.raises(ValueError, match="at least one batch"):
+    with pytest.raises(ValueError, match=r"`x`.*batch_size=65"):
         keras_bimp.metrics.train_throughput(model, *data(), batch_size=65)
-    with pytest.raises(ValueError, match="compiled"):
+    with pytest.raises(ValueError, match=r"`model`.*compiled"):
         keras_bimp.metrics.train_throughput(dense_model(), *data())

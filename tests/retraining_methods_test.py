@@ -288,7 +288,7 @@ class Batches(keras.utils.PyDataset):
 def test_accallr_warns_where_the_dense_model_is_not_known():
     model = wrapped()
     keras_bimp.prune(model, 0.5)
-    with pytest.warns(UserWarning, match="as it is, 50.00% sparse"):
+    with pytest.warns(UserWarning, match=r"accuracy.*50\.00%"):
         fit(model, 3, callbacks("accallr", dense_epochs=1))
 
 
@@ -316,7 +316,7 @@ def test_rendas_cycles_prune_a_fifth_each_and_retrain_as_long():
     pruned = 1 - np.repeat(left, 2) / 72
     np.testing.assert_allclose(history["sparsity"], pruned)
     assert zeros(model) == 36
-    with pytest.raises(ValueError, match="4 cycles of 2 epochs, 8 epochs"):
+    with pytest.raises(ValueError, match=r"`epochs`.*'renda'.* 4 .* 8 "):
         fit(wrapped(), 11, [callback])
 
 
@@ -343,19 +343,19 @@ def test_schedules_classes_and_partial_arguments_as_retraining():
     ):
         values = x(**arguments, retraining=retraining).values()
         np.testing.assert_allclose(values[30:], expected.values(), rtol=1e-6)
-    with pytest.raises(ValueError, match=r"30 iterations.* one of 31"):
+    with pytest.raises(ValueError, match=r"`retraining`.*\b30\b.*\b31\b"):
         x(**arguments, retraining=schedules.LLR(0.3, 31))
-    with pytest.raises(ValueError, match="which needs batch_size"):
+    with pytest.raises(ValueError, match=r"`retraining`.*batch_size"):
         x(**arguments, retraining=lambda batch_size: None)
-    with pytest.raises(ValueError, match="'lrw', 'slr'"):
+    with pytest.raises(ValueError, match=r"`retraining`.*'lrw'.*'lwr'"):
         callbacks("lwr", dense_epochs=2)
 
 
 @pytest.mark.parametrize(
     ("retraining", "arguments", "text"),
     [
-        ("lrw", {"dense_epochs": 2}, "must not exceed the length of `original"),
-        ("wr", {"dense_epochs": 2}, "a cycle of 3 epochs, dense_epochs=2"),
+        ("lrw", {"dense_epochs": 2}, "`steps`.*`original`.*steps=12.* 8 "),
+        ("wr", {"dense_epochs": 2}, "3 epochs.*dense_epochs=2"),
         ("allr_d2", {"dense_epochs": 0}, "`original_epochs`"),
         ("accallr", {"dense_epochs": 0}, "`original_epochs`"),
         ("lrw", {"dense_epochs": 0}, "`original`"),
@@ -376,17 +376,23 @@ def test_fit_refuses_what_cannot_be_planned(retraining, arguments, text):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"retraining": "accallr", "data": None}, "`data` must be given"),
-        ({"data": iter([])}, "gone through again"),
-        ({"data": [data()]}, "gone through again"),
-        ({"data": data()[:1]}, "a tuple of 1"),
+        ({"retraining": "accallr", "data": None}, "`data`.*'accallr'"),
+        ({"data": iter([])}, "`data`.*PyDataset.*list_iterator"),
+        ({"data": [data()]}, "`data`.*PyDataset.*list"),
+        ({"data": data()[:1]}, "`data`.*tuple of 1"),
         ({"data_fraction": 0.0}, "`data_fraction`"),
         ({"data_fraction": 1.5}, "`data_fraction`"),
         ({"cycles": "rendas"}, "'renda'"),
         ({"cycles": 1.5}, "`cycles`"),
-        ({"retraining": "allr", "rewind_to": "x"}, "`rewind_to` is for"),
-        ({"retraining": "wr", "dense_epochs": 0}, ".weights.h5 file"),
-        ({"retraining": "wr", "rewind_to": "no.keras"}, "a file that exists"),
+        ({"retraining": "allr", "rewind_to": "x"}, "`rewind_to`.*'wr'.*'x'"),
+        (
+            {"retraining": "wr", "dense_epochs": 0},
+            r"`rewind_to`.*\.weights\.h5.*None",
+        ),
+        (
+            {"retraining": "wr", "rewind_to": "no.keras"},
+            r"`rewind_to`.*no\.keras",
+        ),
     ],
 )
 def test_bad_arguments(arguments, text):
@@ -404,7 +410,7 @@ class Endless:
 def test_accallr_needs_an_accuracy():
     model = keras_bimp.wrap(dense_model())
     model.compile("sgd", "sparse_categorical_crossentropy")
-    with pytest.raises(ValueError, match="compiled with an accuracy"):
+    with pytest.raises(ValueError, match=r"`metrics=\['accuracy'\]`"):
         fit(model, 2, callbacks("accallr", dense_epochs=1))
     ours = callbacks(
         "accallr",
@@ -412,7 +418,7 @@ def test_accallr_needs_an_accuracy():
         data=Endless(),
         data_fraction=0.5,
     )
-    with pytest.raises(ValueError, match="`data` of known length"):
+    with pytest.raises(ValueError, match=r"`data_fraction`.*`data`.*0\.5"):
         fit(wrapped(), 2, ours)
 
 
@@ -428,7 +434,9 @@ def test_two_retraining_callbacks_in_one_fit_are_refused():
     other = callbacks("ft", dense_epochs=1, target_sparsity=0.5)
     for pair in ([*one, *other], [*one, *one]):
         before = [array(v) for v in model.weights]
-        with pytest.raises(ValueError, match="only once"):
+        with pytest.raises(
+            ValueError, match=r"`callbacks`.*`keras_bimp\.callbacks`"
+        ):
             fit(model, 3, pair)
         assert float(model.optimizer.learning_rate) == pytest.approx(0.1)
         assert isinstance(model.optimizer._learning_rate, type(rate))

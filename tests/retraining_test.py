@@ -11,6 +11,7 @@ from helpers import dense_model
 from helpers import fit
 from helpers import gradients
 from helpers import kernels_and_masks
+from helpers import lines_with
 from helpers import masked
 from helpers import recorded
 from helpers import wrapped
@@ -298,15 +299,15 @@ def test_what_was_pruned_elsewhere_is_held_too(tmp_path):
 def test_averages_of_an_optimizer_that_mixes_entries_are_refused():
     model = wrapped(keras.optimizers.Muon(0.01, use_ema=True))
     fit(model, 1)
-    with pytest.raises(ValueError, match="`use_ema` must be False"):
+    with pytest.raises(ValueError, match=r"`use_ema`.*Muon"):
         keras_bimp.prune(model, 0.5)
-    with pytest.raises(ValueError, match="`use_ema` must be False"):
+    with pytest.raises(ValueError, match=r"`use_ema`.*Muon"):
         fit(model, 2, keras_bimp.callbacks(0.5, dense_epochs=1, verbose=0))
     assert zeros(model) == 0
 
 
 def test_prune_refuses_what_is_no_optimizer():
-    with pytest.raises(TypeError, match="`optimizer` must be a keras"):
+    with pytest.raises(TypeError, match=r"`optimizer`.*'sgd'"):
         keras_bimp.prune(wrapped(), 0.5, optimizer="sgd")
 
 
@@ -386,7 +387,7 @@ def test_pruned_weights_never_grow_back():
     model = wrapped()
     keras_bimp.prune(model, 0.5)
     before = [mask for _, mask in kernels_and_masks(model)]
-    with pytest.warns(UserWarning, match="36 of 72 weights are pruned already"):
+    with pytest.warns(UserWarning, match=r"\b36 .*\b72 "):
         pruning = keras_bimp.prune(model, 0.25)
     assert pruning.norm_drop == pruning.pruned_fraction == 0
     keras_bimp.prune(model, 0.75)
@@ -533,7 +534,7 @@ def test_a_loaded_model_goes_on_without_callbacks_to_the_end_of_its_cycle(
 def test_initial_epoch_makes_up_for_missed_prunings():
     model = wrapped(RecordingSGD(0.1))
     (callback,) = keras_bimp.callbacks(0.8, dense_epochs=2, cycles=3, verbose=0)
-    with pytest.warns(UserWarning, match="prunings of 1 earlier cycles"):
+    with pytest.warns(UserWarning, match=r"`fit`.* 5\b.* 1 "):
         history = fit(model, 8, [callback], initial_epoch=5).history
     counts = callback.plan.counts(TOTAL)
     np.testing.assert_allclose(
@@ -571,7 +572,7 @@ def test_a_schedule_of_the_users_comes_back_too():
     fit(model, 2, [callback])
     assert model.optimizer._learning_rate is cosine
     assert callback.plan.peak == pytest.approx(0.3)
-    assert callback.plan.peak_source == "largest of CosineDecay over the run"
+    assert "CosineDecay" in callback.plan.peak_source
 
 
 def test_a_second_fit_has_a_fresh_plan_and_keeps_the_masks():
@@ -626,11 +627,11 @@ def test_a_plan_in_place_of_a_target():
         rtol=1e-6,
         atol=1e-9,
     )
-    with pytest.raises(ValueError, match="epochs=5 in `fit`, 4 in the plan"):
+    with pytest.raises(ValueError, match=r"epochs=5.*`fit`.* 4\b"):
         fit(model, 5, keras_bimp.callbacks(plan, verbose=0))
     also = {"dense_epochs": 2, "cycles": 2, "retraining": "ft"}
     for name, value in also.items():
-        with pytest.raises(ValueError, match=f"`{name}` must not .* a `Plan`"):
+        with pytest.raises(ValueError, match=f"`{name}`.*`Plan`"):
             keras_bimp.callbacks(plan, **{name: value})
 
 
@@ -645,9 +646,9 @@ def test_printed_plan_and_prunings(capsys):
         keras_bimp.callbacks(0.6, dense_epochs=1),
     )
     text = capsys.readouterr().out
-    assert "2 prunable kernels, 36 weights" in text
-    assert f"not pruned: {model.layers[0].kernel.path} (frozen)" in text
-    assert "pruned to 61.11%, 14 of 36 weights left" in text
+    assert lines_with(text, "2", "kernels", "36")
+    assert lines_with(text, model.layers[0].kernel.path, "frozen")
+    assert lines_with(text, "61.11%", "14", "36")
     assert kernel.path not in text
 
 
@@ -668,9 +669,7 @@ def test_collapse_is_prevented_and_said(capsys):
     (first, second) = (mask.sum() for _, mask in kernels_and_masks(model))
     assert (first, second) == (8, TOTAL - round(0.6 * TOTAL) - 8)
     path = masked(model).kernels[0].path
-    assert (
-        f"protected from collapse: {path} (8 left)" in capsys.readouterr().out
-    )
+    assert lines_with(capsys.readouterr().out, path, "8")
 
 
 def test_collapse_can_be_ignored_or_raise():
@@ -680,7 +679,7 @@ def test_collapse_can_be_ignored_or_raise():
     assert zeros(model) == round(0.6 * TOTAL)
     model, ours = collapsing("raise")
     rate = model.optimizer._learning_rate
-    with pytest.raises(ValueError, match="one weight per output unit"):
+    with pytest.raises(ValueError, match=r"`on_collapse=.* 5 .*/kernel"):
         fit(model, 1, ours)
     assert model.optimizer._learning_rate is rate
 
@@ -717,7 +716,9 @@ def test_data_of_unknown_length():
 
 def test_steps_per_epoch_must_be_those_of_fit():
     ours = keras_bimp.callbacks(0.5, dense_epochs=1, steps_per_epoch=400)
-    with pytest.raises(ValueError, match="`fit` runs 4"):
+    with pytest.raises(
+        ValueError, match=r"`steps_per_epoch`.*400.*`fit`.* 4\b"
+    ):
         fit(wrapped(), 2, ours)
 
 
@@ -733,18 +734,36 @@ def nan_weight():
 @pytest.mark.parametrize(
     ("make", "epochs", "arguments", "error", "text"),
     [
-        (lambda: compile_model(dense_model()), 4, {}, ValueError, "wrapped"),
-        (lambda: wrapped(keras.optimizers.SGD(0.0)), 4, {}, ValueError, "> 0"),
-        (nan_weight, 4, {}, ValueError, r"nan in '.*kernel' at index \(2, 1\)"),
+        (
+            lambda: compile_model(dense_model()),
+            4,
+            {},
+            ValueError,
+            r"`keras_bimp\.Masked`",
+        ),
+        (
+            lambda: wrapped(keras.optimizers.SGD(0.0)),
+            4,
+            {},
+            ValueError,
+            "learning rate.* 0",
+        ),
+        (nan_weight, 4, {}, ValueError, r"nan.*kernel.*\(2, 1\)"),
         (wrapped, 2, {}, ValueError, "`dense_epochs`"),
         (wrapped, 4, {"cycles": 3}, ValueError, "`cycles`"),
-        (wrapped, 4, {"target_sparsity": 0.999}, ValueError, "at least one"),
+        (
+            wrapped,
+            4,
+            {"target_sparsity": 0.999},
+            ValueError,
+            r"sparsity.*\b72 weights",
+        ),
         (
             wrapped,
             4,
             {"target_sparsity": 0.9},
             ValueError,
-            "where 11 must stay",
+            "`on_collapse=.* 7 .*72 .* 11 ",
         ),
         (
             wrapped,
@@ -774,7 +793,7 @@ def test_fit_refuses_before_anything_changed(
 def test_a_single_weight_cannot_be_pruned_away():
     model = keras.Sequential([keras.Input((1,)), layers.Dense(1)])
     model = keras_bimp.wrap(model)
-    with pytest.raises(ValueError, match="at least one of the 1 weights"):
+    with pytest.raises(ValueError, match=r"sparsity.*\b1 weight"):
         keras_bimp.prune(model, 0.95)
 
 
@@ -823,7 +842,7 @@ def test_prune_refuses_an_optimizer_of_another_model():
     fit(other, 1)
     model = wrapped()
     before = [array(v) for v in model.weights]
-    with pytest.raises(ValueError, match="the one that trains the model"):
+    with pytest.raises(ValueError, match="`optimizer`"):
         keras_bimp.prune(model, 0.5, optimizer=other.optimizer)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -837,5 +856,5 @@ def test_prune_bad_target(target):
 
 @pytest.mark.parametrize("make", [dense_model, lambda: "model"])
 def test_prune_refuses_what_is_not_wrapped(make):
-    with pytest.raises(ValueError, match="must be wrapped"):
+    with pytest.raises(ValueError, match=r"keras_bimp\.wrap\("):
         keras_bimp.prune(make(), 0.5)

@@ -7,6 +7,7 @@ from helpers import compile_model
 from helpers import dense_model
 from helpers import fit
 from helpers import kernels_and_masks
+from helpers import lines_with
 from helpers import masked
 from helpers import wrapped
 from helpers import zeros
@@ -109,8 +110,8 @@ def test_every_cycle_rewinds_to_its_own_length_before_the_end():
     fit(model, 13, [callback, look])
     assert [p.epochs for p in callback.plan.phases] == [6, 2, 2, 3]
     text = str(callback.plan)
-    assert "rewinds to the weights after 3 dense epochs" in text
-    assert "rewinds to the weights after 4 dense epochs" in text
+    assert lines_with(text, "weights", "3", "epochs")
+    assert lines_with(text, "weights", "4", "epochs")
     assert_rewound(look.states[3], look.states[10], look.masks)
     # Nothing is kept that is not needed any more.
     assert not callback._rewinding._snapshots.in_memory
@@ -219,7 +220,7 @@ def test_a_file_of_another_model_is_refused(tmp_path):
         ours = wr(
             dense_epochs=0, original=[0.1] * 20, rewind_to=tmp_path / name
         )
-        with pytest.raises(ValueError, match="`rewind_to` must be a file of"):
+        with pytest.raises(ValueError, match=f"`rewind_to`.*{name}"):
             fit(model, 2, ours)
         for old, new in zip(before, state(model)[: len(before)], strict=True):
             np.testing.assert_array_equal(old, new)
@@ -233,13 +234,15 @@ def test_a_run_that_goes_on_without_what_it_kept_is_refused(tmp_path):
     fit(model, 6, [*wr(dense_epochs=4, cycles=2), save])
     loaded = keras.models.load_model(save.path)
     # Its first cycle has begun in epoch 4; it was saved before that.
-    with pytest.raises(ValueError, match="after 3 epochs, but `fit` begins at"):
+    with pytest.raises(
+        ValueError, match=r"3 epochs.*`fit`.* 4\b.*`rewind_to=`"
+    ):
         fit(loaded, 6, wr(dense_epochs=4, cycles=2), initial_epoch=4)
     assert float(loaded.optimizer.learning_rate) == pytest.approx(0.1)
     wrong = tmp_path / "kept"
     wrong.mkdir()
     np.savez(wrong / "epoch_3.npz", np.zeros(3))
-    with pytest.raises(ValueError, match="weights of this model"):
+    with pytest.raises(ValueError, match=r"`rewind_to`.*epoch_3"):
         fit(
             loaded,
             6,
@@ -277,7 +280,9 @@ def test_taken_up_without_its_schedule_it_does_not_rewind_again(tmp_path, kept):
 
 
 def test_a_pruning_that_is_made_up_for_needs_what_was_kept():
-    with pytest.raises(ValueError, match="after 0 epochs, but `fit` begins at"):
+    with pytest.raises(
+        ValueError, match=r"0 epochs.*`fit`.* 5\b.*`rewind_to=`"
+    ):
         fit(wrapped(), 8, wr(dense_epochs=4), initial_epoch=5)
 
 
@@ -285,10 +290,10 @@ def test_a_directory_that_cannot_be_written_to(tmp_path):
     path = tmp_path / "file"
     path.write_text("in the way")
     model = wrapped()
-    with pytest.raises(ValueError, match="directory that can be written to"):
+    with pytest.raises(ValueError, match=r"`rewind_to`.*/file"):
         fit(model, 4, wr(dense_epochs=2, rewind_to=path))
     assert float(model.optimizer.learning_rate) == pytest.approx(0.1)
-    with pytest.raises(TypeError, match="`rewind_to` must be a path"):
+    with pytest.raises(TypeError, match=r"`rewind_to`.*=5"):
         wr(dense_epochs=2, rewind_to=5)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from from_examples import EXAMPLES
 from from_examples import importable
+from helpers import lines_with
 from keras import ops
 
 import keras_bimp
@@ -415,7 +416,7 @@ def test_pspnet_dilates_what_it_does_not_stride(study, stride, bottleneck):
 
 
 def test_pspnet_refuses_another_stride(study):
-    with pytest.raises(ValueError, match="Received: stride=16"):
+    with pytest.raises(ValueError, match=r"`stride`.*stride=16"):
         small_pspnet(study, stride=16)
 
 
@@ -541,5 +542,5 @@ def test_the_example_as_a_newcomer_runs_it(camvid, tmp_path):
     model = keras.models.load_model(tmp_path / "model.keras")
     _, prunable = sizes(model)
     assert summary["sparsity"] == round(0.9 * prunable) / prunable
-    assert f"dense {summary['dense_miou']:.2f} %, 90.00% sparse" in done.stdout
+    assert lines_with(done.stdout, f"{summary['dense_miou']:.2f}", "90.00%")
     assert (tmp_path / "examples.png").stat().st_size > 10_000

@@ -377,7 +377,7 @@ def test_protect_with_every_allocation(allocation):
 
 
 def test_raise_names_the_kernel():
-    with pytest.raises(ValueError, match="0 in kernel 0"):
+    with pytest.raises(ValueError, match=r"`on_collapse=.* 0 .*kernel 0"):
         select(uneven(), 0.9, on_collapse="raise")
 
 
@@ -416,7 +416,7 @@ def test_a_name_goes_before_a_regex():
     value = {"net/a": 0.1, "net/ab/kernel": 0.2}
     found = selection.by_kernel("argument", value, names)
     assert found == [0.1, 0.2, None]
-    with pytest.raises(ValueError, match="'c', which matches none of"):
+    with pytest.raises(ValueError, match=r"`argument`.*'c'.*'net/a/kernel'"):
         selection.by_kernel("argument", {"c": 0.1}, names)
 
 
@@ -545,7 +545,7 @@ def test_a_ranking_of_ones_own():
         ({"sparsity": float("nan")}, ValueError, "`sparsity`"),
         ({"sparsity": "0.9"}, TypeError, "`sparsity`"),
         ({"sparsity": True}, TypeError, "`sparsity`"),
-        ({"sparsity": 0.95}, ValueError, "at least one of the 4 weights"),
+        ({"sparsity": 0.95}, ValueError, r"sparsity.*\b4 weights"),
         ({"allocation": "globl"}, ValueError, "'global'"),
         ({"criterion": "size"}, ValueError, "'magnitude'"),
         ({"granularity": "blok"}, ValueError, "'weight'"),
@@ -555,7 +555,7 @@ def test_a_ranking_of_ones_own():
         ({"layouts": []}, ValueError, "`layouts`"),
         ({"criterion": lambda k: k[0]}, ValueError, "`criterion`"),
         ({"criterion": lambda k: k * 1j}, ValueError, "`criterion`"),
-        ({"criterion": lambda k: k / 0.0}, ValueError, "scores must be finite"),
+        ({"criterion": lambda k: k / 0.0}, ValueError, "scores.*kernel 0"),
         ({"criterion": "saliency"}, ValueError, "`gradients`"),
         (
             {"criterion": "saliency", "gradients": [np.ones(4)]},
@@ -565,12 +565,12 @@ def test_a_ranking_of_ones_own():
         (
             {"criterion": "random", "allocation": "lamp"},
             ValueError,
-            "'lamp', which compares amounts, with random",
+            "`allocation`.*='lamp'.*'uniform'",
         ),
         (
             {"criterion": np.negative, "allocation": "relative"},
             ValueError,
-            "scores >= 0",
+            "`criterion`.*>= 0",
         ),
         ({"allocation": lambda s, f: [5]}, ValueError, "`allocation`"),
         ({"allocation": lambda s, f: [-1]}, ValueError, "`allocation`"),
@@ -587,12 +587,12 @@ def test_a_ranking_of_ones_own():
         (
             {"kernels": [[np.nan, 1.0]], "criterion": "random"},
             ValueError,
-            "weights must be finite",
+            "weights.*kernel 0",
         ),
         (
             {"kernels": [[np.inf, 1.0]], "criterion": np.sign},
             ValueError,
-            "weights must be finite",
+            "weights.*kernel 0",
         ),
         ({"gradients": [np.ones((2, 2))]}, ValueError, "`gradients`"),
         ({"layouts": [None]}, ValueError, "`layouts`"),
@@ -604,21 +604,25 @@ def test_a_ranking_of_ones_own():
         ),
         ({"kernels": [np.array([[1.0, np.nan]])]}, ValueError, r"\(0, 1\)"),
         ({"kernels": [np.array([[np.inf, 1.0]])]}, ValueError, r"\(0, 0\)"),
-        ({"kernels": [np.array([["a"]])]}, ValueError, "real numbers"),
+        ({"kernels": [np.array([["a"]])]}, ValueError, "`kernels`.*<U1"),
         (
             {"kernels": [np.ones((2, 8))], "on_collapse": "protect"},
             ValueError,
-            "leaves 5 of 16 weights, where 8 must stay",
+            "`on_collapse=.* 5 .*16 .* 8 ",
         ),
         ({"max_layer_sparsity": 0.5}, ValueError, "`max_layer_sparsity`"),
         ({"max_layer_sparsity": 1.0}, ValueError, "`max_layer_sparsity`"),
-        ({"max_layer_sparsity": [0.9, 0.9]}, ValueError, "2 for 1 kernels"),
+        (
+            {"max_layer_sparsity": [0.9, 0.9]},
+            ValueError,
+            "`max_layer_sparsity`.* 2 .* 1 ",
+        ),
         ({"layer_sparsity": 0.5}, TypeError, "`layer_sparsity`"),
         ({"layer_sparsity": [0.0]}, ValueError, "`layer_sparsity`"),
         (
             {"layer_sparsity": [0.9], "max_layer_sparsity": 0.8},
             ValueError,
-            "must not exceed",
+            r"`layer_sparsity`.*`max_layer_sparsity`.*0\.9.*0\.8",
         ),
     ],
 )
@@ -634,5 +638,5 @@ def test_bad_arguments(arguments, error, text):
 def test_a_nan_is_found_in_a_large_kernel():
     kernel = np.ones((300, 300), np.float32)
     kernel[299, 7] = np.nan
-    with pytest.raises(ValueError, match=r"nan in 'kernel 1' at index \(299"):
+    with pytest.raises(ValueError, match=r"nan.*kernel 1.*\(299"):
         select([np.ones((4, 4)), kernel], 0.5)

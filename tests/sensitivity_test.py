@@ -6,6 +6,7 @@ from helpers import compile_model
 from helpers import data
 from helpers import dense_model
 from helpers import fit
+from helpers import lines_with
 from helpers import masked
 from helpers import wrapped
 from matplotlib.figure import Figure
@@ -101,10 +102,10 @@ def test_caps_are_what_prune_takes():
 
 def test_the_table_and_the_picture(tmp_path):
     lines = str(RESULT).splitlines()
-    assert lines[0] == "accuracy as it is: 90.0 %"
+    assert "90.0 %" in lines[0]
     row = next(line for line in lines if "net/b" in line)
     assert row.split() == ["net/b/kernel", "91.0", "50.0", "90.0", "0.5"]
-    assert lines[-1] == "not tried: net/d/kernel (frozen)"
+    assert lines_with(lines[-1], "net/d/kernel", "frozen")
     figure = RESULT.plot(tmp_path / "map.png")
     assert isinstance(figure, Figure)
     (axes, _) = figure.axes
@@ -134,7 +135,7 @@ def test_filters_of_convolutions_only():
     assert "conv1d" in path
     ((skipped, reason),) = result.skipped
     assert "head" in skipped
-    assert reason == "has no filters"
+    assert "filters" in reason
 
 
 def test_2_of_4():
@@ -143,15 +144,15 @@ def test_2_of_4():
         model, data(), (0.5,), granularity="2:4", verbose=0
     )
     assert len(result.accuracies) == 2
-    with pytest.raises(ValueError, match="for 2 of 4 weights"):
+    with pytest.raises(ValueError, match=r"`sparsities`.*0\.5"):
         keras_bimp.sensitivity(model, data(), granularity="2:4", verbose=0)
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({"sparsities": (0.9, 0.5)}, ValueError, "ascending"),
-        ({"sparsities": ()}, ValueError, "ascending"),
+        ({"sparsities": (0.9, 0.5)}, ValueError, r"`sparsities`.*\(0\.9"),
+        ({"sparsities": ()}, ValueError, r"`sparsities`.*\(\)"),
         ({"sparsities": (1.0,)}, ValueError, "`sparsities`"),
         ({"sparsities": 0.5}, TypeError, "`sparsities`"),
         ({"data": None}, ValueError, "`data`"),
@@ -159,8 +160,8 @@ def test_2_of_4():
         ({"data": [1]}, ValueError, "`data`"),
         ({"data_fraction": 2.0}, ValueError, "`data_fraction`"),
         ({"metric": "auc"}, ValueError, "'auc'"),
-        ({"filters": "nothing"}, ValueError, "not matched"),
-        ({"granularity": "filter"}, ValueError, "has no filters"),
+        ({"filters": "nothing"}, ValueError, "`model`.*`filters`"),
+        ({"granularity": "filter"}, ValueError, "`model`.*kernel.*filters"),
         ({"criterion": "size"}, ValueError, "'saliency'"),
     ],
 )

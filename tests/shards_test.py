@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+from helpers import lines_with
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -153,7 +154,7 @@ def test_a_weight_that_is_not_finite_stops_all():
     policy = selection.as_policy()
 
     def choose(index):
-        with pytest.raises(ValueError, match="must be finite") as error:
+        with pytest.raises(ValueError, match="dense/kernel") as error:
             selection.choose(
                 [spread(kernel, 1, index, 2)],
                 0.5,
@@ -164,14 +165,14 @@ def test_a_weight_that_is_not_finite_stops_all():
         return str(error.value)
 
     first, second = Threads(2).run(choose)
-    assert "another process" in first
-    assert "nan in 'dense/kernel' at index (1, 5)" in second
+    assert "process" in first
+    assert lines_with(second, "nan", "(1, 5)")
 
 
 def test_processes_that_disagree_are_all_told():
     def check(index):
         masks = [np.ones(3, bool), np.arange(3) == index]
-        with pytest.raises(RuntimeError, match="'second' in processes 0, 1"):
+        with pytest.raises(RuntimeError, match=r"'second'.*0, 1"):
             processes.check_agreement(
                 *selection.digests(masks, ["first", "second"])
             )

@@ -126,7 +126,7 @@ def test_outputs_that_are_no_numbers_hide_no_others(monkeypatch):
     monkeypatch.setitem(
         keras_bimp.shrinking.shrink.__globals__, "rebuild", wrong
     )
-    with pytest.raises(RuntimeError, match="must compute what `model` does"):
+    with pytest.raises(RuntimeError, match=r"`model`.*`get_config`"):
         keras_bimp.shrink(model)
 
 
@@ -148,7 +148,9 @@ def test_what_a_training_came_to_goes_along(tmp_path):
     model = keras.Model(inputs, layers.Dense(3)(layers.Dense(16)(inputs)))
     set_progress(half_gone(model), Progress(4, 12, 10, 100, 0.8))
     small = keras_bimp.shrink(model)
-    with pytest.raises(ValueError, match="training is incomplete"):
+    with pytest.raises(
+        ValueError, match=r"`model`.* 4 .*12 .*check_sparsity=False"
+    ):
         keras_bimp.export(small, tmp_path / "1")
 
 
@@ -190,7 +192,7 @@ def test_a_model_with_noise_is_not_compared():
     inputs = keras.Input((8,))
     x = Noise()(layers.Dense(16)(layers.Dense(16)(inputs)))
     model = half_gone(keras.Model(inputs, layers.Dense(3)(x)))
-    with pytest.warns(UserWarning, match="outputs are random"):
+    with pytest.warns(UserWarning, match="`model`.*random"):
         small = keras_bimp.shrink(model)
     assert small.count_params() < model.count_params()
 

@@ -70,7 +70,7 @@ def shrunk_shapes(model, **kwargs):
 
 
 def assert_stays(model):
-    with pytest.raises(ValueError, match="must have channels that do nothing"):
+    with pytest.raises(ValueError, match=r"`model`.*allocation='coupled'"):
         keras_bimp.shrink(model, align=1)
 
 
@@ -323,7 +323,9 @@ def test_group_normalisation_loses_whole_groups():
 def test_layer_normalisation_keeps_all():
     first = conv()
     model = build(lambda x: head(layers.LayerNormalization()(first(x))), first)
-    with pytest.raises(ValueError, match="LayerNormalization is not followed"):
+    with pytest.raises(
+        ValueError, match=r"allocation='coupled'.*LayerNormalization"
+    ):
         keras_bimp.shrink(model, align=1)
 
 
@@ -422,7 +424,9 @@ def test_operations_that_reduce_places():
     model = build(
         lambda x: layers.Dense(2)(keras.ops.max(first(x), (1, 3))), first
     )
-    with pytest.raises(ValueError, match="goes over channels"):
+    with pytest.raises(
+        ValueError, match=r"allocation='coupled'.*max.*channels"
+    ):
         keras_bimp.shrink(model, align=1)
 
 
@@ -464,7 +468,7 @@ def test_align(align, left):
 def test_align_keeps_no_more_than_there_are():
     first = conv()
     model = build(lambda x: head(first(x)), first)
-    with pytest.raises(ValueError, match="must have channels that do nothing"):
+    with pytest.raises(ValueError, match=r"`model`.*allocation='coupled'"):
         keras_bimp.shrink(model, align=16)
 
 
@@ -521,23 +525,23 @@ def test_what_was_frozen_stays_frozen():
 def test_errors_of_the_model():
     first = conv()
     model = build(lambda x: head(first(x)), first)
-    with pytest.raises(TypeError, match="must be a keras"):
+    with pytest.raises(TypeError, match=r"`model`.*keras\.Model"):
         keras_bimp.shrink(first)
-    with pytest.raises(ValueError, match="must be stripped first"):
+    with pytest.raises(ValueError, match=r"`model`.*keras_bimp\.strip\("):
         keras_bimp.shrink(keras_bimp.wrap(model))
-    with pytest.raises(ValueError, match="must be built"):
+    with pytest.raises(ValueError, match=r"`model`.*built.*=<"):
         keras_bimp.shrink(keras.Sequential([layers.Dense(2)]))
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match=r"`align`.*align=0"):
         keras_bimp.shrink(model, align=0)
 
     class Own(keras.Model):
         pass
 
     own = Own(model.inputs, model.outputs)
-    with pytest.raises(ValueError, match="Functional or Sequential"):
+    with pytest.raises(ValueError, match=r"`model`.*Functional.*Own"):
         keras_bimp.shrink(own)
     model.get_layer("head").quantize("int8")
-    with pytest.raises(ValueError, match="before it is quantized"):
+    with pytest.raises(ValueError, match=r"`model`.*quantized.*head"):
         keras_bimp.shrink(model)
 
 
@@ -557,7 +561,7 @@ def test_errors_of_a_layer_without_config():
     scale = Scale(2.0)
     scale.name = "mine"
     model = build(lambda x: scale(head(first(x))), first)
-    with pytest.raises(ValueError, match=r"Scale 'mine', .*none here"):
+    with pytest.raises(ValueError, match=r"`model`.*Scale.*'mine'.*none here"):
         keras_bimp.shrink(model)
 
 

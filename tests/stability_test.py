@@ -32,7 +32,7 @@ def test_theoretical_speedup():
 
 
 def test_theoretical_speedup_of_nothing():
-    with pytest.raises(ValueError, match="multiply-adds are counted"):
+    with pytest.raises(ValueError, match=r"`model`.*multiply-adds"):
         theoretical_speedup(model_of(layers.ReLU(), (4,)))
 
 
@@ -55,11 +55,11 @@ def test_pruning_stability_matches_its_definition():
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        (0, 0.5, "`before` must be > 0"),
-        (-0.5, 0.5, "`before` must be finite and >= 0"),
-        (math.nan, 0.5, "`before` must be finite"),
-        (0.5, -0.1, "`after` must be finite and >= 0"),
-        (0.5, math.inf, "`after` must be finite"),
+        (0, 0.5, "`before`.*=0"),
+        (-0.5, 0.5, "`before`.*=-0"),
+        (math.nan, 0.5, "`before`.*=nan"),
+        (0.5, -0.1, "`after`.*=-0"),
+        (0.5, math.inf, "`after`.*=inf"),
     ],
 )
 def test_pruning_stability_refuses(before, after, message):
@@ -68,7 +68,7 @@ def test_pruning_stability_refuses(before, after, message):
 
 
 def test_pruning_stability_refuses_other_types():
-    with pytest.raises(TypeError, match="`before` must be a number"):
+    with pytest.raises(TypeError, match=r"`before`.*='0"):
         pruning_stability("0.5", 0.5)
-    with pytest.raises(TypeError, match="`after` must be a number"):
+    with pytest.raises(TypeError, match=r"`after`.*=None"):
         pruning_stability(0.5, None)

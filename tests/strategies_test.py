@@ -190,7 +190,7 @@ def test_what_keras_cannot_do_is_refused_in_time(optimizer, arguments, message):
     with mirrored().scope():
         model = wrapped(sgd(**optimizer), **arguments)
     before = [copies(v)[0] for v in model.trainable_variables]
-    with pytest.raises(ValueError, match=f"`{message}` must be"):
+    with pytest.raises(ValueError, match=f"`{message}`"):
         train(model)
     for old, variable in zip(before, model.trainable_variables, strict=True):
         np.testing.assert_array_equal(old, copies(variable)[0])

@@ -90,7 +90,7 @@ def test_an_unknown_setting_is_refused(tmp_path):
     from grids import Grid
 
     path = write(tmp_path / "x.yaml", "grids: [{method: dense, lr: 1}]")
-    with pytest.raises(ValueError, match=r"Received: lr in .*x\.yaml"):
+    with pytest.raises(ValueError, match=r"\blr .*x\.yaml"):
         Grid.read(path)
 
 
@@ -167,7 +167,7 @@ def test_rates():
     t5 = dense_rates("t5", 0.1, 10)
     expected = [0.05, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 1e-4, 1e-4]
     np.testing.assert_allclose(t5, expected)
-    with pytest.raises(ValueError, match="Received: schedule='steps'"):
+    with pytest.raises(ValueError, match="schedule='steps'"):
         dense_rates("steps", 1.0, 4)
 
 
@@ -300,7 +300,7 @@ def test_what_diverged_is_marked_and_nothing_begins_with_it(tmp_path):
     assert found["diverged"]
     assert None in found["history"]["loss"]
     pruned = dataclasses.replace(run, method="imp")
-    with pytest.raises(ValueError, match="was not run, or diverged"):
+    with pytest.raises(ValueError, match=f"diverged.*{tmp_path}"):
         training.execute(pruned, dense_dir=tmp_path)
     runs.append(tmp_path / "runs.jsonl", {"run": run.facts(), "found": found})
     grid = write(
@@ -313,5 +313,5 @@ def test_what_diverged_is_marked_and_nothing_begins_with_it(tmp_path):
     command.append(f"--output_dir={tmp_path}")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "The dense training before it diverged." in done.stdout
+    assert "diverged" in done.stdout
     assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 1
