@@ -99,6 +99,7 @@ class PruneAndRetrain(Resumable):
             self.model, self._policy, self._filters, self._exclude
         )
         self.plan = self._make_plan()
+        self._found.warn_if_staying()
         self._sparsities = self.plan.sparsities(self._found.size)
         self._check()
         self._rewinding = Rewinding(self.plan, self._rewind_to)
@@ -242,7 +243,8 @@ class PruneAndRetrain(Resumable):
                 (t.path, t.kernel.size) for t in self._found.targets
             ),
             skipped=self._found.skipped,
-            pruning=str(self._policy),
+            pruning=str(self._found),
+            staying=self._found.staying,
         )
 
     def _check(self):
@@ -384,6 +386,9 @@ class PruneAndRetrain(Resumable):
             f"norm drop {pruning.norm_drop:.3f}"
             + (f", discount {discount:.3f}" if adapts else "")
         )
+        if pruning.units:
+            left, total = map(sum, zip(*pruning.units.values(), strict=True))
+            self._print(f"{phase.name}: {left:,} of {total:,} units left")
         if pruning.protected:
             names = ", ".join(
                 f"{path} ({pruning.counts[path]} left)"

@@ -32,6 +32,8 @@ class Pruning:
             removed.
         protected: Paths of the kernels that would have collapsed.
         skipped: Pairs (path, reason) of kernels that stay as they are.
+        units: With `granularity="unit"`: name of what each layer has, as
+            `"heads of attention"` -> pair of how many are left, of how many.
     """
 
     counts: dict[str, int]
@@ -39,6 +41,7 @@ class Pruning:
     pruned_fraction: float
     protected: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    units: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, fields: dict) -> "Pruning":
@@ -48,6 +51,10 @@ class Pruning:
                 **fields,
                 "protected": tuple(fields["protected"]),
                 "skipped": tuple(map(tuple, fields["skipped"])),
+                "units": {
+                    name: tuple(counts)
+                    for name, counts in fields["units"].items()
+                },
             }
         )
 
@@ -77,7 +84,7 @@ def prune(
     Args:
         model: A model made by `wrap`, or with `Masked` layers inside.
         target_sparsity: Float in [0, 1), the fraction of all prunable weights
-            (filters, blocks) that is pruned after the call: exactly
+            (filters, units, blocks) that is pruned after the call: exactly
             `round(target * weights)`; where the allocation gives each kernel
             its share, the sum of what each one rounds.
         allocation: See `keras_bimp.select`.
@@ -149,6 +156,7 @@ def prune(
         check_optimizer(optimizer)
     moved = kernels_to_hold(found.hard, optimizer)
     found.warn_if_beyond(target_sparsity)
+    found.warn_if_staying()
     pruning = prune_to(
         found,
         target_sparsity,
@@ -198,6 +206,7 @@ def prune_to(
         if found.policy.on_collapse == "protect"
         else (),
         skipped=found.skipped,
+        units=chosen.units,
     )
 
 
