@@ -9,6 +9,9 @@ from keras_bimp.masking import Kernel
 from keras_bimp.metrics import EffectiveKernels
 from keras_bimp.reporting.facts import SizeFacts
 from keras_bimp.reporting.facts import Verdict
+from keras_bimp.selection import Structures
+from keras_bimp.shrinking import find_units
+from keras_bimp.shrinking.following import is_graph
 
 # Of these an output that is all zeros may be left away.
 _WITH_CHANNELS = (
@@ -86,7 +89,51 @@ def _gzipped(sizes, name):
 
 
 def _removable(model, kernels, effective):
-    """How many channels could be left away."""
+    """How many channels, units and heads could be left away."""
+    counts = (
+        _units(model, kernels, effective)
+        if is_graph(model)
+        else _channels(model, kernels, effective)
+    )
+    told = [
+        f"{unused:,} of {total:,} {kind} ({unused / total:.1%})"
+        for kind, (unused, total) in counts.items()
+        if unused
+    ]
+    text = (
+        "No channel, unit or head inside the model is all zeros; prune with "
+        "granularity='unit' for a model that can be made smaller and faster "
+        "everywhere."
+    )
+    if told:
+        text = (
+            f"{' and '.join(told)} inside the model are all zeros. Where they "
+            "are taken out, as `keras_bimp.shrink` does, it is smaller and "
+            "faster everywhere."
+        )
+    return Verdict("Any runtime, by removing channels", text)
+
+
+def _units(model, kernels, effective):
+    """Kind of unit -> how many are all zeros, of how many that can go."""
+    parts, _ = find_units(model, [kernel.variable for kernel in kernels])
+    structures = Structures(parts)
+    alive = structures.alive(
+        [
+            keras.ops.convert_to_numpy(effective.value(kernel.variable)) != 0
+            for kernel in kernels
+        ]
+    )
+    counts = {}
+    for pool in structures.pools:
+        unused, total = counts.get(pool.kind, (0, 0))
+        dead = int((~alive[pool.members]).sum())
+        counts[pool.kind] = unused + dead, total + len(pool.members)
+    return counts
+
+
+def _channels(model, kernels, effective):
+    """The same for a model without a graph that is known."""
     ends = _layers_of_outputs(model)
     channels = unused = 0
     for kernel in kernels:
@@ -94,18 +141,7 @@ def _removable(model, kernels, effective):
             zero = _is_zero(kernel, effective).all(axis=(0, 1))
             channels += zero.size
             unused += int(zero.sum())
-    text = (
-        "No channel inside the model is all zeros; prune with "
-        "granularity='filter' for a model that can be made smaller and faster "
-        "everywhere."
-    )
-    if unused:
-        text = (
-            f"{unused:,} of {channels:,} channels inside the model are all "
-            f"zeros ({unused / channels:.1%}). Where they are taken out, which "
-            "moves their biases on, it is smaller and faster everywhere."
-        )
-    return Verdict("Any runtime, by removing channels", text)
+    return {"channels": (unused, channels)}
 
 
 def _layers_of_outputs(model):

@@ -382,13 +382,10 @@ class PruneAndRetrain(Resumable):
         adapts = self.plan.retraining.formula
         self._print(
             f"{phase.name}: pruned to {1 - left / self._found.size:.2%}, "
-            f"{left:,} of {self._found.size:,} weights left, "
+            f"{left:,} of {self._found.size:,} weights left, {pruning.told}"
             f"norm drop {pruning.norm_drop:.3f}"
             + (f", discount {discount:.3f}" if adapts else "")
         )
-        if pruning.units:
-            left, total = map(sum, zip(*pruning.units.values(), strict=True))
-            self._print(f"{phase.name}: {left:,} of {total:,} units left")
         if pruning.protected:
             names = ", ".join(
                 f"{path} ({pruning.counts[path]} left)"

@@ -43,6 +43,14 @@ class Pruning:
     skipped: tuple[tuple[str, str], ...] = ()
     units: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
+    @property
+    def told(self) -> str:
+        """How many units are left, in words; empty if none were pruned."""
+        if not self.units:
+            return ""
+        left, total = map(sum, zip(*self.units.values(), strict=True))
+        return f"{left:,} of {total:,} units left, "
+
     @classmethod
     def of(cls, fields: dict) -> "Pruning":
         """Makes one of what `dataclasses.asdict` returned, lists for tuples."""

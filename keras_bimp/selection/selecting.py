@@ -208,8 +208,7 @@ def _structures(groups, kernels, layouts):
 
 def _broadcasts(shape, to):
     return len(shape) <= len(to) and all(
-        n in (1, size)
-        for n, size in zip(shape[::-1], to[::-1], strict=False)
+        n in (1, size) for n, size in zip(shape[::-1], to[::-1], strict=False)
     )
 
 

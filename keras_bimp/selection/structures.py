@@ -92,11 +92,7 @@ class Structures:
             layouts: Of each kernel.
             norm: `"l2"` or `"l1"`.
         """
-        alive = np.zeros(self.size, bool)
-        for i, part in self.parts:
-            if part.computes:
-                there = np.broadcast_to(part.numbers, masks[i].shape)[masks[i]]
-                alive[there[there >= 0]] = True
+        alive = self.alive(masks)
         sums = {
             id(part): self._sums(scores[i], masks[i], part, norm)
             for i, part in self.parts
@@ -123,6 +119,35 @@ class Structures:
                 )
             )
         return found
+
+    def among(
+        self, members: np.ndarray, kernels: Sequence[int]
+    ) -> "Structures":
+        """Some of the structures only, and the kernels they reach into."""
+        return Structures(
+            [
+                [
+                    dataclasses.replace(
+                        part,
+                        numbers=np.where(
+                            np.isin(part.numbers, members), part.numbers, -1
+                        ),
+                    )
+                    for i, part in self.parts
+                    if i == kernel
+                ]
+                for kernel in kernels
+            ]
+        )
+
+    def alive(self, masks: Sequence[np.ndarray]) -> np.ndarray:
+        """Which structures are computed by some weight that is not pruned."""
+        alive = np.zeros(self.size, bool)
+        for i, part in self.parts:
+            if part.computes:
+                there = np.broadcast_to(part.numbers, masks[i].shape)[masks[i]]
+                alive[there[there >= 0]] = True
+        return alive
 
     def limits(self, values: Sequence[float | None]) -> list[float | None]:
         """The least that kernels say, for each pool that they compute."""
@@ -188,7 +213,9 @@ class Structures:
             seen[name] += 1
             if seen[name] > 1:
                 name = f"{name} ({seen[name]})"
-            pools.append(Pool(name, part.kind, np.array(members), tuple(reached)))
+            pools.append(
+                Pool(name, part.kind, np.array(members), tuple(reached))
+            )
         return pools
 
 

@@ -158,9 +158,7 @@ class Linear(Rule):
         return [
             (
                 self.operation.kernel,
-                Part(
-                    self.along(numbers, rank), computes, name, self.unit_name
-                ),
+                Part(self.along(numbers, rank), computes, name, self.unit_name),
             )
             for numbers, computes in ((out.numbers[None], True), (read, False))
         ]
