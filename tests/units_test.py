@@ -1,5 +1,8 @@
 """`granularity="unit"`: units, heads and filters go with all their weights."""
 
+import dataclasses
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -438,6 +441,45 @@ def test_in_fit(capsys):
     assert small.get_layer("attention0").num_heads == 2
     assert small.get_layer("inner1").units == 8
     assert_same(pruned, small)
+
+
+def test_resuming(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    def fit(folder, *others):
+        model = compile_model(keras_bimp.wrap(transformer(blocks=1)))
+        callbacks = keras_bimp.callbacks(
+            0.5,
+            dense_epochs=1,
+            cycles=2,
+            granularity="unit",
+            backup_dir=tmp_path / folder,
+            verbose=0,
+        )
+        model.fit(
+            np.random.default_rng(0).normal(size=(8, 5, 8)),
+            np.ones((8, 5), int),
+            epochs=3,
+            callbacks=[*callbacks, *others],
+            verbose=0,
+        )
+        return model
+
+    whole = fit("whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit("parts", Stop())
+    resumed = fit("parts")
+    for one, other in zip(whole.weights, resumed.weights, strict=True):
+        np.testing.assert_array_equal(as_array(one), as_array(other))
+
+
+def test_a_pruning_goes_through_json():
+    pruning, _ = prune(transformer(blocks=1))
+    fields = json.loads(json.dumps(dataclasses.asdict(pruning)))
+    assert keras_bimp.Pruning.of(fields) == pruning
 
 
 def test_what_is_pruned_stays_pruned():

@@ -145,8 +145,9 @@ class Structures:
         alive = np.zeros(self.size, bool)
         for i, part in self.parts:
             if part.computes:
-                there = np.broadcast_to(part.numbers, masks[i].shape)[masks[i]]
-                alive[there[there >= 0]] = True
+                numbers, over = _aligned(part.numbers, masks[i].ndim)
+                here = masks[i].any(over, keepdims=True) & (numbers >= 0)
+                alive[numbers[here]] = True
         return alive
 
     def limits(self, values: Sequence[float | None]) -> list[float | None]:
@@ -182,10 +183,7 @@ class Structures:
         if norm == "l2":
             # Squares of what is at most 1 neither overflow nor vanish.
             values = np.square(values / (values.max(initial=0.0) or 1.0))
-        numbers = part.numbers
-        missing = values.ndim - numbers.ndim
-        numbers = numbers.reshape((1,) * missing + numbers.shape)
-        over = tuple(np.flatnonzero(np.array(numbers.shape) == 1).tolist())
+        numbers, over = _aligned(part.numbers, values.ndim)
         values = values.sum(over, keepdims=True)
         return np.bincount(
             numbers.ravel() % (self.size + 1), values.ravel(), self.size + 1
@@ -217,6 +215,12 @@ class Structures:
                 Pool(name, part.kind, np.array(members), tuple(reached))
             )
         return pools
+
+
+def _aligned(numbers, rank):
+    """Numbers with as many axes as a kernel, and those they are the same on."""
+    numbers = numbers.reshape((1,) * (rank - numbers.ndim) + numbers.shape)
+    return numbers, tuple(i for i, n in enumerate(numbers.shape) if n == 1)
 
 
 def _places(numbers, found):
