@@ -364,11 +364,9 @@ def test_excluded_readers():
     assert small.get_layer("dense").units == 4
     assert_same(pruned, small)
     # What those of an LSTM emit is not, so that they cannot go alone.
-    pruning, pruned = prune(build(body, ROWS), exclude="dense")
-    assert not pruning.units.get("units of lstm")
-    reasons = dict(pruning.skipped)
-    reason = next(reasons[path] for path in reasons if "recurrent" in path)
-    assert "goes with them, and is not pruned" in reason
+    why = "lstm_cell/kernel .its units stay, for 'dense/kernel' goes with them"
+    with pytest.raises(ValueError, match=why):
+        prune(build(body, ROWS), exclude="dense")
 
 
 @pytest.mark.parametrize("allocation", ["coupled", "uniform", "global", "lamp"])
@@ -560,6 +558,23 @@ def test_sensitivity():
         np.testing.assert_array_equal(old, as_array(variable))
     for first, _ in found.accuracies.values():
         assert first == found.baseline
+
+
+def test_metrics_count_units_and_heads():
+    model = transformer(blocks=1)
+    full = {"heads of attention0": (4, 4), "units of inner0": (16, 16)}
+    assert keras_bimp.metrics.units(model) == full
+    wrapped = keras_bimp.wrap(model)
+    half = {"heads of attention0": (2, 4), "units of inner0": (8, 16)}
+    keras_bimp.prune(wrapped, 0.5, granularity="unit")
+    assert keras_bimp.metrics.units(wrapped) == half
+    pruned = keras_bimp.strip(wrapped)
+    assert keras_bimp.metrics.units(pruned) == half
+    small = keras_bimp.shrink(pruned)
+    assert keras_bimp.metrics.units(small) == {
+        "heads of attention0": (2, 2),
+        "units of inner0": (8, 8),
+    }
 
 
 def test_report_counts_units_and_heads():

@@ -7,10 +7,9 @@ import numpy as np
 
 from keras_bimp.masking import Kernel
 from keras_bimp.metrics import EffectiveKernels
+from keras_bimp.metrics.units import units_left
 from keras_bimp.reporting.facts import SizeFacts
 from keras_bimp.reporting.facts import Verdict
-from keras_bimp.selection import Structures
-from keras_bimp.shrinking import find_units
 from keras_bimp.shrinking.following import is_graph
 
 # Of these an output that is all zeros may be left away.
@@ -91,7 +90,7 @@ def _gzipped(sizes, name):
 def _removable(model, kernels, effective):
     """How many channels, units and heads could be left away."""
     counts = (
-        _units(model, kernels, effective)
+        _units(model, effective)
         if is_graph(model)
         else _channels(model, kernels, effective)
     )
@@ -114,21 +113,13 @@ def _removable(model, kernels, effective):
     return Verdict("Any runtime, by removing channels", text)
 
 
-def _units(model, kernels, effective):
+def _units(model, effective):
     """Kind of unit -> how many are all zeros, of how many that can go."""
-    parts, _ = find_units(model, [kernel.variable for kernel in kernels])
-    structures = Structures(parts)
-    alive = structures.alive(
-        [
-            keras.ops.convert_to_numpy(effective.value(kernel.variable)) != 0
-            for kernel in kernels
-        ]
-    )
     counts = {}
-    for pool in structures.pools:
-        unused, total = counts.get(pool.kind, (0, 0))
-        dead = int((~alive[pool.members]).sum())
-        counts[pool.kind] = unused + dead, total + len(pool.members)
+    for name, (left, total) in units_left(model, effective).items():
+        kind = name.partition(" of ")[0]
+        unused, all_ = counts.get(kind, (0, 0))
+        counts[kind] = unused + total - left, all_ + total
     return counts
 
 
