@@ -88,9 +88,10 @@ def test_it_prints_accuracies_and_a_table(script, tmp_path, capsys):
     for row in ("parameters", "multiply-adds", "SavedModel", "LiteRT"):
         assert re.search(rf"{row}.* \d+\.\d\d", text)
     x = np.arange(8, dtype="int32")[None]
-    zeros, shrunk = (
-        tf.saved_model.load(str(tmp_path / name / "1")).serve(x).numpy()
+    loaded = [
+        tf.saved_model.load(str(tmp_path / name / "1"))
         for name in ("zeros", "shrunk")
-    )
+    ]
+    zeros, shrunk = (model.serve(x).numpy() for model in loaded)
     assert np.any(zeros)
     np.testing.assert_allclose(shrunk, zeros, rtol=0, atol=1e-5)
