@@ -96,11 +96,17 @@ def test_a_model_without_a_graph():
     assert 2 < found.max() < 9
 
 
-def test_zeros_where_nothing_else_runs():
+def test_zeros_where_nothing_else_runs(tmp_path):
     x = keras.Input((5,), dtype="int32")
     y = layers.Embedding(4, 2)(shifted(x))
-    (found,), _ = tried_inputs(keras.Model(x, y))
+    model = keras.Model(x, y)
+    (found,), _ = tried_inputs(model)
     assert not found.any()
+    with pytest.warns(UserWarning, match=r"zeros only.*`example_data`"):
+        keras_bimp.export(model, tmp_path / "m.onnx", "onnx")
+    keras_bimp.export(
+        model, tmp_path / "n.onnx", "onnx", example_data=found - 3
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import functools
 import pathlib
 import re
+import warnings
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -195,6 +196,8 @@ def export(
         if verify and FORMATS[format].runtime is not None:
             tell("running it in its own runtime")
             inputs, expected = run()
+            if not examples:
+                _warn_of_zeros(filepath, inputs)
             if tolerance is None:
                 tolerance = default_tolerance(model, quantize)
             _verify(
@@ -207,6 +210,15 @@ def export(
                 remedy_of_types(model),
             )
     return filepath
+
+
+def _warn_of_zeros(filepath, inputs):
+    if any(x.dtype.kind in "iub" and x.size and not x.any() for x in inputs):
+        warnings.warn(
+            f"'{filepath.name}' is verified on zeros only, for `model` runs on "
+            "no other numbers that could be made up: give `example_data`.",
+            stacklevel=3,
+        )
 
 
 def _run(model, examples):

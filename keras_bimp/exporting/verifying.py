@@ -66,7 +66,7 @@ def verify(
         warnings.warn(
             f"'{path.name}' is not verified, for {runtime} is not there: "
             f"{how_to_install(runtime)}",
-            stacklevel=4,
+            stacklevel=3,
         )
         return
     found = _run(format, path, inputs, names, remedy)
@@ -106,7 +106,7 @@ def _run(format, path, inputs, names, remedy):
                 f"{FORMATS[format].runtime} says: {said}{remedy}"
             )
         if note := (folder / "notes.txt").read_text():
-            warnings.warn(f"'{path.name}': {note}", stacklevel=5)
+            warnings.warn(f"'{path.name}': {note}", stacklevel=4)
         with np.load(folder / "outputs.npz") as arrays:
             return [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
 

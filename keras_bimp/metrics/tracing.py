@@ -102,7 +102,7 @@ def input_specs(model: keras.Model, input_shape=None) -> list:
 def is_batch(input_shape) -> bool:
     """Whether an argument `input_shape` is a batch of examples."""
     return any(
-        isinstance(x, str) or hasattr(x, "shape")
+        isinstance(x, str) or len(getattr(x, "shape", ()))
         for x in tree.flatten(input_shape)
     )
 
