@@ -62,7 +62,8 @@ class _Shown:
     def _say(self):
         """A line per step, where nothing can be drawn over."""
         if not self._live:
-            print(f"{self._what}: {self._step} ...", file=sys.stderr)
+            what = ": ".join(filter(None, [self._what, self._step]))
+            print(f"{what} ...", file=sys.stderr)
 
 
 @contextlib.contextmanager
