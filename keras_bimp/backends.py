@@ -42,6 +42,10 @@ def as_array(variable: keras.Variable, copy: bool = True) -> np.ndarray:
     value = variable.value
     if hasattr(value, "read_value"):  # Of TensorFlow, in several replicas.
         value = value.read_value()
+    if not copy and backend() == "tensorflow":
+        # Keras would copy it. TensorFlow writes nothing into memory that an
+        # array shows.
+        return np.asarray(value)
     value = ops.convert_to_numpy(value)
     return np.array(value) if copy else value
 
@@ -91,6 +95,8 @@ def count_nonzero(value) -> int:
         return int(ops.sum(ops.cast(ops.not_equal(value, 0), "int32")))
     if hasattr(value, "read_value"):  # Of TensorFlow, in several replicas.
         value = value.read_value()
+    if backend() == "tensorflow":
+        value = np.asarray(value)  # Keras would copy it.
     # Not `ops.not_equal`: TensorFlow and JAX take subnormal numbers for 0.
     return int(np.count_nonzero(ops.convert_to_numpy(value)))
 

@@ -15,6 +15,7 @@ import rich.table
 from keras_bimp import selection
 from keras_bimp.backends import as_array
 from keras_bimp.checks import check_rate
+from keras_bimp.listing import listed
 from keras_bimp.masking import MaskedModel
 from keras_bimp.masking import find_prunable
 from keras_bimp.masking import masked_layers
@@ -245,7 +246,7 @@ def sensitivity(
         trials, without = _trials_of_units(plain, kernels)
         skipped.update(without)
     if not trials:
-        reasons = ", ".join(f"{p} ({why})" for p, why in skipped.items())
+        reasons = listed(f"{p} ({why})" for p, why in skipped.items())
         raise ValueError(
             "`model` must have a kernel to prune. "
             f"Received: {reasons or 'a model without kernels'}"

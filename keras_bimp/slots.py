@@ -1,6 +1,7 @@
 """What an optimizer remembers of pruned weights, and forgetting it."""
 
 import functools
+import math
 
 import keras
 import numpy as np
@@ -9,6 +10,8 @@ from keras import ops
 from keras_bimp.backends import as_array
 from keras_bimp.backends import outside_strategies
 
+# Entries of a variable that are changed at once.
+_PART = 1 << 22
 # Keras 3.13 does not have it yet.
 MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())
 
@@ -54,7 +57,32 @@ def zero_pruned(kernels, masks, optimizer) -> None:
     for kernel, mask, pairs in zip(kernels, masks, remembered, strict=True):
         for variable, value in [(kernel, 0.0), *pairs]:
             value = ops.cast(value, variable.dtype)
-            variable.assign(ops.where(mask.value, variable.value, value))
+            parts = _parts(variable)
+            if parts is None:
+                kept = ops.where(mask.value, variable.value, value)
+                variable.assign(kept)
+                continue
+            for part in parts:
+                kept = ops.where(mask.value[part], variable.value[part], value)
+                variable.value[part].assign(kept)
+
+
+def _parts(variable):
+    """Slices of a large variable, to be changed one after the other.
+
+    It would be in memory twice otherwise. `None` for a small one, and where
+    TensorFlow does not hold it, which alone changes variables in place.
+    """
+    size = math.prod(variable.shape)
+    # Not those of a strategy, which are several.
+    plain = type(variable.value).__name__ == "ResourceVariable"
+    if not plain or size <= _PART:
+        return None
+    rows = max(_PART * variable.shape[0] // size, 1)
+    return [
+        slice(start, start + rows)
+        for start in range(0, variable.shape[0], rows)
+    ]
 
 
 def slots(optimizer, kernels: list[keras.Variable]) -> list[list[tuple]]:

@@ -40,6 +40,42 @@ def check_model(model: keras.Model) -> None:
         )
 
 
+def check_types(
+    model: keras.Model, format: str, lacks: tuple[str, ...]
+) -> None:
+    """Raises ValueError if a layer computes in a type that a format lacks."""
+    for layer in model._flatten_layers():
+        if layer.compute_dtype in lacks and _computes(layer):
+            raise ValueError(
+                f"`model` must not compute in {layer.compute_dtype}, for which "
+                f"format={format!r} has no operations. Received: layer "
+                f"'{layer.path or layer.name}' with the policy "
+                f"'{layer.dtype_policy.name}'. {_IN_FLOAT32}"
+            )
+
+
+def remedy_of_types(model: keras.Model) -> str:
+    """What may help a runtime that lacks operations; empty if nothing."""
+    types = {
+        layer.compute_dtype
+        for layer in model._flatten_layers()
+        if _computes(layer)
+        and keras.backend.is_float_dtype(layer.compute_dtype)
+    }
+    others = sorted(types - {"float32"})
+    if not others:
+        return ""
+    return (
+        f". `model` computes in {', '.join(others)}, in which not every "
+        f"operation is there. {_IN_FLOAT32}"
+    )
+
+
+def _computes(layer):
+    # Of a model, its layers do.
+    return not isinstance(layer, keras.Model | keras.layers.InputLayer)
+
+
 def check_arguments(model: keras.Model) -> None:
     """Raises ValueError if Keras does not know all that `call` takes."""
     if isinstance(model, keras.Sequential | Functional):
@@ -149,5 +185,10 @@ def _not_finite(model):
     return None
 
 
+_IN_FLOAT32 = (
+    "Build the model in float32 and give it these weights: "
+    "`keras.config.set_dtype_policy('float32'); other = build_model(); "
+    "other.set_weights(model.get_weights())`"
+)
 # Of the sparsity, where each kernel rounds its own share.
 _ROUNDING = 1e-3

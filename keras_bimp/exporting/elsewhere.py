@@ -18,6 +18,7 @@ import numpy as np
 
 from keras_bimp.backends import backend
 from keras_bimp.exporting.options import Options
+from keras_bimp.hearsay import told
 
 _ARRAYS = ("warmup", "calibration")
 _PROGRAM = """
@@ -46,7 +47,11 @@ def write_with_tensorflow(
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         model.save(folder / "model.keras")
-        job = dataclasses.asdict(options)
+        job = {
+            field.name: getattr(options, field.name)
+            for field in dataclasses.fields(options)
+            if field.name != "tell"
+        }
         for key in _ARRAYS:
             if job[key] is not None:
                 np.savez(folder / f"{key}.npz", *job[key])
@@ -61,8 +66,7 @@ def write_with_tensorflow(
         )
         if not done.returncode:
             return
-        said = done.stderr.strip().splitlines() or ["nothing"]
-        raise _error(folder / "error.json", said[-1])
+        raise _error(folder, done.stderr)
 
 
 def write_here(folder: str, write: Callable) -> None:
@@ -80,10 +84,14 @@ def write_here(folder: str, write: Callable) -> None:
                 job["options"][key] = [
                     arrays[f"arr_{i}"] for i in range(len(arrays.files))
                 ]
-    # It was just written: what is in it was there before.
-    model = keras.saving.load_model(
-        folder / "model.keras", compile=False, safe_mode=False
-    )
+    try:
+        # It was just written: what is in it was there before.
+        model = keras.saving.load_model(
+            folder / "model.keras", compile=False, safe_mode=False
+        )
+    except Exception as error:
+        (folder / "error.txt").write_text(str(error))
+        raise
     try:
         write(
             model,
@@ -92,23 +100,29 @@ def write_here(folder: str, write: Callable) -> None:
             Options(**job["options"]),
         )
     except Exception as error:
-        told = {
+        known = {
             "is_value_error": isinstance(error, ValueError),
             "errno": getattr(error, "errno", None),
             "message": getattr(error, "strerror", None) or str(error),
         }
-        (folder / "error.json").write_text(json.dumps(told))
+        (folder / "error.json").write_text(json.dumps(known))
         raise
 
 
-def _error(path, said):
+def _error(folder, stderr):
     """The error of the other process as one of this process."""
+    path = folder / "error.json"
     if path.exists():
-        told = json.loads(path.read_text())
-        if told["errno"]:
-            return OSError(told["errno"], told["message"])
-        kind = ValueError if told["is_value_error"] else RuntimeError
-        return kind(told["message"])
+        known = json.loads(path.read_text())
+        if known["errno"]:
+            return OSError(known["errno"], known["message"])
+        kind = ValueError if known["is_value_error"] else RuntimeError
+        return kind(known["message"])
+    path = folder / "error.txt"
+    if path.exists():
+        said = told(path.read_text())
+    else:  # It did not even begin: the last line says why.
+        said = told(stderr.strip().rpartition("\n")[2]) or "nothing"
     return ValueError(
         "This format is written by TensorFlow, in a process of its own that "
         "loads the model: TensorFlow must be installed, and the model must "

@@ -1,7 +1,9 @@
 """Export to the formats that are deployed."""
 
+import functools
 import pathlib
 import re
+import warnings
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -17,16 +19,19 @@ from keras_bimp.exporting.checking import check_arguments
 from keras_bimp.exporting.checking import check_input_names
 from keras_bimp.exporting.checking import check_model
 from keras_bimp.exporting.checking import check_sparsity_reached
+from keras_bimp.exporting.checking import check_types
+from keras_bimp.exporting.checking import remedy_of_types
 from keras_bimp.exporting.formats import FORMATS
 from keras_bimp.exporting.formats import check_packages
 from keras_bimp.exporting.formats import write
 from keras_bimp.exporting.inputs import as_inputs
 from keras_bimp.exporting.inputs import input_names
 from keras_bimp.exporting.inputs import outputs_of
-from keras_bimp.exporting.inputs import random_inputs
+from keras_bimp.exporting.inputs import tried_inputs
 from keras_bimp.exporting.options import Options
 from keras_bimp.exporting.verifying import default_tolerance
 from keras_bimp.exporting.verifying import verify as _verify
+from keras_bimp.waiting import waiting
 
 # As many examples are run before and after.
 _EXAMPLES = 16
@@ -40,6 +45,7 @@ def export(
     labels: Sequence[str] | None = None,
     warmup_data=None,
     *,
+    example_data=None,
     top_k: int = 5,
     quantize: str | None = None,
     calibration_data=None,
@@ -47,6 +53,7 @@ def export(
     check_sparsity: bool = True,
     verify: bool = True,
     tolerance: float | None = None,
+    verbose: int = 1,
 ) -> pathlib.Path:
     """Exports a pruned model for deployment, one format a call.
 
@@ -83,6 +90,12 @@ def export(
         warmup_data: Examples as `predict` takes them. A SavedModel then has
             requests with which TensorFlow Serving warms up: all of these
             examples at once, and the first alone.
+        example_data: Examples as `predict` takes them, to run `model` and
+            what was written on, in any format. Defaults to `warmup_data` or
+            `calibration_data`. If there are none, some are made up: random
+            floats, and numbers and words that the model's layers can look up.
+            To be given if the model runs on none of those, as one may that
+            takes one length only and does not say which.
         top_k: Integer >= 1, how many classes `classify` returns.
         quantize: `"int8"` has LiteRT compute in integers of 8 bits; inputs and
             outputs stay as they are. Zeros stay zeros. `None` does not.
@@ -95,8 +108,9 @@ def export(
         verify: Whether to run in a fresh process what was written.
         tolerance: Float > 0, how far outputs may be off there, relative to the
             largest. Defaults to 1e-5; with types of less than 32 bits or on a
-            GPU to 0.01, with `quantize="int8"` to 0.1. It is measured on
-            `warmup_data` or `calibration_data`, else on random inputs.
+            GPU to 0.01, in bfloat16 to 0.05, with `quantize="int8"` to 0.1.
+        verbose: Whether to show what is done, should it take longer than two
+            seconds. 0 does not.
 
     Returns:
         The path that was written.
@@ -105,7 +119,9 @@ def export(
         ValueError: If the model is wrapped, not built, or incomplete, a weight
             is not finite or its training failed; if `filepath` exists, cannot
             be written, or does not end as it must; if an argument does not go
-            with the format, or the model cannot be converted to it.
+            with the format, or the model cannot be converted to it: what
+            computes in bfloat16 cannot to LiteRT, ONNX, and OpenVINO, what
+            does in float16 or float64 not to LiteRT.
         ImportError: If a package is missing that writes the format.
         OSError: If writing fails, as on a full disk.
         RuntimeError: If what was written does not compute what `model` does.
@@ -140,6 +156,7 @@ def export(
         sparse_tensors=sparse_tensors or None,
     )
     check_model(model)
+    check_types(model, format, FORMATS[format].lacks)
     filepath = pathlib.Path(filepath)
     _check_name(format, filepath)
     check_writable(filepath)
@@ -151,33 +168,65 @@ def export(
         check_input_names(model, format)
     if tolerance is not None:
         check_positive("tolerance", tolerance)
-    options = Options(
-        _checked_signatures(signatures),
-        *_checked_labels(labels, top_k, model),
-        _inputs("warmup_data", warmup_data, model),
-        _checked_quantize(quantize, calibration_data),
-        _inputs("calibration_data", calibration_data, model),
-        bool(sparse_tensors),
-    )
+    warmup = _inputs("warmup_data", warmup_data, model)
+    quantize = _checked_quantize(quantize, calibration_data)
+    calibration = _inputs("calibration_data", calibration_data, model)
+    examples = _inputs("example_data", example_data, model)
+    examples = examples or warmup or calibration
+    run = functools.cache(functools.partial(_run, model, examples))
     check_packages(format, warmup=warmup_data is not None)
     if check_sparsity:
         check_sparsity_reached(model)
-    with written_aside(filepath) as path:
+    signatures = _checked_signatures(signatures)
+    labels, top_k = _checked_labels(labels, top_k, run)
+    shown = waiting(f"Exporting '{filepath.name}'", verbose)
+    with shown as tell, written_aside(filepath) as path:
+        tell("writing it")
+        options = Options(
+            signatures,
+            labels,
+            top_k,
+            warmup,
+            quantize,
+            calibration,
+            bool(sparse_tensors),
+            tell,
+        )
         write(model, format, path, options)
         if verify and FORMATS[format].runtime is not None:
-            _compare(model, format, path, options, tolerance)
+            tell("running it in its own runtime")
+            inputs, expected = run()
+            if not examples:
+                _warn_of_zeros(filepath, inputs)
+            if tolerance is None:
+                tolerance = default_tolerance(model, quantize)
+            _verify(
+                format,
+                path,
+                inputs,
+                input_names(model),
+                expected,
+                tolerance,
+                remedy_of_types(model),
+            )
     return filepath
 
 
-def _compare(model, format, path, options, tolerance):
-    inputs = options.warmup or options.calibration
-    if inputs is None:
-        inputs = random_inputs(model)
-    inputs = [array[:_EXAMPLES] for array in inputs]
-    if tolerance is None:
-        tolerance = default_tolerance(model, options.quantize)
-    expected = outputs_of(model, inputs)
-    _verify(format, path, inputs, input_names(model), expected, tolerance)
+def _warn_of_zeros(filepath, inputs):
+    if any(x.dtype.kind in "iub" and x.size and not x.any() for x in inputs):
+        warnings.warn(
+            f"'{filepath.name}' is verified on zeros only, for `model` runs on "
+            "no other numbers that could be made up: give `example_data`.",
+            stacklevel=3,
+        )
+
+
+def _run(model, examples):
+    """A few examples, and what the model computes of them."""
+    if examples is None:
+        return tried_inputs(model)
+    examples = [array[:_EXAMPLES] for array in examples]
+    return examples, outputs_of(model, examples)
 
 
 def _check_goes_with(format, **given):
@@ -230,12 +279,13 @@ def _checked_signatures(signatures):
     return dict(signatures)
 
 
-def _checked_labels(labels, top_k, model):
+def _checked_labels(labels, top_k, run):
     check_integer("top_k", top_k, 1)
     if labels is None:
         return None, top_k
     labels = [labels] if isinstance(labels, str) else list(labels)
-    shapes = [y.shape[1:] for y in outputs_of(model, random_inputs(model))]
+    _, outputs = run()
+    shapes = [y.shape[1:] for y in outputs]
     if shapes != [(len(labels),)] or not all(
         isinstance(label, str) for label in labels
     ):

@@ -25,6 +25,7 @@ class Format(NamedTuple):
         packages: Modules that must be there.
         runtime: The module that runs it; `None` if nothing does.
         takes: Arguments of `export` that go with it.
+        lacks: Types that it cannot compute in.
     """
 
     write: Callable
@@ -32,6 +33,7 @@ class Format(NamedTuple):
     packages: tuple[str, ...] = ("tensorflow",)
     runtime: str | None = None
     takes: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
 
 
 FORMATS = {
@@ -46,18 +48,21 @@ FORMATS = {
         ".tflite",
         runtime="ai_edge_litert",
         takes=("quantize", "calibration_data", "sparse_tensors"),
+        lacks=("bfloat16", "float16", "float64"),
     ),
     "onnx": Format(
         graphs.write_onnx,
         ".onnx",
         ("tensorflow", "onnx", "tf2onnx"),
         runtime="onnxruntime",
+        lacks=("bfloat16",),
     ),
     "openvino": Format(
         graphs.write_openvino,
         ".xml",
         ("tensorflow", "openvino"),
         runtime="openvino",
+        lacks=("bfloat16",),
     ),
     "packed": Format(packed.write, ".packed", ()),
 }

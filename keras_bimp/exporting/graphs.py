@@ -12,34 +12,70 @@ import warnings
 
 import keras
 import numpy as np
+from keras import tree
+from keras.src.export.export_utils import get_input_signature
 
 from keras_bimp.exporting import saved_model
-from keras_bimp.exporting.inputs import outputs_of
-from keras_bimp.exporting.inputs import random_inputs
 from keras_bimp.exporting.options import Options
+from keras_bimp.hearsay import told
+from keras_bimp.listing import listed
 
 
 def write_onnx(
     model: keras.Model, path: pathlib.Path, options: Options
 ) -> None:
     """Writes an `.onnx` file with tf2onnx, on the TensorFlow backend."""
-    outputs_of(model, random_inputs(model))  # Keras refuses a loaded model.
     _teach_tf2onnx()
     with _quiet():
         try:
-            model.export(str(path), format="onnx", verbose=False)
+            _convert_to_onnx(model, path)
             unknown = _unknown(path)
             if unknown:
                 # Keras has some convolutions compiled, with groups for one.
                 with _functions_inlined():
-                    model.export(str(path), format="onnx", verbose=False)
+                    _convert_to_onnx(model, path)
                 unknown = _unknown(path)
         except OSError:
             raise
         except Exception as error:
-            raise _cannot("onnx", error) from error
+            raise _cannot(model, "onnx", told(error)) from error
     if unknown:
-        raise _cannot("onnx", f"it has no {', '.join(unknown)}")
+        raise _cannot(model, "onnx", f"it has no {', '.join(unknown)}")
+
+
+def _convert_to_onnx(model, path):
+    """Writes an `.onnx` file.
+
+    Not by `model.export`: tf2onnx makes an input of every tensor that a model
+    holds beside its variables, such as a table of positions.
+    """
+    import tensorflow as tf
+    import tf2onnx
+    from keras.src.export.export_utils import make_tf_tensor_spec
+    from keras.src.export.tf2onnx_lib import patch_tf2onnx
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
+
+    patch_tf2onnx()
+    signature = tree.map_structure(
+        make_tf_tensor_spec, get_input_signature(model)
+    )
+    function = saved_model.traced(model, signature)
+    computed = function.get_concrete_function()
+    frozen = convert_variables_to_constants_v2(
+        computed, lower_control_flow=False, aggressive_inlining=True
+    )
+
+    @tf.function(input_signature=signature, autograph=False)
+    def without_captures(*args):
+        outputs = frozen(*tf.nest.flatten(args))
+        return tf.nest.pack_sequence_as(computed.structured_outputs, outputs)
+
+    # Where there are more, they are tables to look words up in.
+    if len(frozen.inputs) == len(tf.nest.flatten(signature)):
+        function = without_captures
+    tf2onnx.convert.from_function(function, signature, output_path=str(path))
 
 
 def write_openvino(
@@ -55,7 +91,7 @@ def write_openvino(
         try:
             graph = openvino.convert_model(str(pathlib.Path(folder, "1")))
         except Exception as error:
-            raise _cannot("openvino", error) from error
+            raise _cannot(model, "openvino", told(error)) from error
         try:
             openvino.serialize(graph, str(path))
         except RuntimeError as error:  # It does not say more.
@@ -112,11 +148,23 @@ def _unknown(path):
     )
 
 
-def _cannot(format, error):
-    said = str(error).strip().splitlines() or [repr(error)]
+def _cannot(model, format, said):
+    tables = [
+        f"'{layer.name}'"
+        for layer in model._flatten_layers()
+        if isinstance(layer, saved_model.WITH_TABLES)
+    ]
+    if tables:
+        remedy = (
+            f"with {listed(tables)}, which looks up in a table of TensorFlow. "
+            "Look up in front of what is exported, and export a model that "
+            "begins behind it"
+        )
+    else:
+        remedy = f"of which the converter says: {said}"
     return ValueError(
         f"`model` must be one that can be converted to format={format!r}. "
-        f"Received: a model of which the converter says: {said[-1]}"
+        f"Received: a model {remedy}"
     )
 
 
@@ -129,6 +177,7 @@ def _teach_tf2onnx():
     """
     from tf2onnx.handler import tf_op
     from tf2onnx.onnx_opset.nn import ConvOp
+    from tf2onnx.utils import map_onnx_to_numpy_type
 
     @tf_op("Conv3D")
     class Conv3D:
@@ -151,7 +200,8 @@ def _teach_tf2onnx():
             erf = context.make_node(
                 "Erf", node.input, shapes=[shape], dtypes=[dtype]
             )
-            one = context.make_const(f"{node.name}_one", np.array(1, "float32"))
+            kind = map_onnx_to_numpy_type(dtype)
+            one = context.make_const(f"{node.name}_one", np.array(1, kind))
             context.remove_node(node.name)
             context.make_node(
                 "Sub",

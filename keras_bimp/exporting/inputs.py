@@ -8,8 +8,8 @@ from keras.src.export.export_utils import get_input_signature
 
 from keras_bimp.trial_runs import check_lengths
 from keras_bimp.trial_runs import left_as_it_was
-from keras_bimp.trial_runs import random_input
-from keras_bimp.trial_runs import try_lengths
+from keras_bimp.trial_runs import try_inputs
+from keras_bimp.trial_values import input_values
 
 
 def input_names(model: keras.Model) -> list[str | None]:
@@ -54,31 +54,45 @@ def as_inputs(name: str, data, model: keras.Model) -> list[np.ndarray]:
     ]
 
 
-def random_inputs(model: keras.Model) -> list[np.ndarray]:
-    """A few examples: random floats, and zeros of all other types."""
+def tried_inputs(
+    model: keras.Model,
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """A few examples that are made up, and what the model computes of them.
+
+    Numbers are of the range that the model's layers can look up. Where no
+    axis is open and the model runs on no such numbers, they are zeros.
+
+    Raises:
+        ValueError: If the model runs on none.
+    """
     specs = tree.flatten(get_input_signature(model))
+    values = input_values(model, [spec.dtype for spec in specs])
     # A model may be made for one size of batch.
     known = getattr(model, "inputs", None) or []
     batch = next((x.shape[0] for x in tree.flatten(known) if x.shape[0]), 3)
 
-    def make(length):
+    def make(length, make_one):
         rng = np.random.default_rng(0)
         return [
-            random_input(
-                (batch, *(n or length for n in spec.shape[1:])), spec.dtype, rng
+            make_one(
+                (batch, *(n or length for n in spec.shape[1:])),
+                spec.dtype,
+                rng,
+                value,
             )
-            for spec in specs
+            for spec, value in zip(specs, values, strict=True)
         ]
-
-    if all(all(spec.shape[1:]) for spec in specs):
-        return make(None)
 
     def run(inputs):
         check_lengths(model, *_as_arguments(model, inputs))
-        outputs_of(model, inputs)
+        return outputs_of(model, inputs)
 
-    inputs, _ = try_lengths(make, run)
-    return inputs
+    return try_inputs(
+        make,
+        run,
+        is_open=not all(all(spec.shape[1:]) for spec in specs),
+        remedy="Give some that it runs on: `example_data`",
+    )
 
 
 def outputs_of(

@@ -7,6 +7,8 @@ import keras
 
 from keras_bimp.exporting.inputs import input_names
 from keras_bimp.exporting.options import Options
+from keras_bimp.hearsay import told
+from keras_bimp.listing import listed
 
 
 def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
@@ -40,12 +42,37 @@ def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
             **more,
         )
     except ConverterError as error:
-        missing = re.search(r"ops?: (.*)", str(error))
-        reason = missing[0] if missing else str(error).splitlines()[0]
         raise ValueError(
             "`model` must be made of operations that LiteRT has. "
-            f"Received: a model of which its converter says: {reason}"
+            f"Received: {_reason(str(error), model)}"
         ) from error
+
+
+def _reason(text, model):
+    """Why the converter refuses a model, of all that it says."""
+    loops = [
+        f"'{layer.name}'"
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.RNN) and not layer.unroll
+    ]
+    if loops and "TensorList" in text:
+        return (
+            f"a model with {listed(loops)}, which loops over the steps of "
+            "sequences. LiteRT cannot do that for batches of any size. Build "
+            "the model with `unroll=True` there and inputs of a fixed length, "
+            "and give it these weights: "
+            "`other.set_weights(model.get_weights())`. Or use format='onnx' "
+            "or 'openvino'"
+        )
+    known = "a model of which its converter says: "
+    lacking = re.search(r"(?m)^(?:TF Select|Flex|Custom) ops: (.*)$", text)
+    if lacking:
+        return f"{known}it has no {lacking[1].strip()}"
+    refused = re.findall(r"'tf\.(\w+)' op ([^\n']*)", text)
+    if refused:
+        said = dict.fromkeys(f"{op} {why.strip()}" for op, why in refused)
+        return known + told("; ".join(said))
+    return known + told(text)
 
 
 def _examples(model, options):

@@ -19,6 +19,7 @@ class Options:
         quantize: `None` or `"int8"`, of LiteRT.
         calibration: Inputs to find the ranges with, of LiteRT.
         sparse_tensors: Whether LiteRT leaves zeros away.
+        tell: Takes up how far the writing came; see `waiting`.
     """
 
     signatures: dict[str, Callable] | None = None
@@ -28,3 +29,4 @@ class Options:
     quantize: str | None = None
     calibration: list[np.ndarray] | None = None
     sparse_tensors: bool = False
+    tell: Callable = lambda step, done=0, total=None: None

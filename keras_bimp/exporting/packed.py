@@ -1,18 +1,13 @@
-"""The smallest file that a `.keras` file can be made from again.
+"""The smallest file that a `.keras` file can be made from again."""
 
-Entries that are not zero are told by one bit each; their bytes are put in
-order of significance, for signs and exponents repeat and can be squeezed, and
-mantissas cannot. What can be is squeezed with LZMA, from Python's own library.
-"""
-
+import contextlib
 import hashlib
-import io
 import json
 import lzma
 import pathlib
 import tempfile
 import zipfile
-import zlib
+from collections.abc import Callable
 
 import h5py
 import keras
@@ -21,14 +16,22 @@ import numpy as np
 from keras_bimp.exporting.aside import check_writable
 from keras_bimp.exporting.aside import written_aside
 from keras_bimp.exporting.options import Options
+from keras_bimp.exporting.squeezing import CHUNK
+from keras_bimp.exporting.squeezing import WORDS
+from keras_bimp.exporting.squeezing import chunks
+from keras_bimp.exporting.squeezing import release_arrays
+from keras_bimp.exporting.squeezing import released
+from keras_bimp.exporting.squeezing import squeeze_arrays
+from keras_bimp.exporting.squeezing import squeezed
 
-# A file is this, the length of the header in 8 bytes, the header, the streams
-# that it lists, and the SHA-256 of all that.
-_MAGIC = b"KBPACK1\n"
+# A file is this, the streams one after the other, the header, which lists them,
+# the length of the header in 8 bytes, and the SHA-256 of all that.
+_MAGIC = b"KBPACK2\n"
 _LENGTH = 8
+_DIGEST = hashlib.sha256().digest_size
 _WEIGHTS = "model.weights.h5"
 _PRESET = 6 | lzma.PRESET_EXTREME
-_SAMPLE = 1 << 16
+_BLOCK = 1 << 24  # Bytes that are read at a time.
 
 
 def load_packed(
@@ -97,118 +100,179 @@ def unpack(
     keras_bimp.exporting.unpack("model.packed", "model.keras")
     ```
     """
-    header, streams = _read(pathlib.Path(filepath))
-    target = pathlib.Path(keras_filepath)
-    if target.suffix != ".keras":
-        raise ValueError(
-            "`keras_filepath` must end in '.keras'. "
-            f"Received: keras_filepath={str(keras_filepath)!r}"
-        )
-    check_writable(target)
-    with (
-        written_aside(target) as path,
-        zipfile.ZipFile(path, "w") as archive,
-    ):
-        for name in header["files"]:
-            archive.writestr(name, next(streams))
-        if header["weights"] is not None:
-            archive.writestr(_WEIGHTS, _weights(header["weights"], streams))
+    filepath, target = pathlib.Path(filepath), pathlib.Path(keras_filepath)
+    with _opened(filepath) as (header, streams):
+        if target.suffix != ".keras":
+            raise ValueError(
+                "`keras_filepath` must end in '.keras'. "
+                f"Received: keras_filepath={str(keras_filepath)!r}"
+            )
+        check_writable(target)
+        with (
+            written_aside(target) as path,
+            zipfile.ZipFile(path, "w") as archive,
+        ):
+            for name in header["files"]:
+                archive.writestr(name, released(*next(streams)))
+            if header["weights"] is not None:
+                weights = path.with_name(_WEIGHTS)
+                _write_weights(weights, header["weights"], streams)
+                archive.write(weights, _WEIGHTS)
+                weights.unlink()
     return target
 
 
 def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
     """Writes a packed file, on any backend, and reads it again."""
+    tell = options.tell
     with tempfile.TemporaryDirectory() as folder:
         original = pathlib.Path(folder, "model.keras")
+        tell("saving the model")
         model.save(original)
-        _pack(original, path)
-        again = unpack(path, pathlib.Path(folder, "again.keras"))
-        if _contents(again) != _contents(original):
+        pack(original, path, tell)
+
+
+def pack(original: pathlib.Path, path: pathlib.Path, tell: Callable) -> None:
+    """Makes a packed file of a `.keras` file, and reads it again.
+
+    Args:
+        original: The `.keras` file.
+        path: What to write.
+        tell: Callable (step, done, total); see `waiting`.
+
+    Raises:
+        RuntimeError: If what is read is something else.
+    """
+    with _taken_apart(original) as (files, weights, arrays):
+        _write_packed(path, files, weights, arrays, tell)
+        if not _holds(path, files, arrays, tell):
             raise RuntimeError(f"'{path.name}' does not hold what `model` does")
 
 
-def _pack(original, path):
-    streams, listed, weights = [], [], None
+@contextlib.contextmanager
+def _taken_apart(original):
+    """What a `.keras` file holds.
 
-    def add(data, squeeze=True):
-        packed = _squeezed(data) if squeeze else data
-        streams.append(packed)
-        listed.append([len(packed), packed is not data])
-
-    with zipfile.ZipFile(original) as archive:
+    Yields:
+        Name -> content of its files; what JSON can tell of its weights, and
+        their flat arrays by type. `None` and nothing if there is more in them
+        than Keras itself writes: then they are one of the files.
+    """
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        zipfile.ZipFile(original) as archive,
+    ):
         names = archive.namelist()
+        weights, arrays = None, {}
         if _WEIGHTS in names:
-            weights, parts = _split(archive.read(_WEIGHTS))
+            weights, arrays = _split(archive.extract(_WEIGHTS, folder))
         if weights is not None:
             names.remove(_WEIGHTS)
-        for name in names:
-            add(archive.read(name))
-    if weights is not None:
-        for part in parts:
-            add(part)
-    header = {"files": names, "weights": weights, "streams": listed}
-    header = lzma.compress(json.dumps(header).encode(), preset=_PRESET)
-    length = len(header).to_bytes(_LENGTH, "little")
-    digest = hashlib.sha256()
+        yield {n: archive.read(n) for n in names}, weights, arrays
+
+
+def _write_packed(path, files, weights, arrays, tell):
+    total = sum(a.nbytes for kind in arrays.values() for a in kind)
+    listed, digest, done = [], hashlib.sha256(), 0
     with open(path, "wb") as file:
-        for part in (_MAGIC, length, header, *streams):
-            digest.update(part)
-            file.write(part)
+
+        def put(data):
+            digest.update(data)
+            file.write(data)
+
+        def put_streams(streams):
+            for how, packed in streams:
+                listed.append([len(packed), how])
+                put(packed)
+
+        put(_MAGIC)
+        put_streams(map(squeezed, files.values()))
+        for of_a_kind in arrays.values():
+            for streams in squeeze_arrays(of_a_kind):
+                put_streams(streams)
+                done += CHUNK * of_a_kind[0].itemsize
+                tell("squeezing the weights", min(done, total), total)
+        header = {"files": [*files], "weights": weights, "streams": listed}
+        header = lzma.compress(json.dumps(header).encode(), preset=_PRESET)
+        put(header)
+        put(len(header).to_bytes(_LENGTH, "little"))
         file.write(digest.digest())
 
 
-def _read(path):
-    """The header, and an iterator over what the streams hold."""
+def _holds(path, files, arrays, tell):
+    """Whether what is in a packed file is what it was made of."""
+    total = sum(a.nbytes for kind in arrays.values() for a in kind)
+    done = 0
+    with _opened(path) as (_header, streams):
+        for content in files.values():
+            if released(*next(streams)) != content:
+                return False
+        for kind, of_a_kind in arrays.items():
+            size = sum(map(len, of_a_kind))
+            expected = chunks(of_a_kind)
+            for found in release_arrays(kind, size, streams):
+                words = WORDS[found.itemsize]
+                if not np.array_equal(
+                    found.view(words), next(expected).view(words)
+                ):
+                    return False
+                done += found.nbytes
+                tell("reading it again", done, total)
+    return True
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """Yields the header, and an iterator over the streams."""
+    with _open(path) as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise ValueError(
+                "`filepath` must be a file that was exported with "
+                f"format='packed'. Received: filepath={str(path)!r}"
+            )
+        if not _is_whole(file):
+            raise ValueError(
+                "`filepath` must be whole, and this file is damaged or cut "
+                f"off. Received: filepath={str(path)!r}"
+            )
+        file.seek(-_DIGEST - _LENGTH, 2)
+        end = file.tell()
+        length = int.from_bytes(file.read(_LENGTH), "little")
+        file.seek(end - length)
+        header = json.loads(lzma.decompress(file.read(length)))
+        file.seek(len(_MAGIC))
+        yield (
+            header,
+            ((how, file.read(size)) for size, how in header["streams"]),
+        )
+
+
+def _open(path):
     try:
-        data = path.read_bytes()
+        return open(path, "rb")
     except OSError as error:
         raise ValueError(
             "`filepath` must be a file that can be read. "
             f"Received: filepath={str(path)!r}: {error.strerror}"
         ) from error
-    if data[: len(_MAGIC)] != _MAGIC:
-        raise ValueError(
-            "`filepath` must be a file that was exported with "
-            f"format='packed'. Received: filepath={str(path)!r}"
-        )
-    size = hashlib.sha256().digest_size
-    if hashlib.sha256(data[:-size]).digest() != data[-size:]:
-        raise ValueError(
-            "`filepath` must be whole, and this file is damaged or cut off. "
-            f"Received: filepath={str(path)!r}"
-        )
-    view = memoryview(data)[len(_MAGIC) :]
-    length = int.from_bytes(view[:_LENGTH], "little")
-    view = view[_LENGTH:]
-    header = json.loads(lzma.decompress(view[:length]))
-    return header, _streams(header["streams"], view[length:])
 
 
-def _streams(listed, view):
-    for length, is_squeezed in listed:
-        part, view = view[:length], view[length:]
-        yield lzma.decompress(part) if is_squeezed else bytes(part)
+def _is_whole(file):
+    """Whether the digest at the end is that of what is before it."""
+    left = file.seek(0, 2) - _DIGEST
+    if left < len(_MAGIC) + _LENGTH:
+        return False
+    digest = hashlib.sha256()
+    file.seek(0)
+    while left:
+        block = file.read(min(left, _BLOCK))
+        digest.update(block)
+        left -= len(block)
+    return file.read() == digest.digest()
 
 
-def _squeezed(data):
-    """The data squeezed, or as they are if that makes them no smaller."""
-    sample = data[:_SAMPLE]
-    if (
-        len(sample) == _SAMPLE
-        and len(zlib.compress(sample, 1)) > 0.99 * _SAMPLE
-    ):
-        return data  # Mantissas: it would take long for nothing.
-    packed = lzma.compress(data, check=lzma.CHECK_NONE, preset=_PRESET)
-    return packed if len(packed) < len(data) else data
-
-
-def _split(data):
-    """Takes a file of weights apart.
-
-    Returns:
-        What JSON can tell of it, and the parts that hold the arrays; `None`
-        and nothing if there is more in it than Keras itself writes.
-    """
+def _split(path):
+    """Takes a file of weights apart; see `_taken_apart`."""
     groups, datasets, arrays = [], [], {}
 
     def visit(name, node):
@@ -216,23 +280,19 @@ def _split(data):
         if isinstance(node, h5py.Group):
             groups.append([name, attributes])
             return
-        array = node[()]
-        kind = np.asarray(array).dtype
-        if kind.kind not in "biuf" or kind.itemsize not in _WORDS:
+        kind = node.dtype
+        if kind.kind not in "biuf" or kind.itemsize not in WORDS:
             raise TypeError(kind)
         datasets.append([name, attributes, node.shape, kind.str])
-        arrays.setdefault(kind.str, []).append(np.ravel(array))
+        arrays.setdefault(kind.str, []).append(np.ravel(node[()]))
 
     try:
-        with h5py.File(io.BytesIO(data)) as file:
+        with h5py.File(path) as file:
             visit("/", file)
             file.visititems(visit)
     except TypeError:
-        return None, []
-    parts = []
-    for of_a_kind in arrays.values():
-        parts += _parts(np.concatenate(of_a_kind))
-    return {"groups": groups, "datasets": datasets}, parts
+        return None, {}
+    return {"groups": groups, "datasets": datasets}, arrays
 
 
 def _plain(value):
@@ -243,56 +303,28 @@ def _plain(value):
     return value
 
 
-def _parts(array):
-    words = array.view(_WORDS[array.itemsize])
-    isnt_zero = words != 0  # But -0.0 has a bit.
-    planes = words[isnt_zero].view(np.uint8).reshape(-1, array.itemsize).T
-    return [np.packbits(isnt_zero).tobytes(), *(p.tobytes() for p in planes)]
-
-
-def _weights(weights, streams):
+def _write_weights(path, weights, streams):
     """Puts a file of weights together."""
-    sizes = {}
-    for _, _, shape, kind in weights["datasets"]:
-        sizes[kind] = sizes.get(kind, 0) + int(np.prod(shape, dtype=int))
-    arrays = {kind: _array(kind, n, streams) for kind, n in sizes.items()}
-    file = io.BytesIO()
-    with h5py.File(file, "w") as h5:
+    with h5py.File(path, "w") as h5:
         for name, attributes in weights["groups"]:
             h5.require_group(name).attrs.update(attributes)
+        of_a_kind = {}
         for name, attributes, shape, kind in weights["datasets"]:
-            size = int(np.prod(shape, dtype=int))
-            array, arrays[kind] = arrays[kind][:size], arrays[kind][size:]
-            dataset = h5.create_dataset(name, data=array.reshape(shape))
+            dataset = h5.create_dataset(name, shape, kind)
             dataset.attrs.update(attributes)
-    return file.getvalue()
-
-
-def _array(kind, size, streams):
-    dtype = np.dtype(kind)
-    bits = np.frombuffer(next(streams), np.uint8)
-    isnt_zero = np.unpackbits(bits, count=size).astype(bool)
-    planes = [
-        np.frombuffer(next(streams), np.uint8) for _ in range(dtype.itemsize)
-    ]
-    words = np.zeros(size, _WORDS[dtype.itemsize])
-    values = np.ascontiguousarray(np.stack(planes, axis=-1))
-    words[isnt_zero] = values.view(words.dtype)[:, 0]
-    return words.view(dtype)
-
-
-def _contents(path):
-    """All that is in a `.keras` file, to compare."""
-    found = {}
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            found[name] = archive.read(name)
-    if _WEIGHTS in found:
-        described, parts = _split(found[_WEIGHTS])
-        if described is not None:
-            found[_WEIGHTS] = described, parts
-    return found
-
-
-# Bytes -> the unsigned integers of as many.
-_WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+            of_a_kind.setdefault(kind, []).append(dataset)
+        for kind, datasets in of_a_kind.items():
+            size = sum(dataset.size for dataset in datasets)
+            entries = release_arrays(kind, size, streams)
+            left = next(entries, None)
+            for dataset in datasets:
+                parts, missing = [], dataset.size
+                while missing:
+                    if not len(left):
+                        left = next(entries)
+                    parts.append(left[:missing])
+                    left = left[missing:]
+                    missing -= len(parts[-1])
+                if parts:
+                    whole = np.concatenate(parts)
+                    dataset[...] = whole.reshape(dataset.shape)

@@ -119,6 +119,11 @@ def _by_name(known, inputs, names):
         names = [*map(in_tensorflow, names)]
     if len(set(names)) < len(names) or set(names) != set(known):
         names = known  # They were given new ones, in the same order.
+    if len(names) != len(inputs):
+        raise ValueError(
+            f"it takes {len(names)} inputs instead of {len(inputs)}: "
+            f"{', '.join(names)}"
+        )
     return dict(zip(names, inputs, strict=True))
 
 
@@ -128,7 +133,15 @@ def _numbers(name):
 
 def _in_order(outputs):
     """Outputs by name, in the order in which the model has them."""
-    return [np.asarray(outputs[name]) for name in sorted(outputs, key=_place)]
+    return [
+        _as_known(np.asarray(outputs[name]))
+        for name in sorted(outputs, key=_place)
+    ]
+
+
+def _as_known(array):
+    """NumPy's files do not know bfloat16."""
+    return array.astype("float32") if array.dtype.name == "bfloat16" else array
 
 
 def _place(name):
@@ -163,7 +176,12 @@ def _main(folder):
     with np.load(folder / "inputs.npz") as arrays:
         inputs = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
     notes = []
-    outputs = run(job["format"], job["path"], inputs, job["names"], notes)
+    try:
+        outputs = run(job["format"], job["path"], inputs, job["names"], notes)
+    except Exception as error:
+        text = str(error) or type(error).__name__
+        (folder / "error.txt").write_text(text)
+        raise
     np.savez(folder / "outputs.npz", *outputs)
     (folder / "notes.txt").write_text("\n".join(notes))
 

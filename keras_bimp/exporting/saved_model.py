@@ -31,12 +31,10 @@ def _write(model, path, options):
     # twice (keras-team/keras#23553).
     archive = keras.export.ExportArchive()
     for layer in model._flatten_layers():
-        if isinstance(layer, _WITH_TABLES):
+        if isinstance(layer, WITH_TABLES):
             archive.track(layer.lookup_table)
     signature = get_input_signature(model)
-    serve = archive.add_endpoint(
-        "serve", functools.partial(model.__call__, training=False), signature
-    )
+    serve = _add_serve(archive, model, signature)
     if options.labels is not None:
         classify = _classifier(model, options.labels, options.top_k)
         archive.add_endpoint("classify", classify, signature)
@@ -49,6 +47,21 @@ def _write(model, path, options):
         if options.labels is not None:
             signatures.append("classify")
         _write_warmup(path, options.warmup, names, signatures)
+
+
+def traced(model: keras.Model, signature: list):
+    """What a model computes at inference, as a traced function of TensorFlow.
+
+    Args:
+        model: A plain model.
+        signature: What it takes, as `tf.TensorSpec`s or `keras.InputSpec`s.
+    """
+    return _add_serve(keras.export.ExportArchive(), model, signature)
+
+
+def _add_serve(archive, model, signature):
+    compute = functools.partial(model.__call__, training=False)
+    return archive.add_endpoint("serve", compute, signature)
 
 
 def _classifier(model, labels, top_k):
@@ -98,7 +111,7 @@ def _write_warmup(path, arrays, names, signatures):
 
 
 # Layers that look strings or integers up in tables of TensorFlow.
-_WITH_TABLES = (
+WITH_TABLES = (
     keras.layers.IntegerLookup,
     keras.layers.StringLookup,
 )

@@ -16,9 +16,11 @@ from keras_bimp.exporting.elsewhere import environment
 from keras_bimp.exporting.formats import FORMATS
 from keras_bimp.exporting.formats import how_to_install
 from keras_bimp.exporting.formats import is_installed
+from keras_bimp.hearsay import told
 
 _FLOAT32 = 1e-5
-_ROUNDED = 1e-2  # 16-bit types, 8-bit layers of Keras, TF32 of GPUs.
+_ROUNDED = 1e-2  # float16, 8-bit layers of Keras, TF32 of GPUs.
+_BFLOAT16 = 5e-2  # It has 8 bits, which each layer rounds to.
 _INT8 = 1e-1
 
 
@@ -27,10 +29,11 @@ def default_tolerance(model: keras.Model, quantize: str | None) -> float:
     if quantize:
         return _INT8
     layers = model._flatten_layers()
-    exact = all(
-        layer.compute_dtype not in ("float16", "bfloat16")
-        and getattr(layer, "quantization_mode", None) is None
-        for layer in layers
+    types = {layer.compute_dtype for layer in layers}
+    if "bfloat16" in types:
+        return _BFLOAT16
+    exact = "float16" not in types and all(
+        getattr(layer, "quantization_mode", None) is None for layer in layers
     )
     return _FLOAT32 if exact and not _on_accelerator() else _ROUNDED
 
@@ -42,6 +45,7 @@ def verify(
     names: list[str | None],
     expected: list[np.ndarray],
     tolerance: float,
+    remedy: str = "",
 ) -> None:
     """Runs what was written in its own runtime, in a fresh process.
 
@@ -52,6 +56,7 @@ def verify(
         names: Their names.
         expected: What the model computes of them.
         tolerance: See `default_tolerance`.
+        remedy: What to say if it does not run.
 
     Raises:
         RuntimeError: If it does not run, or computes something else.
@@ -61,10 +66,10 @@ def verify(
         warnings.warn(
             f"'{path.name}' is not verified, for {runtime} is not there: "
             f"{how_to_install(runtime)}",
-            stacklevel=4,
+            stacklevel=3,
         )
         return
-    found = _run(format, path, inputs, names)
+    found = _run(format, path, inputs, names, remedy)
     if len(found) != len(expected):
         raise RuntimeError(
             f"What was written returns {len(found)} outputs instead of "
@@ -80,7 +85,7 @@ def verify(
         )
 
 
-def _run(format, path, inputs, names):
+def _run(format, path, inputs, names, remedy):
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         job = {"format": format, "path": str(path), "names": names}
@@ -93,13 +98,15 @@ def _run(format, path, inputs, names):
             text=True,
         )
         if done.returncode:
-            said = done.stderr.strip().splitlines() or ["nothing"]
+            error = folder / "error.txt"
+            said = told(error.read_text()) if error.exists() else ""
+            said = said or f"nothing, and ends with {done.returncode}"
             raise RuntimeError(
                 f"What was written does not run, and nothing is left: "
-                f"{FORMATS[format].runtime} says: {said[-1]}"
+                f"{FORMATS[format].runtime} says: {said}{remedy}"
             )
         if note := (folder / "notes.txt").read_text():
-            warnings.warn(f"'{path.name}': {note}", stacklevel=5)
+            warnings.warn(f"'{path.name}': {note}", stacklevel=4)
         with np.load(folder / "outputs.npz") as arrays:
             return [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
 

@@ -8,6 +8,7 @@ import keras
 from keras_bimp.backends import compile_anew
 from keras_bimp.backends import count_nonzero
 from keras_bimp.backends import strategy_scope
+from keras_bimp.listing import listed
 from keras_bimp.masking.holding import hold_zeros
 from keras_bimp.masking.holding import kernels_to_hold
 from keras_bimp.masking.holding import release
@@ -241,7 +242,8 @@ def _wrap(model, rule, filters, masks, exclude):
         model, rule=rule, filters=filters, masks=masks, exclude=exclude
     )
     if not masked.kernels:
-        reasons = "; ".join(f"{path}: {why}" for path, why in masked.skipped)
+        skipped = (f"{path}: {why}" for path, why in masked.skipped)
+        reasons = listed(skipped, "; ")
         raise ValueError(
             "`model` must have something to prune: a trainable weight of rank "
             "2 or more whose name ends in 'kernel'. "

@@ -67,9 +67,10 @@ def count_flops(
         model: A built model: plain, wrapped or stripped.
         input_shape: Shape of the inputs with the batch first, as
             `(None, 32, 32, 3)`, or a list or dict of such; if `call` of a
-            subclass takes several arguments, a dict of these. Defaults to what
-            the model was built with. Counts are for one example whatever the
-            batch.
+            subclass takes several arguments, a dict of these. Or a batch of
+            examples, on which the model is run, for what depends on values:
+            how many words a text has. Defaults to what the model was built
+            with. Counts are for one example whatever the batch.
         rules: Class of layer -> callable that takes a `metrics.Call` of such a
             layer and returns its `metrics.Work`. They come before ours.
 

@@ -49,7 +49,10 @@ def work_of(call: Call, rules: dict) -> Work:
     try:
         work = _work_of_layer(operation, call)
     except TypeError as error:  # Arithmetic with a size that is `None`.
-        raise UnknownWorkError("a size is not known before it runs") from error
+        raise UnknownWorkError(
+            "a size is not known before it runs: give a batch of examples as "
+            "`input_shape`"
+        ) from error
     if getattr(operation, "lora_enabled", False):
         # What LoRA adds to a kernel leaves no zeros.
         return Work(own=sum(math.prod(v.shape) * n for v, n in work.uses))

@@ -6,10 +6,13 @@ import warnings
 from typing import NamedTuple
 
 import keras
+import numpy as np
 from keras import tree
 from keras.src.backend import compute_output_spec
 
+from keras_bimp.hearsay import told
 from keras_bimp.masking import MaskedModel
+from keras_bimp.trial_runs import left_as_it_was
 
 
 class Call(NamedTuple):
@@ -36,8 +39,9 @@ def trace_calls(model: keras.Model, input_shape=None) -> tuple[list[Call], int]:
         model: A built model.
         input_shape: Shape of the inputs, the batch first, or a list, tuple or
             dict of such if there are several. Of a model of a class of its own
-            it may also be a dict from the arguments of `call`. Defaults to
-            what the model was built with.
+            it may also be a dict from the arguments of `call`. Or a batch of
+            examples, in the same structure: the model then runs on it.
+            Defaults to what the model was built with.
 
     Returns:
         The calls in their order, and the number of examples in the batch.
@@ -61,13 +65,17 @@ def trace_calls(model: keras.Model, input_shape=None) -> tuple[list[Call], int]:
         for operation in _operations(model):
             stack.enter_context(_recorded(operation, calls))
         try:
-            compute_output_spec(run, *args, **kwargs)
+            if is_batch(input_shape):
+                stack.enter_context(left_as_it_was(model))
+                run(*args, **kwargs)
+            else:
+                compute_output_spec(run, *args, **kwargs)
         except Exception as error:
             shapes = tree.map_structure(lambda x: x.shape, [*args, kwargs])
             raise ValueError(
                 "`input_shape` must be what the model takes, the batch first. "
-                f"Received: input_shape={input_shape}. Called on inputs of "
-                f"shapes {shapes}, the model failed: {error}"
+                f"Received: input_shape={as_shapes(input_shape)}. Called on "
+                f"inputs of shapes {shapes}, the model failed: {told(error)}"
             ) from error
     return calls, tree.flatten((args, kwargs))[0].shape[0]
 
@@ -87,8 +95,31 @@ def input_specs(model: keras.Model, input_shape=None) -> list:
     Raises:
         ValueError: If a shape is not known in all but the batch.
     """
-    args, kwargs = _arguments(model, input_shape)
+    args, kwargs = _arguments(model, as_shapes(input_shape))
     return [*args, *kwargs.values()]
+
+
+def is_batch(input_shape) -> bool:
+    """Whether an argument `input_shape` is a batch of examples."""
+    return any(
+        isinstance(x, str) or len(getattr(x, "shape", ()))
+        for x in tree.flatten(input_shape)
+    )
+
+
+def as_shapes(input_shape):
+    """The shapes of a batch of examples, the batch open; shapes as they are."""
+    if not is_batch(input_shape):
+        return input_shape
+    return tree.map_structure(
+        lambda x: (None, *x.shape[1:]), _as_arrays(input_shape)
+    )
+
+
+def _as_arrays(batch):
+    if any(isinstance(x, str) for x in tree.flatten(batch)):
+        return np.array(batch)
+    return batch
 
 
 def _operations(model):
@@ -145,6 +176,9 @@ def _arguments(model, input_shape):
     if isinstance(model, MaskedModel):
         model = model.wrapper.layer
     args, kwargs = _built_with(model)
+    if is_batch(input_shape):
+        batch = _as_arrays(input_shape)
+        return ((), batch) if _is_by_name(model, batch) else ((batch,), {})
     if input_shape is not None:
         dtypes = iter([spec.dtype for spec in tree.flatten((args, kwargs))])
         given = tree.map_shape_structure(
@@ -153,18 +187,33 @@ def _arguments(model, input_shape):
             ),
             input_shape,
         )
-        by_name = (
-            isinstance(given, dict)
-            and not hasattr(model, "_inputs_struct")
-            and set(given) <= set(inspect.signature(model.call).parameters)
-        )
+        by_name = _is_by_name(model, given)
         args, kwargs = ((), given) if by_name else ((given,), {})
     if not args and not kwargs:
         raise ValueError(
             "`input_shape` must be given for a model that was not called yet, "
             "the batch first, as (None, 32, 32, 3). Received: None"
         )
+    specs = tree.flatten((args, kwargs))
+    if any(None in spec.shape[1:] for spec in specs):
+        shapes = [tuple(spec.shape) for spec in specs]
+        raise ValueError(
+            "`input_shape` must be given for a model that takes inputs of "
+            "several sizes, the batch first: a shape, as (None, 32, 32, 3), a "
+            "list or dict of shapes where there are several inputs, or a "
+            "batch of examples. Received: input_shape="
+            f"{shapes[0] if len(shapes) == 1 else shapes}"
+        )
     return tree.map_structure(_tensor, (args, kwargs))
+
+
+def _is_by_name(model, given):
+    """Whether a dict holds the arguments of `call`."""
+    return (
+        isinstance(given, dict)
+        and not hasattr(model, "_inputs_struct")
+        and set(given) <= set(inspect.signature(model.call).parameters)
+    )
 
 
 def _built_with(model):
@@ -195,10 +244,4 @@ def _as_built(shapes, dtype):
 
 def _tensor(spec):
     batch, *rest = spec.shape
-    if None in rest:
-        raise ValueError(
-            "`input_shape` must be given for a model that takes inputs of "
-            "several sizes, the batch first, as (None, 32, 32, 3). "
-            f"Received: input_shape={tuple(spec.shape)}"
-        )
     return keras.KerasTensor((batch or 1, *rest), spec.dtype)

@@ -6,6 +6,7 @@ import rich.box
 import rich.console
 import rich.table
 
+from keras_bimp.listing import listed
 from keras_bimp.schedules import ALLR
 from keras_bimp.schedules import schedule_values
 
@@ -27,10 +28,13 @@ def _facts(plan):
         yield f"{len(plan.prunable)} prunable kernels, {total:,} weights"
     if plan.pruning:
         yield f"prunes {plan.pruning}"
-    for path, reason in plan.skipped:
-        yield f"not pruned: {path} ({reason})"
-    for path, reason in plan.staying:
-        yield f"pruned, but `shrink` keeps it: {path} ({reason})"
+    for reason, paths in _by_reason(plan.skipped).items():
+        if len(paths) > 3:
+            yield f"not pruned: {len(paths)}: {listed(paths)} ({reason})"
+        else:
+            yield from (f"not pruned: {path} ({reason})" for path in paths)
+    for reason, paths in _by_reason(plan.staying).items():
+        yield f"pruned, but `shrink` keeps it: {listed(paths)} ({reason})"
     yield f"peak learning rate {plan.peak:g} ({plan.peak_source})"
     epochs = {plan.rewind_epoch(phase) for phase in plan.phases} - {None}
     for epoch in sorted(epochs):
@@ -43,6 +47,13 @@ def _facts(plan):
         yield f"T of d2: {plan.original_epochs:g} epochs"
     elif formula:
         yield f"discount d = {formula}"
+
+
+def _by_reason(skipped):
+    found = {}
+    for path, reason in skipped:
+        found.setdefault(reason, []).append(path)
+    return found
 
 
 def _table(plan):

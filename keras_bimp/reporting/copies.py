@@ -13,7 +13,8 @@ from keras_bimp.masking import strip
 from keras_bimp.metrics import EffectiveKernels
 from keras_bimp.metrics.tracing import input_specs
 from keras_bimp.reporting.kernels import plain
-from keras_bimp.trial_runs import random_input
+from keras_bimp.trial_runs import careful_input
+from keras_bimp.trial_values import input_values
 
 
 def plain_copy(model: keras.Model, input_shape=None) -> keras.Model:
@@ -39,7 +40,7 @@ def plain_copy(model: keras.Model, input_shape=None) -> keras.Model:
 
 
 def examples(model: keras.Model, batch_size: int, input_shape=None) -> list:
-    """Arguments of a call of a model: random floats, zeros for the rest.
+    """Arguments of a call of a model, made up.
 
     Args:
         model: A built model.
@@ -50,13 +51,16 @@ def examples(model: keras.Model, batch_size: int, input_shape=None) -> list:
         A list of arrays, or nested ones: one per argument.
     """
     rng = np.random.default_rng(0)
+    specs = input_specs(model, input_shape)
+    dtypes = [spec.dtype for spec in keras.tree.flatten(specs)]
+    values = iter(input_values(model, dtypes))
 
     def array(spec):
         batch, *rest = spec.shape
         shape = (batch_size if batch == 1 else batch, *rest)
-        return random_input(shape, spec.dtype, rng)
+        return careful_input(shape, spec.dtype, rng, next(values))
 
-    return keras.tree.map_structure(array, input_specs(model, input_shape))
+    return keras.tree.map_structure(array, specs)
 
 
 def _rebuilt(model):

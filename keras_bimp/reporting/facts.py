@@ -3,6 +3,9 @@
 import dataclasses
 from dataclasses import dataclass
 
+# The status of a table that could be pruned, but is not by default.
+ONLY_IF_ASKED = "a table, which only `filters` asks for"
+
 
 @dataclass(frozen=True)
 class KernelFacts:
@@ -172,6 +175,11 @@ class Report:
     phases: tuple[Phase, ...] = ()
     histogram: Histogram | None = None
     missing: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def left_out(self) -> tuple[KernelFacts, ...]:
+        """The tables that stay as they are, for nobody asked for them."""
+        return tuple(k for k in self.kernels if k.status == ONLY_IF_ASKED)
 
     @property
     def theoretical_speedup(self) -> float | None:

@@ -1,13 +1,17 @@
 """Measures all that a report tells, and notes what cannot be measured."""
 
+from collections.abc import Callable
+
 import keras
 
 from keras_bimp.backends import backend
 from keras_bimp.evaluating import evaluate
 from keras_bimp.failures import why_failed
+from keras_bimp.hearsay import told
 from keras_bimp.metrics import EffectiveKernels
 from keras_bimp.metrics import sparsity
 from keras_bimp.metrics.multiply_adds import count_work
+from keras_bimp.metrics.tracing import input_specs
 from keras_bimp.progress import progress_of
 from keras_bimp.reporting import histories
 from keras_bimp.reporting.copies import plain_copy
@@ -23,8 +27,6 @@ from keras_bimp.reporting.verdicts import verdicts
 from keras_bimp.retraining import Samples
 from keras_bimp.version import __version__
 
-_LONGEST = 300  # Characters of an error of somebody else.
-
 
 def gather(
     model: keras.Model,
@@ -33,15 +35,25 @@ def gather(
     history,
     latency: bool,
     input_shape,
+    tell: Callable,
 ) -> Report:
-    """Measures what `report` tells. See there for the arguments."""
+    """Measures what `report` tells. See there for the arguments.
+
+    Args:
+        tell: Takes up how far it came; see `waiting`.
+    """
     logs, missing = histories.numbers(history)
-    attempt = _Attempts(missing)
+    attempt = _Attempts(missing, tell)
+    if input_shape is None and samples is not None and samples.arrays:
+        input_shape = _first_if_open(model, samples.data[0])
     effective = EffectiveKernels(model)
     flops, work = attempt(
         "Multiply-adds", (None, {}), count_work, model, input_shape
     )
     kernels = kernel_facts(model, effective, work)
+    unknown = () if flops is None else flops.unknown
+    if unknown and not flops.dense:
+        flops = None  # Not 0 of 0.
     copies = [
         attempt(f"Files and times of {name}", None, plain_copy, each, shape)
         for name, each, shape in (
@@ -76,7 +88,7 @@ def gather(
         total_sparsity=zeros / parameters,
         dense_flops=None if flops is None else flops.dense,
         flops=None if flops is None else flops.nonzero,
-        not_counted=() if flops is None else flops.unknown,
+        not_counted=unknown,
         sizes=sizes,
         times=tuple(times),
         metrics={}
@@ -97,20 +109,29 @@ class _Attempts:
 
     Args:
         missing: List to append pairs (what, why) to.
+        tell: Takes up what is called.
     """
 
-    def __init__(self, missing):
+    def __init__(self, missing, tell):
         self._missing = missing
+        self._tell = tell
 
     def __call__(self, what, default, function, *args):
+        self._tell(what[:1].lower() + what[1:])
         try:
             return function(*args)
         except Exception as error:
-            text = " ".join(str(error).split()) or type(error).__name__
-            if len(text) > _LONGEST:
-                text = f"{text[:_LONGEST]} ..."
-            self._missing.append((what, text))
+            self._missing.append((what, told(error)))
             return default
+
+
+def _first_if_open(model, x):
+    """The first example, if the model takes inputs of several sizes."""
+    try:
+        input_specs(model)
+    except ValueError:
+        return keras.tree.map_structure(lambda array: array[:1], x)
+    return None
 
 
 def _sizes(copies, attempt):

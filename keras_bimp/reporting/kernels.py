@@ -10,6 +10,7 @@ from keras_bimp.masking import masked_layers
 from keras_bimp.masking import unique_paths
 from keras_bimp.metrics import EffectiveKernels
 from keras_bimp.progress import progress_of
+from keras_bimp.reporting.facts import ONLY_IF_ASKED
 from keras_bimp.reporting.facts import KernelFacts
 
 
@@ -77,7 +78,7 @@ def _reasons(model, kernels):
         reason = why.get(kernel.path)
         if id(kernel.variable) not in asked:
             if isinstance(kernel.layer, keras.layers.Embedding):
-                reason = reason or "a table, which only `filters` asks for"
+                reason = reason or ONLY_IF_ASKED
             elif masked_layers(model):
                 reason = reason or "not masked"
         if reason is not None:

@@ -92,7 +92,7 @@ def _tiles(report):
         "Sparsity of the prunable weights",
         percent(report.sparsity),
         f"{percent(report.total_sparsity)} of all {report.parameters:,} "
-        "parameters",
+        f"parameters{_left_out(report)}",
     )
     for name, (value, dense) in report.metrics.items():
         note = None
@@ -126,6 +126,16 @@ def _tiles(report):
         yield _tile(
             f"{size.format} file, gzipped", large(size.gzipped, "B"), note
         )
+
+
+def _left_out(report):
+    if not report.left_out:
+        return ""
+    size = sum(kernel.size for kernel in report.left_out)
+    return (
+        f", of which {percent(size / report.parameters)} are tables that only "
+        "`filters` asks for"
+    )
 
 
 def _tile(label, value, note):

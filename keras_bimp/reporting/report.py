@@ -15,6 +15,7 @@ from keras_bimp.reporting.kernels import kernels_of
 from keras_bimp.reporting.page import page
 from keras_bimp.reporting.table import table
 from keras_bimp.retraining import Samples
+from keras_bimp.waiting import waiting
 
 
 def report(
@@ -48,7 +49,9 @@ def report(
         latency: Whether to measure times. That takes some 10 seconds for a
             small model, and a minute or two for a ResNet-50 on a few cores.
         input_shape: Shape of the inputs with the batch first, if the model
-            takes several sizes, as `(None, 224, 224, 3)`.
+            takes several sizes, as `(None, 224, 224, 3)`; a list or dict of
+            such if it has several inputs; or a batch of examples. Defaults to
+            the first of `data`, if the model takes several sizes.
         verbose: 0 prints nothing.
 
     Returns:
@@ -96,7 +99,10 @@ def report(
     if path is not None:
         _check_writable(path)
     samples = None if data is None else Samples(data)
-    found = gather(model, dense, samples, history, latency, input_shape)
+    with waiting(f"Report of '{model.name}'", verbose) as tell:
+        found = gather(
+            model, dense, samples, history, latency, input_shape, tell
+        )
     if verbose:
         print(table(found))
     if path is not None:

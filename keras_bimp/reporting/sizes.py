@@ -31,7 +31,7 @@ def file_sizes(copy: keras.Model) -> dict[str, tuple[int, int]]:
         copy.save(folder / "model.keras")
         jobs = {".keras": pool.submit(_weigh, folder / "model.keras")}
         if backend() == "tensorflow":
-            path = export(copy, folder / "1", verify=False)
+            path = export(copy, folder / "1", verify=False, verbose=0)
             jobs["SavedModel"] = pool.submit(_weigh, path)
         return {name: job.result() for name, job in jobs.items()}
 

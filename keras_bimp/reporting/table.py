@@ -6,6 +6,7 @@ import rich.box
 import rich.console
 import rich.table
 
+from keras_bimp.listing import listed
 from keras_bimp.reporting.facts import Report
 from keras_bimp.reporting.numerals import large
 from keras_bimp.reporting.numerals import percent
@@ -61,6 +62,14 @@ def _totals(report):
         f"Sparsity of the prunable weights {percent(report.sparsity)}, of all "
         f"{report.parameters:,} parameters {percent(report.total_sparsity)}.",
     ]
+    if report.left_out:
+        size = sum(kernel.size for kernel in report.left_out)
+        lines.append(
+            f"Not among the prunable weights: {len(report.left_out)} with "
+            f"{percent(size / report.parameters)} of all parameters, which "
+            "only `filters` asks for: "
+            f"{listed(kernel.path for kernel in report.left_out)}."
+        )
     if report.theoretical_speedup is not None:
         lines.append(
             f"Multiply-adds: {report.flops:,} of {report.dense_flops:,}; "

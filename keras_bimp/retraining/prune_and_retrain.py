@@ -14,6 +14,7 @@ from keras_bimp.backup import data_that_begins
 from keras_bimp.beside import begin_comparing_anew
 from keras_bimp.beside import best_so_far
 from keras_bimp.beside import callbacks_beside
+from keras_bimp.listing import listed
 from keras_bimp.masking import hold_zeros
 from keras_bimp.masking import kernels_to_hold
 from keras_bimp.progress import Progress
@@ -387,11 +388,14 @@ class PruneAndRetrain(Resumable):
             + (f", discount {discount:.3f}" if adapts else "")
         )
         if pruning.protected:
-            names = ", ".join(
+            names = listed(
                 f"{path} ({pruning.counts[path]} left)"
                 for path in pruning.protected
             )
-            self._print(f"{phase.name}: protected from collapse: {names}")
+            self._print(
+                f"{phase.name}: {len(pruning.protected)} protected from "
+                f"collapse: {names}"
+            )
 
     def _print(self, text):
         if self._verbose:

@@ -204,9 +204,7 @@ def prune_to(
     norm, removed = selection.norms(kernels, masks, chosen.masks)
     left = selection.counts(chosen.masks)
     after = total - sum(left)
-    if after > before:
-        _set_masks(found.targets, chosen.masks, optimizer)
-    return Pruning(
+    pruning = Pruning(
         counts=dict(zip(paths, left, strict=True)),
         norm_drop=removed / norm if norm else 0.0,
         pruned_fraction=float(after - before) / max(float(total - before), 1),
@@ -216,6 +214,11 @@ def prune_to(
         skipped=found.skipped,
         units=chosen.units,
     )
+    new_masks = chosen.masks
+    del chosen, kernels, masks  # Or old and new weights would be in memory.
+    if after > before:
+        _set_masks(found.targets, new_masks, optimizer)
+    return pruning
 
 
 def _set_masks(found, masks, optimizer):
@@ -223,7 +226,9 @@ def _set_masks(found, masks, optimizer):
     kernels = [target.kernel.variable for target in hard]
     if optimizer is not None and hard:
         slots(optimizer, kernels)  # Raises before anything has changed.
-    for target, mask in zip(found, masks, strict=True):
+    masks.reverse()
+    for target in found:
+        mask = masks.pop()  # So that it takes memory no longer.
         if isinstance(mask, selection.Shards):
             mask = mask.spread()
         target.mask.assign(mask)

@@ -11,6 +11,7 @@ from keras_bimp import selection
 from keras_bimp.backends import as_array
 from keras_bimp.backends import count_nonzero
 from keras_bimp.backends import is_spread
+from keras_bimp.listing import listed
 from keras_bimp.masking import Kernel
 from keras_bimp.masking import Masked
 from keras_bimp.masking import MaskedModel
@@ -198,7 +199,7 @@ def find_targets(
         raise ValueError(
             "`filters`, `exclude` and `granularity` must leave a kernel to "
             "prune. Received: "
-            + ", ".join(f"{t.path} ({reasons[t.path]})" for t in found)
+            + listed(f"{t.path} ({reasons[t.path]})" for t in found)
         )
     by_kernel = {
         name: selection.by_kernel(

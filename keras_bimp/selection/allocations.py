@@ -86,6 +86,7 @@ class _Ranked(Allotment):
         last = []
 
         def share(free, left):
+            last.clear()  # One set of masks in memory is enough.
             masks = keep_highest([self._ranked[i] for i in free], left)
             last[:] = masks, kept_counts(masks)
             return last[1]
@@ -93,6 +94,7 @@ class _Ranked(Allotment):
         kept = distribute(share, bounds, budget)
         if self._same and last[1] == kept:
             return last[0]
+        last.clear()
         return _highest_of_each(self._scores, kept)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_bimp import processes
 from keras_bimp.layout import Layout
+from keras_bimp.listing import listed
 from keras_bimp.selection.allotments import Candidate
 from keras_bimp.selection.bounds import Bounds
 from keras_bimp.selection.criteria import Magnitude
@@ -169,11 +170,12 @@ class _Choice:
                 f"{self.policy.granularity.least}, or be told "
                 "`on_collapse='protect'` or 'ignore'. Received: a pruning "
                 f"that leaves {self._of(budget)}: "
-                + ", ".join(
+                + listed(
                     f"{count(kept[i])} in {self.names[i]}" for i in collapsed
                 )
             )
         if collapsed and self.policy.on_collapse == "protect":
+            kept = None  # Or both would be in memory.
             kept = allotment.keep(self._protected(budget), budget)
         return kept, collapsed
 

@@ -1,5 +1,6 @@
 """`shrink`: the same model, without the channels that do nothing."""
 
+import functools
 import warnings
 
 import keras
@@ -10,6 +11,7 @@ from keras import tree
 from keras_bimp.backends import backend
 from keras_bimp.checks import check_integer
 from keras_bimp.failures import why_failed
+from keras_bimp.listing import listed
 from keras_bimp.masking import compile_like
 from keras_bimp.masking import masked_layers
 from keras_bimp.progress import progress_of
@@ -21,8 +23,8 @@ from keras_bimp.shrinking.rebuilding import rebuild
 from keras_bimp.shrinking.rules import Barrier
 from keras_bimp.trial_runs import check_lengths
 from keras_bimp.trial_runs import left_as_it_was
-from keras_bimp.trial_runs import random_input
-from keras_bimp.trial_runs import try_lengths
+from keras_bimp.trial_runs import try_inputs
+from keras_bimp.trial_values import input_values
 
 
 def shrink(model: keras.Model, align: int = 8) -> keras.Model:
@@ -142,7 +144,7 @@ def _why_nothing(model, followed):
         for rule in followed.rules.values()
         if isinstance(rule, Barrier)
     }
-    kept = "; ".join(f"{name}: {why}" for name, why in reasons.items())
+    kept = listed((f"{name}: {why}" for name, why in reasons.items()), "; ")
     return (
         "`model` must have channels that do nothing: filters or units whose "
         "weights are all 0, together with all that they are added to. Single "
@@ -163,8 +165,11 @@ def _check_outputs(model, smaller):
         with left_as_it_was(model):
             return first, _outputs(model, inputs)
 
-    inputs, (expected, again) = try_lengths(
-        lambda length: _random_inputs(model, length), run
+    inputs, (expected, again) = try_inputs(
+        functools.partial(_made_up, model),
+        run,
+        is_open=any(None in x.shape[1:] for x in graph_of(model).inputs),
+        remedy="Give its inputs shapes that are fixed: `keras.Input((128,))`",
     )
     with left_as_it_was(smaller):
         found = _outputs(smaller, inputs)
@@ -207,17 +212,22 @@ def _outputs(model, inputs):
     ]
 
 
-def _random_inputs(model, length):
+def _made_up(model, length, make_one):
     rng = np.random.default_rng(0)
+    struct = graph_of(model)._inputs_struct
+    dtypes = [
+        keras.backend.standardize_dtype(x.dtype) for x in tree.flatten(struct)
+    ]
+    values = iter(input_values(model, dtypes))
 
     def make(x):
         batch, *rest = x.shape
         shape = (batch or 2, *[size or length for size in rest])
         dtype = keras.backend.standardize_dtype(x.dtype)
-        array = random_input(shape, dtype, rng)
+        array = make_one(shape, dtype, rng, next(values))
         # Only TensorFlow has tensors of strings.
         if dtype == "string" and backend() != "tensorflow":
             return array
         return ops.convert_to_tensor(array)
 
-    return tree.map_structure(make, graph_of(model)._inputs_struct)
+    return tree.map_structure(make, struct)
