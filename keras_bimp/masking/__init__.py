@@ -1,5 +1,8 @@
 """Masks: the layer that wraps any layer, its rules, `wrap` and `strip`."""
 
+from keras_bimp.masking.compiling import compile_like
+from keras_bimp.masking.compiling import given_metrics
+from keras_bimp.masking.compiling import reset_given_metrics
 from keras_bimp.masking.holding import hold_zeros
 from keras_bimp.masking.holding import kernels_to_hold
 from keras_bimp.masking.masked import Masked
@@ -13,7 +16,6 @@ from keras_bimp.masking.prunable import unique_paths
 from keras_bimp.masking.rules import Hard
 from keras_bimp.masking.rules import Rule
 from keras_bimp.masking.wrapping import MaskedModel
-from keras_bimp.masking.wrapping import compile_like
 from keras_bimp.masking.wrapping import masked_kernels
 from keras_bimp.masking.wrapping import strip
 from keras_bimp.masking.wrapping import wrap
@@ -28,10 +30,12 @@ __all__ = [
     "as_filter",
     "compile_like",
     "find_prunable",
+    "given_metrics",
     "hold_zeros",
     "kernels_to_hold",
     "masked_kernels",
     "masked_layers",
+    "reset_given_metrics",
     "state_variables",
     "strip",
     "unique_paths",
