@@ -4,10 +4,13 @@ import inspect
 import weakref
 
 import keras
+from keras.src.backend.common import global_state
 
 from keras_bimp.backends import compile_anew
 from keras_bimp.backends import count_nonzero
 from keras_bimp.backends import strategy_scope
+from keras_bimp.masking.compiling import compile_like
+from keras_bimp.masking.compiling import reset_given_metrics
 from keras_bimp.masking.holding import hold_zeros
 from keras_bimp.masking.holding import kernels_to_hold
 from keras_bimp.masking.holding import release
@@ -82,6 +85,8 @@ class MaskedModel(keras.Model):
     def fit(self, *args, **kwargs):
         """Trains as `keras.Model.fit` does, where that can."""
         check_strategy(self)
+        with strategy_scope(self):
+            self.wrapper.mask_unfrozen()
         self._hold_zeros()
         # A `fit` that was refused may have left it.
         self._initial_epoch = None
@@ -114,6 +119,11 @@ class MaskedModel(keras.Model):
         if hold_zeros(kernels_to_hold(hard, optimizer)):
             compile_anew(self)
 
+    def reset_metrics(self):
+        """Lets all metrics count from nothing, in a first epoch too."""
+        reset_given_metrics(self)
+        super().reset_metrics()
+
     def build(self, *args, **kwargs):
         """Nothing to do: `wrap` takes built models only."""
 
@@ -129,6 +139,12 @@ class MaskedModel(keras.Model):
         # On torch a layer is a module, which finds its parts in this way.
         inherited = getattr(super(), "__getattr__", super().__getattribute__)
         return inherited(name)
+
+    def save(self, filepath, *args, **kwargs):
+        """Saves as `keras.Model.save` does, in a format that holds masks."""
+        if str(filepath).endswith((".h5", ".hdf5")):
+            _refuse_legacy(filepath)
+        super().save(filepath, *args, **kwargs)
 
     def quantize(self, *args, **kwargs):
         """Refused: a model is pruned, stripped, and then quantized."""
@@ -149,6 +165,8 @@ class MaskedModel(keras.Model):
         (kwargs.get("print_fn") or print)(line)
 
     def get_config(self):
+        if global_state.get_global_attribute("use_legacy_config", False):
+            _refuse_legacy("a file in the legacy format of HDF5")
         return {
             "name": self.name,
             "trainable": self.trainable,
@@ -256,7 +274,12 @@ def _wrap(model, rule, filters, masks, exclude):
         zero_pruned(kernels, masked.masks, model.optimizer)
     if model.compiled:
         own = [v for v in masked.trainable_variables if _is_own(v, model)]
-        compile_like(wrapped, model, _optimizer_for(model, fresh=bool(own)))
+        compile_like(
+            wrapped,
+            model,
+            _optimizer_for(model, fresh=bool(own)),
+            share_metrics=True,
+        )
     return wrapped
 
 
@@ -341,6 +364,15 @@ def masked_kernels(
     )
 
 
+def _refuse_legacy(filepath):
+    raise ValueError(
+        "`filepath` must not be an HDF5 file of a whole wrapped model, which "
+        "would hold no masks: save a '.keras' file, or "
+        "`keras_bimp.strip(model)`. "
+        f"Received: filepath={filepath}"
+    )
+
+
 def _without_masked(model):
     plain = None
     if _is_kerass_own(type(model).call):
@@ -378,11 +410,3 @@ def _check_trainer(model):
                 "model instead, or prune in a loop of your own with "
                 "`keras_bimp.prune()`"
             )
-
-
-def compile_like(target, source, optimizer, scale=False):
-    """Compiles `target` with the very loss and metrics of `source`."""
-    config = dict(source._compile_config.config)
-    config["optimizer"] = optimizer
-    config["jit_compile"] = source.jit_compile
-    target.compile(**config, auto_scale_loss=scale)

@@ -11,6 +11,7 @@ from keras_bimp.backends import strategy_scope
 from keras_bimp.backup import Backup
 from keras_bimp.backup import Resumable
 from keras_bimp.backup import data_that_begins
+from keras_bimp.backup.training_state import build_optimizer
 from keras_bimp.beside import begin_comparing_anew
 from keras_bimp.beside import best_so_far
 from keras_bimp.beside import callbacks_beside
@@ -115,6 +116,7 @@ class PruneAndRetrain(Resumable):
         for discount in self._schedule.discounts:
             discount.assign(1.0)
         self._print(str(self.plan))
+        build_optimizer(self.model)
         self._replaced = optimizers.install(
             self.model.optimizer, self._schedule
         )
