@@ -3,14 +3,18 @@
 import keras
 from keras import ops
 from keras import tree
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from keras_bimp.backends import as_array
 from keras_bimp.backends import eager_on_torch
+from keras_bimp.backends import outside_graphs
 from keras_bimp.backends import share_layout
 from keras_bimp.checks import check_choice
 from keras_bimp.masking.holding import regularize_what_is_left
+from keras_bimp.masking.prunable import FROZEN
 from keras_bimp.masking.prunable import Kernel
 from keras_bimp.masking.prunable import find_prunable
+from keras_bimp.masking.prunable import is_trainable
 from keras_bimp.masking.rules import Hard
 from keras_bimp.masking.rules import Rule
 
@@ -40,6 +44,8 @@ class Masked(keras.layers.Wrapper):
             that the kernels have today.
         indices: Positions in `layer.weights` of the kernels to mask, instead
             of `filters`. This is what `get_config` writes.
+        frozen: Positions of those to mask as soon as they are trainable. With
+            `filters` it is all that are frozen when the layer is built.
 
     Example:
 
@@ -62,6 +68,7 @@ class Masked(keras.layers.Wrapper):
         masks: str = "ones",
         indices: list[int] | None = None,
         exclude=None,
+        frozen: list[int] | None = None,
         **kwargs,
     ):
         # `autocast=False`: each inner layer casts by its own policy.
@@ -83,6 +90,7 @@ class Masked(keras.layers.Wrapper):
         self.exclude = exclude
         self.initial_masks = masks
         self.indices = indices
+        self.frozen = frozen
         self.supports_masking = True
         self.supports_jit = layer.supports_jit
         adopt_signature(self, layer)
@@ -97,22 +105,63 @@ class Masked(keras.layers.Wrapper):
         super().build(input_shape)
         self._inside = _Inside(self)
         for kernel, rule in zip(self.kernels, self.rules, strict=True):
-            mask = self.add_weight(
-                shape=kernel.variable.shape,
-                initializer="ones",
-                dtype="bool",
-                trainable=False,
-                autocast=False,
-                name=kernel.path.replace("/", "_") + "_mask",
-            )
-            share_layout(kernel.variable, mask)
-            if self.initial_masks == "nonzero":
-                # In NumPy: backends take subnormal numbers for 0.
-                mask.assign(as_array(kernel.variable, copy=False) != 0)
-            if rule.hard:
-                regularize_what_is_left(kernel.variable, mask)
-            self.masks.append(mask)
-            rule.build(self, kernel.variable)
+            self._add_mask(kernel, rule)
+
+    def _add_mask(self, kernel, rule):
+        """Makes the variables of a kernel, each of them an attribute.
+
+        Checkpoints of TensorFlow hold variables that are one, and know them by
+        its name.
+        """
+        mask = self.add_weight(
+            shape=kernel.variable.shape,
+            initializer="ones",
+            dtype="bool",
+            trainable=False,
+            autocast=False,
+            name=kernel.path.replace("/", "_") + "_mask",
+        )
+        share_layout(kernel.variable, mask)
+        if self.initial_masks == "nonzero":
+            # In NumPy: backends take subnormal numbers for 0.
+            mask.assign(as_array(kernel.variable, copy=False) != 0)
+        if rule.hard:
+            regularize_what_is_left(kernel.variable, mask)
+        self.masks.append(mask)
+        position = self._inside.position_of(kernel.variable)
+        setattr(self, f"_mask_of_{position}", mask)
+        others = {id(v) for v in self._own_variables()}
+        rule.build(self, kernel.variable)
+        made = [v for v in self._own_variables() if id(v) not in others]
+        for i, variable in enumerate(made):
+            setattr(self, f"_rule_{i}_of_{position}", variable)
+        self._inside.put(position, mask, *made)
+
+    def _own_variables(self):
+        return [*self._trainable_variables, *self._non_trainable_variables]
+
+    def mask_unfrozen(self):
+        """Masks kernels that were frozen and are trainable now.
+
+        Called whenever the layer is, or its variables are asked for.
+        """
+        if not self._inside or not self._inside.unfrozen():
+            return
+        if in_stateless_scope():
+            return  # No variable can be made here.
+        self._tracker.unlock()
+        with outside_graphs():
+            for kernel, rule in self._inside.take_unfrozen():
+                self._add_mask(kernel, rule)
+        self._tracker.lock()
+        # As if none had been frozen: variables are saved by position.
+        order = self._inside.sort()
+        self.masks = [self.masks[i] for i in order]
+        for variables in (
+            self._trainable_variables,
+            self._non_trainable_variables,
+        ):
+            variables.sort(key=self._inside.position_of)
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -130,6 +179,12 @@ class Masked(keras.layers.Wrapper):
         return self._inside.skipped if self._inside else ()
 
     @property
+    def variables(self) -> list[keras.Variable]:
+        """Those of the layer inside, and the masks of what is trainable."""
+        self.mask_unfrozen()
+        return super().variables
+
+    @property
     def metrics(self) -> list[keras.Metric]:
         """Metrics of the layers inside, but not those a model compiled."""
         return [m for x in self.layer._flatten_layers() for m in x._metrics]
@@ -140,6 +195,7 @@ class Masked(keras.layers.Wrapper):
                 _as_keras_tensor, (args, kwargs)
             )
             self.layer(*args_specs, **kwargs_specs)
+        self.mask_unfrozen()
         return super().__call__(*args, **kwargs)
 
     @eager_on_torch
@@ -183,14 +239,16 @@ class Masked(keras.layers.Wrapper):
         return self.layer.compute_mask(inputs, previous_mask)
 
     def get_config(self):
-        indices = self.indices
+        self.mask_unfrozen()
+        indices, frozen = self.indices, self.frozen
         if self._inside:
-            position = {id(v): i for i, v in enumerate(self.layer.weights)}
-            indices = [position[id(k.variable)] for k in self.kernels]
+            indices = self._inside.positions(self.kernels)
+            frozen = self._inside.positions(self._inside.waiting)
         config = {
             "rule": keras.saving.serialize_keras_object(self.rule),
             "masks": self.initial_masks,
             "indices": indices,
+            "frozen": frozen,
         }
         if indices is None:
             config["filters"] = self.filters
@@ -206,13 +264,59 @@ class _Inside:
 
     def __init__(self, masked):
         found = find_prunable(masked.layer, masked.filters, masked.exclude)
-        self.kernels, self.skipped = found.kernels, found.skipped
+        self.kernels, self._left_out = found.kernels, found.left_out
+        # Kernels that are masked once they are trainable.
+        self.waiting = [k for k, why in found.left_out if why == FROZEN]
         if masked.indices is not None:
             self.kernels = _at_indices(masked.layer, masked.indices)
-        self.rules = tuple(
-            type(masked.rule).from_config(masked.rule.get_config())
-            for _ in self.kernels
+            self.waiting = [*_at_indices(masked.layer, masked.frozen or ())]
+        self._rule = masked.rule
+        self.rules = tuple(self._new_rule() for _ in self.kernels)
+        weights = masked.layer.weights
+        self._positions = {id(v): i for i, v in enumerate(weights)}
+
+    @property
+    def skipped(self):
+        masked = {id(kernel.variable) for kernel in self.kernels}
+        return tuple(
+            (kernel.path, why)
+            for kernel, why in self._left_out
+            if id(kernel.variable) not in masked
         )
+
+    def unfrozen(self):
+        return [k for k in self.waiting if is_trainable(k)]
+
+    def take_unfrozen(self):
+        """Counts them among the kernels; returns pairs (kernel, rule)."""
+        taken = self.unfrozen()
+        self.waiting = [k for k in self.waiting if not is_trainable(k)]
+        rules = tuple(self._new_rule() for _ in taken)
+        self.kernels = (*self.kernels, *taken)
+        self.rules = (*self.rules, *rules)
+        return list(zip(taken, rules, strict=True))
+
+    def sort(self):
+        """Sorts kernels and rules by position; returns the order."""
+        at = self.positions(self.kernels)
+        order = sorted(range(len(at)), key=at.__getitem__)
+        self.kernels = tuple(self.kernels[i] for i in order)
+        self.rules = tuple(self.rules[i] for i in order)
+        return order
+
+    def put(self, position, *variables):
+        """Notes that variables belong to the kernel at a position."""
+        self._positions.update((id(v), position) for v in variables)
+
+    def position_of(self, variable):
+        """The position in `layer.weights` of a kernel, or of what is its."""
+        return self._positions.get(id(variable), len(self._positions))
+
+    def positions(self, kernels):
+        return [self.position_of(kernel.variable) for kernel in kernels]
+
+    def _new_rule(self):
+        return type(self._rule).from_config(self._rule.get_config())
 
 
 def _at_indices(layer, indices):

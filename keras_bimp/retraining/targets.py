@@ -10,6 +10,7 @@ from keras_bimp import selection
 from keras_bimp.backends import as_array
 from keras_bimp.backends import count_nonzero
 from keras_bimp.backends import is_spread
+from keras_bimp.backends import strategy_scope
 from keras_bimp.masking import Kernel
 from keras_bimp.masking import Masked
 from keras_bimp.masking import MaskedModel
@@ -199,6 +200,9 @@ def _all_targets(model):
             "first, or put `keras_bimp.Masked` around layers inside it. "
             f"Received: model={model!r}"
         )
+    with strategy_scope(model):
+        for masked in found:
+            masked.mask_unfrozen()
     by_id = {}
     unmasked = _variables_outside_masks(model)
     for masked in found:
