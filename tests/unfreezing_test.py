@@ -44,6 +44,12 @@ def base_of(model):
     return model.layers[1]
 
 
+def set_trainable(model, trainable, names=("a", "b")):
+    # Not the base: on TensorFlow, Keras does nothing if it is so already.
+    for name in names:
+        base_of(model).get_layer(name).trainable = trainable
+
+
 def rate(value=0.1):
     return keras.optimizers.SGD(value, momentum=0.9)
 
@@ -71,11 +77,11 @@ def test_what_is_unfrozen_is_pruned(how, trained):
     }
     if trained:
         fit(wrapped, 1)
-    base_of(model).trainable = True
+    set_trainable(model, True)
     compile_model(wrapped, rate())
-    pruned = round(0.9 * EVERY)
+    pruned = round(0.8 * EVERY)
     if how == "callbacks":
-        callbacks = run(0.9)
+        callbacks = run(0.8)
         logs = fit(wrapped, 2, callbacks).history
         assert callbacks[0].plan.skipped == ()
         assert dict(callbacks[0].plan.prunable) == {
@@ -84,7 +90,7 @@ def test_what_is_unfrozen_is_pruned(how, trained):
         assert logs["sparsity"][-1] == pruned / EVERY
     else:
         fit(wrapped, 1)
-        pruning = keras_bimp.prune(wrapped, 0.9)
+        pruning = keras_bimp.prune(wrapped, 0.8)
         assert sum(pruning.counts.values()) == EVERY - pruned
         assert pruning.skipped == ()
         fit(wrapped, 2)
@@ -100,15 +106,14 @@ def test_a_part_is_unfrozen_between_two_runs_then_the_rest():
     fit(wrapped, 2, run(0.5))
     assert zeros_of(model) == {"a": 0, "b": 0, "head": 12}
     of_the_head = array(masked(wrapped).masks[0])
-    model.get_layer("head")
-    base_of(model).get_layer("b").trainable = True
+    set_trainable(model, True, "b")
     compile_model(wrapped, rate())
     fit(wrapped, 2, run(0.5))
     found = zeros_of(model)
     assert found["a"] == 0
     assert found["b"] + found["head"] == round(0.5 * (64 + 24))
     assert dict(masked(wrapped).skipped) == {"a/kernel": "frozen"}
-    base_of(model).trainable = True
+    set_trainable(model, True)
     compile_model(wrapped, rate())
     fit(wrapped, 2, run(0.75))
     assert sum(zeros_of(model).values()) == round(0.75 * EVERY)
@@ -127,7 +132,7 @@ def test_what_is_frozen_after_a_pruning_keeps_its_zeros():
     wrapped = compile_model(keras_bimp.wrap(model), rate())
     fit(wrapped, 2, run(0.5))
     before = array(base_of(model).get_layer("a").kernel)
-    base_of(model).trainable = False
+    set_trainable(model, False)
     compile_model(wrapped, rate())
     callbacks = run(0.75)
     fit(wrapped, 2, callbacks)
@@ -139,7 +144,7 @@ def test_what_is_frozen_after_a_pruning_keeps_its_zeros():
         array(base_of(model).get_layer("a").kernel), before
     )
     assert zeros_of(model)["head"] == 18
-    base_of(model).trainable = True
+    set_trainable(model, True)
     compile_model(wrapped, rate())
     kept = zeros_of(model)
     fit(wrapped, 2)
@@ -158,7 +163,7 @@ def test_a_loop_that_unfreezes():
         optimizer.apply(found, wrapped.trainable_variables)
 
     step()
-    base_of(model).trainable = True
+    set_trainable(model, True)
     optimizer = rate()
     step()
     keras_bimp.prune(wrapped, 0.75, optimizer=optimizer)
@@ -174,7 +179,7 @@ def test_a_traced_step_that_was_made_before_the_first_pruning():
 
     model = transfer()
     wrapped = keras_bimp.wrap(model)
-    base_of(model).trainable = True
+    set_trainable(model, True)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = rate()
     x, y = data()
@@ -200,7 +205,7 @@ def test_todays_zeros_of_what_is_unfrozen_stay():
     value[:, ::2] = 0.0
     kernel.assign(value)
     wrapped = compile_model(keras_bimp.wrap(model, masks="nonzero"), rate())
-    base_of(model).trainable = True
+    set_trainable(model, True)
     compile_model(wrapped, rate())
     fit(wrapped, 2)
     assert zeros_of(model) == {"a": 24, "b": 0, "head": 0}
@@ -209,7 +214,7 @@ def test_todays_zeros_of_what_is_unfrozen_stay():
 def test_what_filters_leave_out_is_left_out_unfrozen_too():
     model = transfer()
     wrapped = compile_model(keras_bimp.wrap(model, filters="^head|^b"), rate())
-    base_of(model).trainable = True
+    set_trainable(model, True)
     compile_model(wrapped, rate())
     fit(wrapped, 2, run(0.5))
     found = zeros_of(model)
@@ -226,14 +231,14 @@ def test_a_file_of_either_time(unfrozen_before, tmp_path):
     wrapped = compile_model(keras_bimp.wrap(model, exclude="^b"), rate())
     fit(wrapped, 2, run(0.5))
     if unfrozen_before:
-        base_of(model).trainable = True
+        set_trainable(model, True)
         compile_model(wrapped, rate())
         keras_bimp.prune(wrapped, 0.75)
     wrapped.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
     inside = again.wrapper.layer
     assert zeros_of(inside) == zeros_of(model)
-    base_of(inside).trainable = True
+    set_trainable(inside, True)
     compile_model(again, rate())
     fit(again, 2, run(0.75))
     found = zeros_of(inside)
@@ -244,7 +249,7 @@ def test_a_file_of_either_time(unfrozen_before, tmp_path):
 def test_weights_of_an_unfrozen_model_fit_one_that_never_was(tmp_path):
     model = transfer()
     wrapped = compile_model(keras_bimp.wrap(model), rate())
-    base_of(model).trainable = True
+    set_trainable(model, True)
     compile_model(wrapped, rate())
     keras_bimp.prune(wrapped, 0.75)
     wrapped.save_weights(tmp_path / "m.weights.h5")
@@ -268,7 +273,7 @@ def test_a_mask_inside_a_class_of_its_own():
     model = compile_model(Own(), rate())
     fit(model, 1)
     inside = model.inner.layer
-    base_of(inside).trainable = True
+    set_trainable(inside, True)
     compile_model(model, rate())
     fit(model, 2, run(0.75))
     assert sum(zeros_of(inside).values()) == round(0.75 * EVERY)
@@ -279,7 +284,7 @@ def test_a_rule_with_variables_of_its_own():
     model = transfer()
     wrapped = compile_model(keras_bimp.wrap(model, rule=recipe.rule), rate())
     fit(wrapped, 1)
-    base_of(model).trainable = True
+    set_trainable(model, True)
     compile_model(wrapped, rate())
     fit(wrapped, 1, recipe.callbacks)
     rules = masked(wrapped).rules
@@ -294,7 +299,7 @@ def test_steps_run_together():
         keras_bimp.wrap(model), rate(), steps_per_execution=STEPS
     )
     fit(wrapped, 1)
-    base_of(model).trainable = True
+    set_trainable(model, True)
     compile_model(wrapped, rate(), steps_per_execution=STEPS)
     fit(wrapped, 2, run(0.75))
     assert sum(zeros_of(model).values()) == round(0.75 * EVERY)

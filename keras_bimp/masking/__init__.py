@@ -7,6 +7,7 @@ from keras_bimp.masking.holding import hold_zeros
 from keras_bimp.masking.holding import kernels_to_hold
 from keras_bimp.masking.masked import Masked
 from keras_bimp.masking.masked import masked_layers
+from keras_bimp.masking.masked import others_that_mask
 from keras_bimp.masking.masked import state_variables
 from keras_bimp.masking.prunable import Kernel
 from keras_bimp.masking.prunable import Prunables
@@ -35,6 +36,7 @@ __all__ = [
     "kernels_to_hold",
     "masked_kernels",
     "masked_layers",
+    "others_that_mask",
     "reset_given_metrics",
     "state_variables",
     "strip",

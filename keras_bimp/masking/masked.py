@@ -1,5 +1,8 @@
 """The mask-wrapping layer."""
 
+import gc
+import weakref
+
 import keras
 from keras import ops
 from keras import tree
@@ -19,6 +22,8 @@ from keras_bimp.masking.rules import Hard
 from keras_bimp.masking.rules import Rule
 
 MASKS = ("ones", "nonzero")
+
+_LIVE = weakref.WeakSet()
 
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
@@ -91,6 +96,7 @@ class Masked(keras.layers.Wrapper):
         self.initial_masks = masks
         self.indices = indices
         self.frozen = frozen
+        self.was_trained = False
         self.supports_masking = True
         self.supports_jit = layer.supports_jit
         adopt_signature(self, layer)
@@ -106,6 +112,7 @@ class Masked(keras.layers.Wrapper):
         self._inside = _Inside(self)
         for kernel, rule in zip(self.kernels, self.rules, strict=True):
             self._add_mask(kernel, rule)
+        _LIVE.add(self)
 
     def _add_mask(self, kernel, rule):
         """Makes the variables of a kernel, each of them an attribute.
@@ -203,8 +210,11 @@ class Masked(keras.layers.Wrapper):
         # A nested scope sees nothing of an outer one: every variable inside
         # gets its current value here, and its update is handed back below.
         raw = [kernel.variable.value for kernel in self.kernels]
+        training = bool(self._get_call_context().training)
+        if training and not self.was_trained:
+            self.was_trained = True
         effective = type(self.rule).effective_kernels(
-            self.rules, raw, self.masks, bool(self._get_call_context().training)
+            self.rules, raw, self.masks, training
         )
         values = {
             id(kernel.variable): value
@@ -363,6 +373,33 @@ def state_variables(layer: keras.Layer) -> list[keras.Variable]:
         states = tree.flatten(getattr(inner, "states", None))
         variables += [v for v in states if isinstance(v, keras.Variable)]
     return list({id(v): v for v in variables}.values())
+
+
+def others_that_mask(
+    kernel: keras.Variable, masks: list[Masked]
+) -> list[Masked]:
+    """The layers but some that have a mask over a kernel too.
+
+    Those of models that were stripped do not count.
+    """
+
+    def find():
+        return [
+            masked
+            for masked in list(_LIVE)
+            if all(masked is not one for one in masks)
+            and any(one.variable is kernel for one in masked.kernels)
+        ]
+
+    if not find():
+        return []
+    gc.collect()  # A model that is wrapped again, and that nobody holds.
+    return find()
+
+
+def forget(masked: Masked) -> None:
+    """Lets a layer that was stripped no longer count."""
+    _LIVE.discard(masked)
 
 
 def masked_layers(model: keras.Layer) -> list[Masked]:

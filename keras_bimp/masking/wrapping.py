@@ -16,6 +16,7 @@ from keras_bimp.masking.holding import kernels_to_hold
 from keras_bimp.masking.holding import release
 from keras_bimp.masking.masked import Masked
 from keras_bimp.masking.masked import adopt_signature
+from keras_bimp.masking.masked import forget
 from keras_bimp.masking.masked import masked_layers
 from keras_bimp.masking.prunable import Kernel
 from keras_bimp.masking.prunable import as_filter
@@ -340,6 +341,7 @@ def strip(model: keras.Model) -> keras.Model:
             variable = kernel.variable
             variable.assign(rule.final_kernel(variable.value, mask.value))
             release(variable)
+        forget(masked)
     if model.compiled:
         # SGD without momentum has no slots: nothing dense in a saved file.
         compile_like(plain, model, keras.optimizers.SGD(), scale=True)

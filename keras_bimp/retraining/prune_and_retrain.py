@@ -23,6 +23,8 @@ from keras_bimp.progress import set_progress
 from keras_bimp.retraining import optimizers
 from keras_bimp.retraining.accuracy import Accuracy
 from keras_bimp.retraining.other_callbacks import check_others
+from keras_bimp.retraining.own_optimizers import Steps
+from keras_bimp.retraining.own_optimizers import check_own_optimizers
 from keras_bimp.retraining.pruning import Pruning
 from keras_bimp.retraining.pruning import prune_to
 from keras_bimp.retraining.rewinding import Rewinding
@@ -104,6 +106,7 @@ class PruneAndRetrain(Resumable):
         self._check()
         self._rewinding = Rewinding(self.plan, self._rewind_to)
         self._rewinding.prepare(self.model)
+        self._steps = Steps(self.model)
         with strategy_scope(self.model):
             self._schedule = Joined(
                 [phase.schedule for phase in self.plan.phases],
@@ -161,6 +164,7 @@ class PruneAndRetrain(Resumable):
         step = optimizers.step_count(self.model.optimizer)
         logs["learning_rate"] = float(self._schedule(max(step - 1, 0)))
         logs.update(self._logs)
+        self._check_steps()
         self._done = epoch + 1
         self._note_progress()
         if self._data is not None:
@@ -171,8 +175,9 @@ class PruneAndRetrain(Resumable):
         self.undo_train_begin()
         failures.settle(self.model)
         backed_up = any(isinstance(c, Backup) for c in self._beside)
-        if self._done < self.plan.epochs and not backed_up:
-            self._print(str(progress_of(self.model)))
+        progress = progress_of(self.model)
+        if progress.is_news(backed_up):
+            self._print(str(progress))
 
     def undo_train_begin(self):
         with strategy_scope(self.model):
@@ -215,12 +220,20 @@ class PruneAndRetrain(Resumable):
         hold_zeros(self._moved)
         self._note_progress()
 
+    def _check_steps(self):
+        try:
+            self._steps.check(self.model, self._found)
+        except ValueError:
+            self.undo_train_begin()
+            raise
+
     def _make_plan(self):
         if not self.model.compiled or self.model.optimizer is None:
             raise ValueError(
                 "`model` must be compiled with an optimizer. "
                 f"Received: model={self.model!r}"
             )
+        check_own_optimizers(self.model)
         known = self.params.get("steps")
         steps = self._steps_per_epoch or known
         if known not in (None, steps):
@@ -374,6 +387,11 @@ class PruneAndRetrain(Resumable):
             self._found.size,
             self.plan.target_sparsity,
             self._found.skipped,
+            all(
+                self._schedule.begun(i)
+                for i, phase in enumerate(self.plan.phases)
+                if phase.prunes
+            ),
         )
         set_progress(self.model, progress)
 

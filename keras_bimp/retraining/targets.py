@@ -17,6 +17,7 @@ from keras_bimp.masking import MaskedModel
 from keras_bimp.masking import Rule
 from keras_bimp.masking import find_prunable
 from keras_bimp.masking import masked_layers
+from keras_bimp.masking import others_that_mask
 from keras_bimp.masking import unique_paths
 from keras_bimp.retraining.loss_gradients import gradients
 from keras_bimp.shrinking import filter_groups
@@ -216,6 +217,13 @@ def _all_targets(model):
                     "nowhere else, or it would grow back. Received: "
                     f"'{kernel.path}', which several layers hold. Call one "
                     "`Masked` layer several times instead"
+                )
+            if others_that_mask(kernel.variable, found):
+                raise ValueError(
+                    "A kernel must have one mask only, or it would grow back. "
+                    f"Received: '{kernel.path}', which another wrapped model "
+                    "masks too. Wrap one model that holds all that is "
+                    "trained, or strip the other one first"
                 )
             by_id[key] = kernel, mask, rule
     ordered = [
