@@ -16,9 +16,9 @@ from keras_bimp.masking.prunable import find_prunable
 from keras_bimp.masking.prunable import unique_paths
 from keras_bimp.masking.rules import Hard
 from keras_bimp.masking.rules import Rule
+from keras_bimp.masking.stripping import masked_kernels
+from keras_bimp.masking.stripping import strip
 from keras_bimp.masking.wrapping import MaskedModel
-from keras_bimp.masking.wrapping import masked_kernels
-from keras_bimp.masking.wrapping import strip
 from keras_bimp.masking.wrapping import wrap
 
 __all__ = [

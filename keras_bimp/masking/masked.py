@@ -1,5 +1,6 @@
 """The mask-wrapping layer."""
 
+import contextlib
 import gc
 import weakref
 
@@ -14,10 +15,8 @@ from keras_bimp.backends import outside_graphs
 from keras_bimp.backends import share_layout
 from keras_bimp.checks import check_choice
 from keras_bimp.masking.holding import regularize_what_is_left
-from keras_bimp.masking.prunable import FROZEN
+from keras_bimp.masking.inside import Inside
 from keras_bimp.masking.prunable import Kernel
-from keras_bimp.masking.prunable import find_prunable
-from keras_bimp.masking.prunable import is_trainable
 from keras_bimp.masking.rules import Hard
 from keras_bimp.masking.rules import Rule
 
@@ -109,7 +108,7 @@ class Masked(keras.layers.Wrapper):
         if self._inside:
             return
         super().build(input_shape)
-        self._inside = _Inside(self)
+        self._inside = Inside(self)
         for kernel, rule in zip(self.kernels, self.rules, strict=True):
             self._add_mask(kernel, rule)
         _LIVE.add(self)
@@ -248,6 +247,21 @@ class Masked(keras.layers.Wrapper):
     def compute_mask(self, inputs, previous_mask):
         return self.layer.compute_mask(inputs, previous_mask)
 
+    @contextlib.contextmanager
+    def final_kernels(self):
+        """Has the layer inside hold what `strip` would leave, for a while."""
+        variables = [kernel.variable for kernel in self.kernels]
+        raw = [as_array(variable) for variable in variables]
+        try:
+            for variable, mask, rule in zip(
+                variables, self.masks, self.rules, strict=True
+            ):
+                variable.assign(rule.final_kernel(variable.value, mask.value))
+            yield
+        finally:
+            for variable, value in zip(variables, raw, strict=True):
+                variable.assign(value)
+
     def get_config(self):
         self.mask_unfrozen()
         indices, frozen = self.indices, self.frozen
@@ -267,78 +281,6 @@ class Masked(keras.layers.Wrapper):
         # The model around it is the one that is compiled.
         config["layer"].pop("compile_config", None)
         return config
-
-
-class _Inside:
-    """Keeps variables of the inner layer out of Keras' attribute tracking."""
-
-    def __init__(self, masked):
-        found = find_prunable(masked.layer, masked.filters, masked.exclude)
-        self.kernels, self._left_out = found.kernels, found.left_out
-        # Kernels that are masked once they are trainable.
-        self.waiting = [k for k, why in found.left_out if why == FROZEN]
-        if masked.indices is not None:
-            self.kernels = _at_indices(masked.layer, masked.indices)
-            self.waiting = [*_at_indices(masked.layer, masked.frozen or ())]
-        self._rule = masked.rule
-        self.rules = tuple(self._new_rule() for _ in self.kernels)
-        weights = masked.layer.weights
-        self._positions = {id(v): i for i, v in enumerate(weights)}
-
-    @property
-    def skipped(self):
-        masked = {id(kernel.variable) for kernel in self.kernels}
-        return tuple(
-            (kernel.path, why)
-            for kernel, why in self._left_out
-            if id(kernel.variable) not in masked
-        )
-
-    def unfrozen(self):
-        return [k for k in self.waiting if is_trainable(k)]
-
-    def take_unfrozen(self):
-        """Counts them among the kernels; returns pairs (kernel, rule)."""
-        taken = self.unfrozen()
-        self.waiting = [k for k in self.waiting if not is_trainable(k)]
-        rules = tuple(self._new_rule() for _ in taken)
-        self.kernels = (*self.kernels, *taken)
-        self.rules = (*self.rules, *rules)
-        return list(zip(taken, rules, strict=True))
-
-    def sort(self):
-        """Sorts kernels and rules by position; returns the order."""
-        at = self.positions(self.kernels)
-        order = sorted(range(len(at)), key=at.__getitem__)
-        self.kernels = tuple(self.kernels[i] for i in order)
-        self.rules = tuple(self.rules[i] for i in order)
-        return order
-
-    def put(self, position, *variables):
-        """Notes that variables belong to the kernel at a position."""
-        self._positions.update((id(v), position) for v in variables)
-
-    def position_of(self, variable):
-        """The position in `layer.weights` of a kernel, or of what is its."""
-        return self._positions.get(id(variable), len(self._positions))
-
-    def positions(self, kernels):
-        return [self.position_of(kernel.variable) for kernel in kernels]
-
-    def _new_rule(self):
-        return type(self._rule).from_config(self._rule.get_config())
-
-
-def _at_indices(layer, indices):
-    weights = layer.weights
-    if not all(0 <= i < len(weights) for i in indices):
-        raise ValueError(
-            "`indices` must be positions in `layer.weights`. "
-            f"Received: indices={indices} for {len(weights)} weights"
-        )
-    # An inner layer comes after those around it: the last owner is the inmost.
-    owners = {id(v): x for x in layer._flatten_layers() for v in x.weights}
-    return tuple(Kernel(weights[i], owners[id(weights[i])]) for i in indices)
 
 
 def adopt_signature(outer: keras.Layer, inner: keras.Layer) -> None:
