@@ -77,7 +77,9 @@ def test_callbacks_refuse_optimizers_of_the_model(recipe, held):
     model = own(HELD[held](momentum()))
     model.compile("rmsprop", LOSS)
     before = [array(v) for v in model.variables]
-    callbacks = baselines.gmp(0.5, hard=True).callbacks if recipe else run()
+    callbacks = (
+        baselines.gmp(0.5, hard=True, interval=1).callbacks if recipe else run()
+    )
     with pytest.raises(ValueError, match=r"mine.*SGD.*`keras_bimp.prune"):
         fit(model, 2, callbacks)
     for old, variable in zip(before, model.variables, strict=True):
@@ -94,7 +96,9 @@ def test_callbacks_refuse_an_optimizer_that_makes_no_step(recipe):
     optimizer = momentum()
     model = own(lambda: optimizer)
     model.compile("rmsprop", LOSS)
-    callbacks = baselines.gmp(0.5, hard=True).callbacks if recipe else run()
+    callbacks = (
+        baselines.gmp(0.5, hard=True, interval=1).callbacks if recipe else run()
+    )
     with pytest.raises(ValueError, match=r"RMSprop.*no step.*optimizer="):
         fit(model, 4, callbacks)
     assert zeros(model) == 0

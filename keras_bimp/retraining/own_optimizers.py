@@ -129,7 +129,13 @@ def _counts(optimizer):
     """What changes with every step of an optimizer, one skipped too."""
     counts = []
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        counts += [optimizer.step_counter, optimizer.dynamic_scale]
+        if optimizer.built:
+            counts += [optimizer.step_counter, optimizer.dynamic_scale]
+        else:
+            counts += [0, optimizer.initial_scale]
         optimizer = optimizer.inner_optimizer
     counts.append(optimizer._iterations)
-    return [float(as_array(count)) for count in counts]
+    return [
+        float(as_array(count) if isinstance(count, keras.Variable) else count)
+        for count in counts
+    ]
