@@ -387,13 +387,18 @@ class PruneAndRetrain(Resumable):
             self._found.size,
             self.plan.target_sparsity,
             self._found.skipped,
-            all(
-                self._schedule.begun(i)
-                for i, phase in enumerate(self.plan.phases)
-                if phase.prunes
-            ),
+            self._is_at_target(),
         )
         set_progress(self.model, progress)
+
+    def _is_at_target(self):
+        phases = self.plan.phases
+        prunings = [i for i, phase in enumerate(phases) if phase.prunes]
+        # Whoever restores the masks may not restore the schedule.
+        return not prunings or (
+            self._schedule.begun(prunings[-1])
+            or self._found.pruned >= self._counts[prunings[-1]]
+        )
 
     def _report(self, phase, pruning, discount):
         left = sum(pruning.counts.values())
