@@ -28,6 +28,7 @@ from keras_bimp.retraining.own_optimizers import check_own_optimizers
 from keras_bimp.retraining.pruning import Pruning
 from keras_bimp.retraining.pruning import prune_to
 from keras_bimp.retraining.rewinding import Rewinding
+from keras_bimp.retraining.steps import steps_of_epoch
 from keras_bimp.retraining.targets import find_targets
 from keras_bimp.retraining.trial import planned_counts
 from keras_bimp.retraining.trial import policy_at
@@ -234,19 +235,7 @@ class PruneAndRetrain(Resumable):
                 f"Received: model={self.model!r}"
             )
         check_own_optimizers(self.model)
-        known = self.params.get("steps")
-        steps = self._steps_per_epoch or known
-        if known not in (None, steps):
-            raise ValueError(
-                "`steps_per_epoch` must be that of `fit`, or not be given. "
-                f"Received: steps_per_epoch={steps}, but `fit` runs {known}"
-            )
-        if steps is None:
-            raise ValueError(
-                "`steps_per_epoch` must be given to `keras_bimp.callbacks`, "
-                "because the data has no known length. "
-                "Received: steps_per_epoch=None"
-            )
+        steps = steps_of_epoch(self._steps_per_epoch, self.params)
         with strategy_scope(self.model):
             plan = self._planner(
                 self.params["epochs"], steps, self.model.optimizer
@@ -371,7 +360,11 @@ class PruneAndRetrain(Resumable):
             "discount": discount,
             **around_pruning(before, after),
         }
-        self._report(phase, pruning, discount)
+        adapts = retraining.formula
+        for line in pruning.lines(
+            phase.name, self._found.size, discount if adapts else None
+        ):
+            self._print(line)
 
     def _accuracy_lost(self):
         """The share of the dense model's accuracy that is gone, in [0, 1]."""
@@ -399,22 +392,6 @@ class PruneAndRetrain(Resumable):
             self._schedule.begun(prunings[-1])
             or self._found.pruned >= self._counts[prunings[-1]]
         )
-
-    def _report(self, phase, pruning, discount):
-        left = sum(pruning.counts.values())
-        adapts = self.plan.retraining.formula
-        self._print(
-            f"{phase.name}: pruned to {1 - left / self._found.size:.2%}, "
-            f"{left:,} of {self._found.size:,} weights left, "
-            f"norm drop {pruning.norm_drop:.3f}"
-            + (f", discount {discount:.3f}" if adapts else "")
-        )
-        if pruning.protected:
-            names = ", ".join(
-                f"{path} ({pruning.counts[path]} left)"
-                for path in pruning.protected
-            )
-            self._print(f"{phase.name}: protected from collapse: {names}")
 
     def _print(self, text):
         if self._verbose:

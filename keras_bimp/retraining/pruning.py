@@ -57,6 +57,30 @@ class Pruning:
             }
         )
 
+    def lines(
+        self, name: str, size: int, discount: float | None = None
+    ) -> list[str]:
+        """What to print of a pruning.
+
+        Args:
+            name: Of the cycle.
+            size: Number of prunable weights.
+            discount: Of the learning rate, if it adapts.
+        """
+        left = sum(self.counts.values())
+        lines = [
+            f"{name}: pruned to {1 - left / size:.2%}, "
+            f"{left:,} of {size:,} weights left, "
+            f"norm drop {self.norm_drop:.3f}"
+            + ("" if discount is None else f", discount {discount:.3f}")
+        ]
+        if self.protected:
+            names = ", ".join(
+                f"{path} ({self.counts[path]} left)" for path in self.protected
+            )
+            lines.append(f"{name}: protected from collapse: {names}")
+        return lines
+
 
 def prune(
     model: keras.Model,
