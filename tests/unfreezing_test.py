@@ -234,6 +234,7 @@ def test_a_file_of_either_time(unfrozen_before, tmp_path):
         set_trainable(model, True)
         compile_model(wrapped, rate())
         keras_bimp.prune(wrapped, 0.75)
+        fit(wrapped, 1)
     wrapped.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
     inside = again.wrapper.layer
