@@ -145,10 +145,7 @@ def check_sparsity_reached(model: keras.Model) -> None:
     if progress is None:
         return
     if not progress.complete:
-        target = progress.target_sparsity
-        if target is not None and progress.pruned < round(
-            (target - _ROUNDING) * progress.weights
-        ):
+        if not progress.reached:
             raise ValueError(
                 "`model` must have the sparsity that its training was to "
                 f"reach. Received: a model whose training is incomplete. "
@@ -190,5 +187,3 @@ _IN_FLOAT32 = (
     "`keras.config.set_dtype_policy('float32'); other = build_model(); "
     "other.set_weights(model.get_weights())`"
 )
-# Of the sparsity, where each kernel rounds its own share.
-_ROUNDING = 1e-3
