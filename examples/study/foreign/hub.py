@@ -55,6 +55,9 @@ class Words(keras.layers.Layer):
             vocabulary=_WORDS, output_sequence_length=LENGTH
         )
 
+    def build(self, input_shape=None):
+        """Nothing to do: the words are known."""
+
     def call(self, inputs):
         ids = self._lookup(inputs)
         return {
