@@ -5,7 +5,6 @@ table. What was tried lies as JSON in `--results`; a second call tries only
 what is not there. Writes the table as Markdown.
 """
 
-import collections
 import json
 import os
 import pathlib
@@ -67,8 +66,7 @@ def table_of(results: dict[str, dict[str, dict[str, str]]]) -> str:
     Args:
         results: Family -> network -> step -> what was said.
     """
-    notes = collections.OrderedDict()
-    lines = []
+    notes, lines = {}, []
     for family, networks in results.items():
         lines += [f"| **{family}** |" + " |" * len(trying.STEPS)]
         for name, said in networks.items():
@@ -76,7 +74,7 @@ def table_of(results: dict[str, dict[str, dict[str, str]]]) -> str:
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     head = "| network | " + " | ".join(trying.STEPS.values()) + " |"
     rule = "|---" * (len(trying.STEPS) + 1) + "|"
-    below = [f"{number}. {note}" for note, number in notes.items()]
+    below = [f"{number}. `{said}`" for number, said in notes.values()]
     return "\n".join([head, rule, *lines, "", *below])
 
 
@@ -85,8 +83,10 @@ def _cell(said, notes):
         return ""
     if said.startswith("works"):
         return said.replace("works", "✓", 1)
-    # Names and sizes of one network do not make a sentence another.
-    return f"[{notes.setdefault(said, len(notes) + 1)}]"
+    # What was received is another for each network: the first speaks for all.
+    kind = said.partition("Received:")[0]
+    number, _ = notes.setdefault(kind, (len(notes) + 1, said))
+    return f"[{number}]"
 
 
 def write_table(path: pathlib.Path) -> None:

@@ -119,7 +119,9 @@ class Trial:
         )
 
     def _predicted(self, model):
-        return [np.asarray(y) for y in tree.flatten(predict(model, self._network.x))]
+        return [
+            np.asarray(y) for y in tree.flatten(predict(model, self._network.x))
+        ]
 
 
 for _format in FORMATS:
@@ -161,7 +163,8 @@ def try_network(name: str, path: pathlib.Path) -> None:
 
 def sentence(error: Exception) -> str:
     """What an error says, on one line."""
-    text = re.sub(r"\s+", " ", str(error)).strip() or "no message"
+    text = re.sub(r"\x1b\[\d*m", "", str(error)).replace("`", "'")
+    text = re.sub(r"\s+", " ", text).strip() or "no message"
     if len(text) > _LENGTH:
         text = text[:_LENGTH] + " ..."
     return f"{type(error).__name__}: {text}"

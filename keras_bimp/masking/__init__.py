@@ -12,6 +12,7 @@ from keras_bimp.masking.prunable import find_prunable
 from keras_bimp.masking.prunable import unique_paths
 from keras_bimp.masking.rules import Hard
 from keras_bimp.masking.rules import Rule
+from keras_bimp.masking.tasks import has_own_steps
 from keras_bimp.masking.wrapping import MaskedModel
 from keras_bimp.masking.wrapping import compile_like
 from keras_bimp.masking.wrapping import masked_kernels
@@ -28,6 +29,7 @@ __all__ = [
     "as_filter",
     "compile_like",
     "find_prunable",
+    "has_own_steps",
     "hold_zeros",
     "kernels_to_hold",
     "masked_kernels",

@@ -72,6 +72,12 @@ def class_around(model: keras.Model, base: type) -> type:
     return _class_of(base, type(model))
 
 
+def has_own_steps(kind: type) -> bool:
+    """Whether models of a class compute losses or train in a way of theirs."""
+    around = {"fit", "evaluate", "predict", "compile"}
+    return not around.issuperset(_own_trainer_methods(kind))
+
+
 def as_not_compiled(model: keras.Model) -> None:
     """Takes back that a task compiles itself whenever it is made."""
     if _package(type(model).compile) == "keras_hub":
@@ -107,11 +113,10 @@ class AroundTask:
     _initialized = True
 
     def __getattr__(self, name):
-        if name != "wrapper" and not name.startswith(("__", "_self_")):
-            if name in _OF_THE_GRAPH or name not in _names_of_keras():
-                task = self.wrapper.layer
-                if hasattr(task, name):
-                    return getattr(task, name)
+        if _is_of_the_task(name):
+            task = self.wrapper.layer
+            if hasattr(task, name):
+                return getattr(task, name)
         return super().__getattr__(name)
 
     def __setattr__(self, name, value):
@@ -209,6 +214,14 @@ def _added_to_compile(kind):
         ).parameters.items()
         if name not in known and parameter.kind != parameter.VAR_KEYWORD
     ]
+
+
+def _is_of_the_task(name):
+    return (
+        name != "wrapper"
+        and not name.startswith(("__", "_self_"))
+        and (name in _OF_THE_GRAPH or name not in _names_of_keras())
+    )
 
 
 def _is_own_property(kind, name):

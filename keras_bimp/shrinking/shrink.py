@@ -11,6 +11,7 @@ from keras_bimp.backends import backend
 from keras_bimp.checks import check_integer
 from keras_bimp.failures import why_failed
 from keras_bimp.masking import compile_like
+from keras_bimp.masking import has_own_steps
 from keras_bimp.masking import masked_layers
 from keras_bimp.progress import progress_of
 from keras_bimp.progress import set_progress
@@ -44,6 +45,11 @@ def shrink(model: keras.Model, align: int = 8) -> keras.Model:
     Layers that look at all channels, as `LayerNormalization` and attention do,
     keep all that they read and return, as does every layer of a class of your
     own. The inputs and outputs of the model stay.
+
+    A model of a class that leaves `call` alone, as tasks and backbones of
+    KerasHub do, becomes a plain Functional one. What the class does besides,
+    such as preprocessing, it does no more; it is compiled unless the class
+    has a loss or a train step of its own.
 
     Args:
         model: A built Functional or Sequential model, such as `strip`
@@ -93,7 +99,7 @@ def shrink(model: keras.Model, align: int = 8) -> keras.Model:
         raise ValueError(_why_nothing(model, followed))
     _check_outputs(model, smaller)
     set_progress(smaller, progress_of(model))
-    if model.compiled:
+    if model.compiled and not has_own_steps(type(model)):
         compile_like(smaller, model, keras.optimizers.SGD(), scale=True)
     return smaller
 
@@ -121,8 +127,9 @@ def _check_model(model):
         )
     if not is_graph(model):
         raise ValueError(
-            "`model` must be Functional or Sequential, for its graph to be "
-            f"known. Received: model of class {type(model).__name__}"
+            "`model` must be Functional or Sequential, and of no class with a "
+            "`call` of its own, for its graph to be known. "
+            f"Received: model of class {type(model).__name__}"
         )
     for layer in model._flatten_layers():
         lora = getattr(layer, "lora_enabled", False)

@@ -11,7 +11,7 @@ from .network import tokens
 
 LENGTH, VOCABULARY, SIDE = 16, 64, 64
 _LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-_WORDS = "the quick brown fox jumps over a lazy dog".split()
+_WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog"]
 _SIZES = {
     "vocabulary_size": VOCABULARY,
     "num_layers": 2,
@@ -71,9 +71,7 @@ def bert():
     """A classifier of strings: its preprocessor cuts them into words."""
     models = _models()
     task = models.BertTextClassifier(
-        models.BertBackbone(
-            **_SIZES, num_heads=2, max_sequence_length=LENGTH
-        ),
+        models.BertBackbone(**_SIZES, num_heads=2, max_sequence_length=LENGTH),
         CLASSES,
         preprocessor=Words(),
     )
@@ -153,9 +151,7 @@ def t5():
 def bart():
     models = _models()
     task = models.BartSeq2SeqLM(
-        models.BartBackbone(
-            **_SIZES, num_heads=2, max_sequence_length=LENGTH
-        ),
+        models.BartBackbone(**_SIZES, num_heads=2, max_sequence_length=LENGTH),
         preprocessor=None,
     )
     ids, mask = _padded().values()

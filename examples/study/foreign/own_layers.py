@@ -56,9 +56,7 @@ class PositionalEmbedding(layers.Layer):
         return self.words(x) + self.places(ops.arange(0, ops.shape(x)[-1]))
 
     def get_config(self):
-        given = zip(
-            ("length", "vocabulary", "width"), self._given, strict=True
-        )
+        given = zip(("length", "vocabulary", "width"), self._given, strict=True)
         return {**super().get_config(), **dict(given)}
 
 

@@ -17,7 +17,18 @@ from .own_layers import TransformerBlock
 from .own_training import GAN
 from .own_training import VAE
 
-_WORDS = "good bad film plot actor scene dull great slow fun".split()
+_WORDS = [
+    "good",
+    "bad",
+    "film",
+    "plot",
+    "actor",
+    "scene",
+    "dull",
+    "great",
+    "slow",
+    "fun",
+]
 _LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
