@@ -237,7 +237,9 @@ def _is_own_property(kind, name):
 @functools.cache
 def _names_of_keras():
     """What every model has: a masked one has its own, or is to have none."""
-    inputs = keras.Input((1,))
-    model = keras.Model(inputs, keras.layers.Identity()(inputs))
+    # Named: else the names of the user's layers are numbered otherwise.
+    inputs = keras.Input((1,), name="inputs")
+    outputs = keras.layers.Identity(name="outputs")(inputs)
+    model = keras.Model(inputs, outputs, name="names")
     model.compile("sgd", "mse")
     return frozenset(vars(model))
