@@ -85,7 +85,7 @@ def test_a_subclass_of_functional_inside_is_followed(backend):
 def test_a_subclass_of_functional_becomes_a_functional_model():
     base = Tower(16)
     outputs = layers.Dense(5, name="head")(base.output)
-    whole = Whole(base.inputs, outputs)
+    whole = Whole(base.input, outputs)
     small = half_shrunk(whole, images())
     assert type(small) is keras.Model(base.inputs, outputs).__class__
     assert small.count_params() < 0.5 * whole.count_params()
@@ -111,12 +111,12 @@ def test_a_model_made_for_a_list_may_be_called_on_a_tensor():
 
 
 def test_coupled_filters_are_found_through_a_subclass():
-    class Residual(Tower):
+    class Residual(keras.Model):
         def __init__(self):
             inputs = keras.Input((8, 8, 3))
             h = layers.Conv2D(16, 3, padding="same")(inputs)
             h = h + layers.Conv2D(16, 3, padding="same")(h)
-            keras.Model.__init__(self, inputs, h)
+            super().__init__(inputs, h)
 
     model = classifier(Residual())
     wrapped = keras_bimp.wrap(model)
