@@ -76,7 +76,7 @@ def classifier(base):
 
 
 @pytest.mark.every_backend
-def test_a_subclass_of_functional_inside_is_followed(backend):
+def test_a_subclass_of_functional_inside_is_followed():
     small = half_shrunk(classifier(Tower(16)), images())
     convs = [x for x in small._flatten_layers() if isinstance(x, layers.Conv2D)]
     assert [conv.filters for conv in convs] == [8, 8]
@@ -132,7 +132,7 @@ def test_coupled_filters_are_found_through_a_subclass():
 
 
 @pytest.mark.every_backend
-def test_a_dictionary_is_given_to_a_list_by_name(backend):
+def test_a_dictionary_is_given_to_a_list_by_name():
     inner = two_inputs()
     given = {"a": keras.Input((8,), name="a"), "z": keras.Input((8,), name="z")}
     outputs = layers.Dense(3, name="head")(inner(given))

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from .network import CLASSES
 from .network import SAMPLES
@@ -51,6 +52,9 @@ class Words(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
+        # Strings are TensorFlow's on every backend.
+        self._convert_input_args = False
+        self._allow_non_tensor_positional_args = True
         self._lookup = keras.layers.TextVectorization(
             vocabulary=_WORDS, output_sequence_length=LENGTH
         )
@@ -62,8 +66,8 @@ class Words(keras.layers.Layer):
         ids = self._lookup(inputs)
         return {
             "token_ids": ids,
-            "segment_ids": keras.ops.zeros_like(ids),
-            "padding_mask": ids != 0,
+            "segment_ids": tf.zeros_like(ids),
+            "padding_mask": tf.not_equal(ids, 0),
         }
 
 
