@@ -117,6 +117,15 @@ def outside_strategies(function):
     return function()
 
 
+def outside_graphs():
+    """The scope in which a variable can be made while a step is traced."""
+    if backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    return tf.init_scope()
+
+
 def compile_anew(model: keras.Model) -> None:
     """Makes the train step be compiled again, if it is compiled already."""
     if getattr(model, "train_function", None) is not None:

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 
 from keras_bimp.backends import as_array
+from keras_bimp.masking import given_metrics
+from keras_bimp.masking import reset_given_metrics
 from keras_bimp.masking import state_variables
 
 
@@ -24,7 +26,12 @@ def evaluate(model: keras.Model, given: dict) -> dict[str, float]:
         if id(variable) not in weights
     ]
     states += model.metrics_variables
+    for metric in given_metrics(model):
+        states += metric.variables
+    states = list({id(variable): variable for variable in states}.values())
     before = [as_array(variable) for variable in states]
+    # Keras resets none before the first batch: another model may count too.
+    reset_given_metrics(model)
     logs = model.evaluate(**given, verbose=0, return_dict=True)
     model.reset_metrics()  # Those that were made just now, too.
     for variable, value in zip(states, before, strict=True):

@@ -7,6 +7,9 @@ import keras
 
 from keras_bimp.masking import MaskedModel
 
+# Of a sparsity, where each kernel rounds its own share.
+ROUNDING = 1e-3
+
 _PROGRESS = weakref.WeakKeyDictionary()
 
 
@@ -20,6 +23,7 @@ class Progress(NamedTuple):
         weights: Weights that were to be pruned to the target.
         target_sparsity: What was planned; `None` if nothing was.
         skipped: Pairs (path, reason) of kernels that stay as they are.
+        reached: Whether the target is reached, if there is one.
     """
 
     done: int
@@ -28,11 +32,26 @@ class Progress(NamedTuple):
     weights: int
     target_sparsity: float | None
     skipped: tuple[tuple[str, str], ...] = ()
+    reached: bool = True
 
     @property
     def complete(self) -> bool:
-        """Whether all epochs are done."""
-        return self.done >= self.epochs
+        """Whether all epochs are done and the target is reached."""
+        return self.done >= self.epochs and self.reached
+
+    def is_news(self, backed_up: bool) -> bool:
+        """Whether to say at the end of `fit` that it is not complete.
+
+        A backup says of the epochs that are left that they follow.
+        """
+        return not (self.complete or (backed_up and self.done < self.epochs))
+
+    def after_pruning(self, pruned: int) -> "Progress":
+        """What it is when more weights are pruned."""
+        reached = self.reached or pruned >= round(
+            (self.target_sparsity - ROUNDING) * self.weights
+        )
+        return self._replace(pruned=pruned, reached=reached)
 
     def __str__(self):
         target = ""

@@ -21,17 +21,21 @@ def innermost(optimizer) -> keras.optimizers.Optimizer:
 
 
 def check_optimizer(optimizer) -> None:
-    """Raises TypeError if an argument `optimizer` is none of Keras."""
-    if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise TypeError(
-            "`optimizer` must be a keras.optimizers.Optimizer: what others "
-            "remember of pruned weights is not known. "
-            f"Received: optimizer={optimizer!r}"
-        )
+    """Raises TypeError if an argument `optimizer` holds none of Keras."""
+    several = isinstance(optimizer, list | tuple)
+    for one in optimizer if several else [optimizer]:
+        if not isinstance(one, keras.optimizers.Optimizer):
+            raise TypeError(
+                "`optimizer` must be a keras.optimizers.Optimizer or a list "
+                "of them: what others remember of pruned weights is not "
+                f"known. Received: optimizer={optimizer!r}"
+            )
 
 
 def leaves(optimizer) -> list[keras.optimizers.Optimizer]:
-    """The optimizers that hold the slots, of one that may hold several."""
+    """The optimizers that hold the slots, of one or a list of several."""
+    if isinstance(optimizer, list | tuple):
+        return [leaf for one in optimizer for leaf in leaves(one)]
     optimizer = innermost(optimizer)
     if isinstance(optimizer, MULTI_OPTIMIZER):
         return list(optimizer.optimizers)
@@ -46,7 +50,8 @@ def zero_pruned(kernels, masks, optimizer) -> None:
     Args:
         kernels: List of kernels, `keras.Variable`s.
         masks: List of their masks, boolean `keras.Variable`s, True = kept.
-        optimizer: The optimizer that trains them, or `None`.
+        optimizer: The optimizer that trains them, a list of several, or
+            `None`.
     """
     remembered = [[] for _ in kernels]
     if optimizer is not None and kernels:

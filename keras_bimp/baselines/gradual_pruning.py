@@ -20,9 +20,12 @@ from keras_bimp.beside import callbacks_beside
 from keras_bimp.masking import hold_zeros
 from keras_bimp.masking import kernels_to_hold
 from keras_bimp.metrics.effective import EffectiveKernels
+from keras_bimp.progress import ROUNDING
 from keras_bimp.progress import Progress
 from keras_bimp.progress import set_progress
 from keras_bimp.retraining.optimizers import step_count
+from keras_bimp.retraining.own_optimizers import Steps
+from keras_bimp.retraining.own_optimizers import check_own_optimizers
 from keras_bimp.retraining.pruning import prune_to
 from keras_bimp.retraining.targets import find_targets
 from keras_bimp.slots import innermost
@@ -82,6 +85,7 @@ class GradualPruning(Resumable):
         self._beside = callbacks_beside(self)
         self._found = find_targets(self.model, self._policy)
         checking.check_rules(self.model, self._found, self._rule)
+        check_own_optimizers(self.model)
         by_step = self._by_step is not None
         checking.check_fit(self, self._beside, self._rule, by_step)
         if self._check is not None:
@@ -93,6 +97,8 @@ class GradualPruning(Resumable):
         self._data = data_that_begins()
         failures.mark_failed(self.model, None)
         self._done = 0
+        self._asked = 0.0  # The sparsity of the last pruning.
+        self._steps = Steps(self.model)
         self._note_progress()
         # The epoch, its first step, and the last step that was looked at.
         self._epoch, self._first, self._last = None, 0, -1
@@ -133,6 +139,7 @@ class GradualPruning(Resumable):
             self._data.check_order()
         failures.stop_if_broken(self.model, epoch, logs)
         self._choose_anew()
+        self._steps.check(self.model, self._found)
         at_the_end = self._at_the_end and self._done == self.params["epochs"]
         if at_the_end and failures.why_failed(self.model) is None:
             self._prune(self._target_sparsity)
@@ -143,7 +150,7 @@ class GradualPruning(Resumable):
         failures.settle(self.model)
         progress = self._note_progress()
         backed_up = any(isinstance(c, Backup) for c in self._beside)
-        if not progress.complete and not backed_up:
+        if progress.is_news(backed_up):
             self._print(str(progress))
 
     def facts(self):
@@ -162,16 +169,19 @@ class GradualPruning(Resumable):
             "epoch": self._epoch,
             "first": self._first,
             "last": self._last,
+            "asked": self._asked,
         }
 
     def set_state(self, state):
         self._done, self._epoch = state["done"], state["epoch"]
+        self._asked = state.get("asked", 0.0)
         self._first, self._last = state["first"], state["last"]
         self._hold()
 
     def _prune(self, share, optimizer=None):
         """Prunes to a sparsity; forgets the momentum if given an optimizer."""
         found = self._found
+        self._asked = share
         if found.hard:
             prune_to(found, share, optimizer)
             self._hold()
@@ -236,8 +246,19 @@ class GradualPruning(Resumable):
             self._target_sparsity,
             self._found.skipped,
         )
+        progress = progress._replace(reached=self._reached(progress))
         set_progress(self.model, progress)
         return progress
+
+    def _reached(self, progress):
+        target = self._target_sparsity
+        if target is None:
+            return True
+        # Or a rule chooses in each step.
+        return (
+            self._asked >= target - ROUNDING
+            or progress.pruned + 1 > target * progress.weights
+        )
 
     def _hold(self):
         if hold_zeros(self._moved):

@@ -109,10 +109,7 @@ def check_sparsity_reached(model: keras.Model) -> None:
     if progress is None:
         return
     if not progress.complete:
-        target = progress.target_sparsity
-        if target is not None and progress.pruned < round(
-            (target - _ROUNDING) * progress.weights
-        ):
+        if not progress.reached:
             raise ValueError(
                 "`model` must have the sparsity that its training was to "
                 f"reach. Received: a model whose training is incomplete. "
@@ -147,7 +144,3 @@ def _not_finite(model):
         if np.isnan(value).any() or (computed and np.isinf(value).any()):
             return f"a weight is not finite, in '{variable.path}'"
     return None
-
-
-# Of the sparsity, where each kernel rounds its own share.
-_ROUNDING = 1e-3

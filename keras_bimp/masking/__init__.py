@@ -1,9 +1,13 @@
 """Masks: the layer that wraps any layer, its rules, `wrap` and `strip`."""
 
+from keras_bimp.masking.compiling import compile_like
+from keras_bimp.masking.compiling import given_metrics
+from keras_bimp.masking.compiling import reset_given_metrics
 from keras_bimp.masking.holding import hold_zeros
 from keras_bimp.masking.holding import kernels_to_hold
 from keras_bimp.masking.masked import Masked
 from keras_bimp.masking.masked import masked_layers
+from keras_bimp.masking.masked import others_that_mask
 from keras_bimp.masking.masked import state_variables
 from keras_bimp.masking.prunable import Kernel
 from keras_bimp.masking.prunable import Prunables
@@ -12,11 +16,10 @@ from keras_bimp.masking.prunable import find_prunable
 from keras_bimp.masking.prunable import unique_paths
 from keras_bimp.masking.rules import Hard
 from keras_bimp.masking.rules import Rule
+from keras_bimp.masking.stripping import masked_kernels
+from keras_bimp.masking.stripping import strip
 from keras_bimp.masking.tasks import has_own_steps
 from keras_bimp.masking.wrapping import MaskedModel
-from keras_bimp.masking.wrapping import compile_like
-from keras_bimp.masking.wrapping import masked_kernels
-from keras_bimp.masking.wrapping import strip
 from keras_bimp.masking.wrapping import wrap
 
 __all__ = [
@@ -29,11 +32,14 @@ __all__ = [
     "as_filter",
     "compile_like",
     "find_prunable",
+    "given_metrics",
     "has_own_steps",
     "hold_zeros",
     "kernels_to_hold",
     "masked_kernels",
     "masked_layers",
+    "others_that_mask",
+    "reset_given_metrics",
     "state_variables",
     "strip",
     "unique_paths",

@@ -1,23 +1,29 @@
 """The mask-wrapping layer."""
 
 import contextlib
+import gc
+import weakref
 from collections.abc import Iterable
 
 import keras
 from keras import ops
 from keras import tree
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from keras_bimp.backends import as_array
 from keras_bimp.backends import eager_on_torch
+from keras_bimp.backends import outside_graphs
 from keras_bimp.backends import share_layout
 from keras_bimp.checks import check_choice
 from keras_bimp.masking.holding import regularize_what_is_left
+from keras_bimp.masking.inside import Inside
 from keras_bimp.masking.prunable import Kernel
-from keras_bimp.masking.prunable import find_prunable
 from keras_bimp.masking.rules import Hard
 from keras_bimp.masking.rules import Rule
 
 MASKS = ("ones", "nonzero")
+
+_LIVE = weakref.WeakSet()
 
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
@@ -43,6 +49,8 @@ class Masked(keras.layers.Wrapper):
             that the kernels have today.
         indices: Positions in `layer.weights` of the kernels to mask, instead
             of `filters`. This is what `get_config` writes.
+        frozen: Positions of those to mask as soon as they are trainable. With
+            `filters` it is all that are frozen when the layer is built.
 
     Example:
 
@@ -65,6 +73,7 @@ class Masked(keras.layers.Wrapper):
         masks: str = "ones",
         indices: list[int] | None = None,
         exclude=None,
+        frozen: list[int] | None = None,
         **kwargs,
     ):
         # `autocast=False`: each inner layer casts by its own policy.
@@ -86,6 +95,8 @@ class Masked(keras.layers.Wrapper):
         self.exclude = exclude
         self.initial_masks = masks
         self.indices = indices
+        self.frozen = frozen
+        self.was_trained = False
         self.supports_masking = True
         self.supports_jit = layer.supports_jit
         adopt_signature(self, layer)
@@ -98,24 +109,66 @@ class Masked(keras.layers.Wrapper):
         if self._inside:
             return
         super().build(input_shape)
-        self._inside = _Inside(self)
+        self._inside = Inside(self)
         for kernel, rule in zip(self.kernels, self.rules, strict=True):
-            mask = self.add_weight(
-                shape=kernel.variable.shape,
-                initializer="ones",
-                dtype="bool",
-                trainable=False,
-                autocast=False,
-                name=kernel.path.replace("/", "_") + "_mask",
-            )
-            share_layout(kernel.variable, mask)
-            if self.initial_masks == "nonzero":
-                # In NumPy: backends take subnormal numbers for 0.
-                mask.assign(as_array(kernel.variable, copy=False) != 0)
-            if rule.hard:
-                regularize_what_is_left(kernel.variable, mask)
-            self.masks.append(mask)
-            rule.build(self, kernel.variable)
+            self._add_mask(kernel, rule)
+        _LIVE.add(self)
+
+    def _add_mask(self, kernel, rule):
+        """Makes the variables of a kernel, each of them an attribute.
+
+        Checkpoints of TensorFlow hold variables that are one, and know them by
+        its name.
+        """
+        mask = self.add_weight(
+            shape=kernel.variable.shape,
+            initializer="ones",
+            dtype="bool",
+            trainable=False,
+            autocast=False,
+            name=kernel.path.replace("/", "_") + "_mask",
+        )
+        share_layout(kernel.variable, mask)
+        if self.initial_masks == "nonzero":
+            # In NumPy: backends take subnormal numbers for 0.
+            mask.assign(as_array(kernel.variable, copy=False) != 0)
+        if rule.hard:
+            regularize_what_is_left(kernel.variable, mask)
+        self.masks.append(mask)
+        position = self._inside.position_of(kernel.variable)
+        setattr(self, f"_mask_of_{position}", mask)
+        others = {id(v) for v in self._own_variables()}
+        rule.build(self, kernel.variable)
+        made = [v for v in self._own_variables() if id(v) not in others]
+        for i, variable in enumerate(made):
+            setattr(self, f"_rule_{i}_of_{position}", variable)
+        self._inside.put(position, mask, *made)
+
+    def _own_variables(self):
+        return [*self._trainable_variables, *self._non_trainable_variables]
+
+    def mask_unfrozen(self):
+        """Masks kernels that were frozen and are trainable now.
+
+        Called whenever the layer is, or its variables are asked for.
+        """
+        if not self._inside or not self._inside.unfrozen():
+            return
+        if in_stateless_scope():
+            return  # No variable can be made here.
+        self._tracker.unlock()
+        with outside_graphs():
+            for kernel, rule in self._inside.take_unfrozen():
+                self._add_mask(kernel, rule)
+        self._tracker.lock()
+        # As if none had been frozen: variables are saved by position.
+        order = self._inside.sort()
+        self.masks = [self.masks[i] for i in order]
+        for variables in (
+            self._trainable_variables,
+            self._non_trainable_variables,
+        ):
+            variables.sort(key=self._inside.position_of)
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -133,6 +186,12 @@ class Masked(keras.layers.Wrapper):
         return self._inside.skipped if self._inside else ()
 
     @property
+    def variables(self) -> list[keras.Variable]:
+        """Those of the layer inside, and the masks of what is trainable."""
+        self.mask_unfrozen()
+        return super().variables
+
+    @property
     def metrics(self) -> list[keras.Metric]:
         """Metrics of the layers inside, but not those a model compiled."""
         return [m for x in self.layer._flatten_layers() for m in x._metrics]
@@ -143,11 +202,14 @@ class Masked(keras.layers.Wrapper):
                 _as_keras_tensor, (args, kwargs)
             )
             self.layer(*args_specs, **kwargs_specs)
+        self.mask_unfrozen()
         return super().__call__(*args, **kwargs)
 
     @eager_on_torch
     def call(self, *args, **kwargs):
         training = bool(self._get_call_context().training)
+        if training and not self.was_trained:
+            self.was_trained = True
         with self.scope(training=training) as scope:
             outputs = self.layer(*args, **kwargs)
         raw = [kernel.variable.value for kernel in self.kernels]
@@ -205,15 +267,32 @@ class Masked(keras.layers.Wrapper):
     def compute_mask(self, inputs, previous_mask):
         return self.layer.compute_mask(inputs, previous_mask)
 
+    @contextlib.contextmanager
+    def final_kernels(self):
+        """Has the layer inside hold what `strip` would leave, for a while."""
+        variables = [kernel.variable for kernel in self.kernels]
+        raw = [as_array(variable) for variable in variables]
+        try:
+            for variable, mask, rule in zip(
+                variables, self.masks, self.rules, strict=True
+            ):
+                variable.assign(rule.final_kernel(variable.value, mask.value))
+            yield
+        finally:
+            for variable, value in zip(variables, raw, strict=True):
+                variable.assign(value)
+
     def get_config(self):
-        indices = self.indices
+        self.mask_unfrozen()
+        indices, frozen = self.indices, self.frozen
         if self._inside:
-            position = {id(v): i for i, v in enumerate(self.layer.weights)}
-            indices = [position[id(k.variable)] for k in self.kernels]
+            indices = self._inside.positions(self.kernels)
+            frozen = self._inside.positions(self._inside.waiting)
         config = {
             "rule": keras.saving.serialize_keras_object(self.rule),
             "masks": self.initial_masks,
             "indices": indices,
+            "frozen": frozen,
         }
         if indices is None:
             config["filters"] = self.filters
@@ -222,32 +301,6 @@ class Masked(keras.layers.Wrapper):
         # The model around it is the one that is compiled.
         config["layer"].pop("compile_config", None)
         return config
-
-
-class _Inside:
-    """Keeps variables of the inner layer out of Keras' attribute tracking."""
-
-    def __init__(self, masked):
-        found = find_prunable(masked.layer, masked.filters, masked.exclude)
-        self.kernels, self.skipped = found.kernels, found.skipped
-        if masked.indices is not None:
-            self.kernels = _at_indices(masked.layer, masked.indices)
-        self.rules = tuple(
-            type(masked.rule).from_config(masked.rule.get_config())
-            for _ in self.kernels
-        )
-
-
-def _at_indices(layer, indices):
-    weights = layer.weights
-    if not all(0 <= i < len(weights) for i in indices):
-        raise ValueError(
-            "`indices` must be positions in `layer.weights`. "
-            f"Received: indices={indices} for {len(weights)} weights"
-        )
-    # An inner layer comes after those around it: the last owner is the inmost.
-    owners = {id(v): x for x in layer._flatten_layers() for v in x.weights}
-    return tuple(Kernel(weights[i], owners[id(weights[i])]) for i in indices)
 
 
 def adopt_signature(outer: keras.Layer, inner: keras.Layer) -> None:
@@ -282,6 +335,33 @@ def state_variables(layer: keras.Layer) -> list[keras.Variable]:
         states = tree.flatten(getattr(inner, "states", None))
         variables += [v for v in states if isinstance(v, keras.Variable)]
     return list({id(v): v for v in variables}.values())
+
+
+def others_that_mask(
+    kernel: keras.Variable, masks: list[Masked]
+) -> list[Masked]:
+    """The layers but some that have a mask over a kernel too.
+
+    Those of models that were stripped do not count.
+    """
+
+    def find():
+        return [
+            masked
+            for masked in list(_LIVE)
+            if all(masked is not one for one in masks)
+            and any(one.variable is kernel for one in masked.kernels)
+        ]
+
+    if not find():
+        return []
+    gc.collect()  # A model that is wrapped again, and that nobody holds.
+    return find()
+
+
+def forget(masked: Masked) -> None:
+    """Lets a layer that was stripped no longer count."""
+    _LIVE.discard(masked)
 
 
 def masked_layers(model: keras.Layer) -> list[Masked]:

@@ -11,6 +11,9 @@ import keras
 
 from keras_bimp.layout import Layout
 
+# The reason why `find_prunable` leaves a kernel alone that is not trained.
+FROZEN = "frozen"
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -147,8 +150,8 @@ def find_prunable(
                     if excluded
                     else "not matched by `filters`",
                 )
-            elif not variable.trainable or not owner.trainable:
-                skipped[id(variable)] = Kernel(variable, owner), "frozen"
+            elif not is_trainable(Kernel(variable, owner)):
+                skipped[id(variable)] = Kernel(variable, owner), FROZEN
             else:
                 skipped.pop(id(variable), None)
                 owners[id(variable)] = Kernel(variable, owner)
@@ -156,6 +159,11 @@ def find_prunable(
         owners[id(v)] for v in layer.trainable_variables if id(v) in owners
     ]
     return Prunables(tuple(ordered), tuple(skipped.values()))
+
+
+def is_trainable(kernel: Kernel) -> bool:
+    """Whether a kernel is trained, and not frozen."""
+    return bool(kernel.variable.trainable and kernel.layer.trainable)
 
 
 def unique_paths(kernels: Iterable[Kernel]) -> list[str]:

@@ -1,32 +1,38 @@
 """`wrap` puts a mask around a model; `strip` takes it off again."""
 
 import inspect
-import weakref
 
 import keras
+from keras.src.backend.common import global_state
 
 from keras_bimp.backends import compile_anew
 from keras_bimp.backends import count_nonzero
 from keras_bimp.backends import strategy_scope
+from keras_bimp.masking.compiling import compile_like
+from keras_bimp.masking.compiling import reset_given_metrics
 from keras_bimp.masking.holding import hold_zeros
 from keras_bimp.masking.holding import kernels_to_hold
-from keras_bimp.masking.holding import release
 from keras_bimp.masking.masked import Masked
 from keras_bimp.masking.masked import adopt_signature
 from keras_bimp.masking.masked import masked_layers
-from keras_bimp.masking.prunable import Kernel
 from keras_bimp.masking.prunable import as_filter
 from keras_bimp.masking.rules import Rule
 from keras_bimp.masking.tasks import as_not_compiled
 from keras_bimp.masking.tasks import check_trainer
 from keras_bimp.masking.tasks import class_around
-from keras_bimp.masking.tasks import compile_as_keras_does
 from keras_bimp.slots import zero_pruned
 from keras_bimp.strategies import check_strategy
 
-# Models that `strip` returned -> their kernels that had a mask, and pairs
-# (path, reason) of the others.
-_STRIPPED = weakref.WeakKeyDictionary()
+_OF_THE_MODEL_INSIDE = (
+    "input",
+    "inputs",
+    "input_names",
+    "input_shape",
+    "output",
+    "outputs",
+    "output_names",
+    "output_shape",
+)
 
 _PLACE_OF_SHUFFLE = list(inspect.signature(keras.Model.fit).parameters).index(
     "shuffle"
@@ -70,6 +76,8 @@ class MaskedModel(keras.Model):
     def fit(self, *args, **kwargs):
         """Trains as `keras.Model.fit` does, where that can."""
         check_strategy(self)
+        with strategy_scope(self):
+            self.wrapper.mask_unfrozen()
         self._hold_zeros()
         # A `fit` that was refused may have left it.
         self._initial_epoch = None
@@ -102,6 +110,11 @@ class MaskedModel(keras.Model):
         if hold_zeros(kernels_to_hold(hard, optimizer)):
             compile_anew(self)
 
+    def reset_metrics(self):
+        """Lets all metrics count from nothing, in a first epoch too."""
+        reset_given_metrics(self)
+        super().reset_metrics()
+
     def build(self, *args, **kwargs):
         """Nothing to do: `wrap` takes built models only."""
 
@@ -112,11 +125,35 @@ class MaskedModel(keras.Model):
 
     def __getattr__(self, name):
         # Keras names losses and metrics of several outputs by these.
-        if name in ("input_names", "output_names", "inputs", "outputs"):
+        if name in _OF_THE_MODEL_INSIDE:
             return getattr(self.wrapper.layer, name)
         # On torch a layer is a module, which finds its parts in this way.
         inherited = getattr(super(), "__getattr__", super().__getattribute__)
         return inherited(name)
+
+    def save(self, filepath, *args, **kwargs):
+        """Saves as `keras.Model.save` does, in a format that holds masks."""
+        if str(filepath).endswith((".h5", ".hdf5")):
+            _refuse_legacy(filepath)
+        super().save(filepath, *args, **kwargs)
+
+    def export(self, *args, **kwargs):
+        """Exports what `strip` would return, as `keras.Model.export` does."""
+        with self.wrapper.final_kernels():
+            return self.wrapper.layer.export(*args, **kwargs)
+
+    @property
+    def _default_save_signature(self):
+        # What `tf.saved_model.save` gives a model to be called by; Keras knows
+        # it of its own classes, and on TensorFlow only.
+        inner = self.wrapper.layer._default_save_signature
+        import tensorflow as tf
+
+        @tf.function(input_signature=inner.input_signature)
+        def serving_default(inputs):
+            return self(inputs)
+
+        return serving_default
 
     def quantize(self, *args, **kwargs):
         """Refused: a model is pruned, stripped, and then quantized."""
@@ -137,6 +174,8 @@ class MaskedModel(keras.Model):
         (kwargs.get("print_fn") or print)(line)
 
     def get_config(self):
+        if global_state.get_global_attribute("use_legacy_config", False):
+            _refuse_legacy("a file in the legacy format of HDF5")
         return {
             "name": self.name,
             "trainable": self.trainable,
@@ -246,7 +285,12 @@ def _wrap(model, rule, filters, masks, exclude):
         zero_pruned(kernels, masked.masks, model.optimizer)
     if model.compiled:
         own = [v for v in masked.trainable_variables if _is_own(v, model)]
-        compile_like(wrapped, model, _optimizer_for(model, fresh=bool(own)))
+        compile_like(
+            wrapped,
+            model,
+            _optimizer_for(model, fresh=bool(own)),
+            share_metrics=True,
+        )
     return wrapped
 
 
@@ -265,101 +309,17 @@ def _optimizer_for(model, fresh):
     return type(optimizer).from_config(optimizer.get_config())
 
 
-def strip(model: keras.Model) -> keras.Model:
-    """Takes the masks off: the plain Keras model with zeros in place.
-
-    For a model made by `wrap` this is the very model that was given to `wrap`.
-    A Functional or Sequential model with `Masked` layers inside is rebuilt
-    around the same inner layers.
-
-    Args:
-        model: A model made by `wrap`, or with `Masked` layers inside.
-
-    Returns:
-        A `keras.Model` that holds no class of keras_bimp. If `model` was
-        compiled, it is compiled with the same loss and metrics, so that
-        `evaluate` works, and with a plain SGD: compile it anew to train it.
-
-    Raises:
-        ValueError: If there is nothing to strip.
-
-    Example:
-
-    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    >>> keras_bimp.strip(keras_bimp.wrap(model)) is model
-    True
-    """
-    found = masked_layers(model) if isinstance(model, keras.Layer) else []
-    if not found:
-        raise ValueError(
-            "`model` must be a model made by `keras_bimp.wrap`, or with "
-            f"`keras_bimp.Masked` layers inside. Received: model={model!r}"
-        )
-    if isinstance(model, MaskedModel):
-        plain = model.wrapper.layer
-    else:
-        plain = _without_masked(model)
-    _STRIPPED[plain] = masked_kernels(model)
-    for masked in found:
-        for kernel, mask, rule in zip(
-            masked.kernels, masked.masks, masked.rules, strict=True
-        ):
-            variable = kernel.variable
-            variable.assign(rule.final_kernel(variable.value, mask.value))
-            release(variable)
-    if model.compiled:
-        # SGD without momentum has no slots: nothing dense in a saved file.
-        compile_like(plain, model, keras.optimizers.SGD(), scale=True)
-        plain.optimizer.build(plain.trainable_variables)
-    return plain
-
-
-def masked_kernels(
-    model: keras.Layer,
-) -> tuple[tuple[Kernel, ...], tuple[tuple[str, str], ...]]:
-    """The kernels of a model that have a mask, or had one before `strip`.
-
-    Returns:
-        These kernels, and pairs (path, reason) of those left alone.
-    """
-    found = masked_layers(model)
-    if not found:
-        return _STRIPPED.get(model, ((), ()))
-    return (
-        tuple(kernel for masked in found for kernel in masked.kernels),
-        tuple(pair for masked in found for pair in masked.skipped),
+def _refuse_legacy(filepath):
+    raise ValueError(
+        "`filepath` must not be an HDF5 file of a whole wrapped model, which "
+        "would hold no masks: save a '.keras' file, or "
+        "`keras_bimp.strip(model)`. "
+        f"Received: filepath={filepath}"
     )
 
 
-def _without_masked(model):
-    plain = None
-    if _is_kerass_own(type(model).call):
-        plain = keras.models.clone_model(
-            model, clone_function=_unmasked, recursive=True
-        )
-    if plain is None or masked_layers(plain):
-        raise ValueError(
-            "`model` must be made by `wrap`, or be Sequential or Functional "
-            f"all the way to its `Masked` layers. Received: model={model!r}. "
-            "In a class of your own, replace each `Masked` layer by its "
-            "`.layer`"
-        )
-    return plain
-
-
-def _unmasked(layer):
-    if isinstance(layer, MaskedModel):
-        return layer.wrapper.layer
-    return layer.layer if isinstance(layer, Masked) else layer
-
-
-def _is_kerass_own(method):
+def is_kerass_own(method) -> bool:
+    """Whether a method is one that Keras defines."""
     return method.__module__.partition(".")[0] == "keras"
 
 
-def compile_like(target, source, optimizer, scale=False):
-    """Compiles `target` with the very loss and metrics of `source`."""
-    config = dict(source._compile_config.config)
-    config["optimizer"] = optimizer
-    config["jit_compile"] = source.jit_compile
-    compile_as_keras_does(target, source, **config, auto_scale_loss=scale)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_bimp.backends import as_array
+from keras_bimp.backends import backend
 from keras_bimp.schedules import Joined
 from keras_bimp.schedules import schedule_values
 from keras_bimp.slots import MULTI_OPTIMIZER
@@ -76,6 +77,11 @@ def install(optimizer, joined: Joined):
     else:
         joined.replaced = present
     optimizer.learning_rate = joined
+    checkpointed = list(optimizer._variables)
+    if isinstance(joined.replaced, float):
+        # In its place, so that a checkpoint fits an optimizer before or after.
+        checkpointed.insert(1, _rate_variable(optimizer, joined.replaced))
+    _set_variables(optimizer, optimizer._variables, checkpointed)
     return present
 
 
@@ -85,18 +91,48 @@ def uninstall(optimizer) -> None:
     present = optimizer._learning_rate
     if not isinstance(present, Joined):
         return
-    if not isinstance(present.replaced, float):
+    variables = list(optimizer._variables)
+    if isinstance(present.replaced, float):
+        rate = _rate_variable(optimizer, present.replaced)
+        optimizer._learning_rate = rate
+        # Keras creates it right after the iteration count and saves by
+        # position.
+        variables.insert(1, rate)
+    else:
         optimizer._learning_rate = present.replaced
-        return
+    _set_variables(optimizer, variables, variables)
+
+
+def _rate_variable(optimizer, rate):
     with keras.name_scope(optimizer.name):
-        rate = keras.Variable(
-            present.replaced,
+        return keras.Variable(
+            rate,
             name="learning_rate",
             trainable=False,
             aggregation="only_first_replica",
         )
-    optimizer._learning_rate = rate
-    # Keras creates it right after the iteration count and saves by position.
-    variables = optimizer._variables
-    position = next(i for i, v in enumerate(variables) if v is rate)
-    variables.insert(1, variables.pop(position))
+
+
+def _set_variables(optimizer, variables, checkpointed):
+    """Sets the variables of an optimizer, and those of a TensorFlow checkpoint.
+
+    TensorFlow refuses to save a list of which anything but its end was
+    changed, as Keras does with this one where a schedule replaces a rate.
+    """
+    variables = list(variables)
+    store = optimizer._tracker.config
+    store["variables"] = (store["variables"][0], variables)
+    if backend() != "tensorflow":
+        vars(optimizer)["_variables"] = variables
+        return
+    import tensorflow as tf
+
+    tracking = tf.__internal__.tracking
+    if checkpointed == variables:
+        # One list: variables that are made later are in both.
+        variables = checkpointed = tracking.wrap(variables)
+        store["variables"] = (store["variables"][0], variables)
+    else:
+        checkpointed = tracking.wrap(checkpointed)
+    vars(optimizer)["_variables"] = variables
+    optimizer._track_trackable(checkpointed, "_variables", overwrite=True)

@@ -11,6 +11,7 @@ from keras_bimp.backends import strategy_scope
 from keras_bimp.backup import Backup
 from keras_bimp.backup import Resumable
 from keras_bimp.backup import data_that_begins
+from keras_bimp.backup.training_state import build_optimizer
 from keras_bimp.beside import begin_comparing_anew
 from keras_bimp.beside import best_so_far
 from keras_bimp.beside import callbacks_beside
@@ -22,9 +23,12 @@ from keras_bimp.progress import set_progress
 from keras_bimp.retraining import optimizers
 from keras_bimp.retraining.accuracy import Accuracy
 from keras_bimp.retraining.other_callbacks import check_others
+from keras_bimp.retraining.own_optimizers import Steps
+from keras_bimp.retraining.own_optimizers import check_own_optimizers
 from keras_bimp.retraining.pruning import Pruning
 from keras_bimp.retraining.pruning import prune_to
 from keras_bimp.retraining.rewinding import Rewinding
+from keras_bimp.retraining.steps import steps_of_epoch
 from keras_bimp.retraining.targets import find_targets
 from keras_bimp.retraining.trial import planned_counts
 from keras_bimp.retraining.trial import policy_at
@@ -103,6 +107,7 @@ class PruneAndRetrain(Resumable):
         self._check()
         self._rewinding = Rewinding(self.plan, self._rewind_to)
         self._rewinding.prepare(self.model)
+        self._steps = Steps(self.model)
         with strategy_scope(self.model):
             self._schedule = Joined(
                 [phase.schedule for phase in self.plan.phases],
@@ -115,6 +120,7 @@ class PruneAndRetrain(Resumable):
         for discount in self._schedule.discounts:
             discount.assign(1.0)
         self._print(str(self.plan))
+        build_optimizer(self.model)
         self._replaced = optimizers.install(
             self.model.optimizer, self._schedule
         )
@@ -159,6 +165,7 @@ class PruneAndRetrain(Resumable):
         step = optimizers.step_count(self.model.optimizer)
         logs["learning_rate"] = float(self._schedule(max(step - 1, 0)))
         logs.update(self._logs)
+        self._check_steps()
         self._done = epoch + 1
         self._note_progress()
         if self._data is not None:
@@ -169,8 +176,9 @@ class PruneAndRetrain(Resumable):
         self.undo_train_begin()
         failures.settle(self.model)
         backed_up = any(isinstance(c, Backup) for c in self._beside)
-        if self._done < self.plan.epochs and not backed_up:
-            self._print(str(progress_of(self.model)))
+        progress = progress_of(self.model)
+        if progress.is_news(backed_up):
+            self._print(str(progress))
 
     def undo_train_begin(self):
         with strategy_scope(self.model):
@@ -213,25 +221,21 @@ class PruneAndRetrain(Resumable):
         hold_zeros(self._moved)
         self._note_progress()
 
+    def _check_steps(self):
+        try:
+            self._steps.check(self.model, self._found)
+        except ValueError:
+            self.undo_train_begin()
+            raise
+
     def _make_plan(self):
         if not self.model.compiled or self.model.optimizer is None:
             raise ValueError(
                 "`model` must be compiled with an optimizer. "
                 f"Received: model={self.model!r}"
             )
-        known = self.params.get("steps")
-        steps = self._steps_per_epoch or known
-        if known not in (None, steps):
-            raise ValueError(
-                "`steps_per_epoch` must be that of `fit`, or not be given. "
-                f"Received: steps_per_epoch={steps}, but `fit` runs {known}"
-            )
-        if steps is None:
-            raise ValueError(
-                "`steps_per_epoch` must be given to `keras_bimp.callbacks`, "
-                "because the data has no known length. "
-                "Received: steps_per_epoch=None"
-            )
+        check_own_optimizers(self.model)
+        steps = steps_of_epoch(self._steps_per_epoch, self.params)
         with strategy_scope(self.model):
             plan = self._planner(
                 self.params["epochs"], steps, self.model.optimizer
@@ -356,7 +360,11 @@ class PruneAndRetrain(Resumable):
             "discount": discount,
             **around_pruning(before, after),
         }
-        self._report(phase, pruning, discount)
+        adapts = retraining.formula
+        for line in pruning.lines(
+            phase.name, self._found.size, discount if adapts else None
+        ):
+            self._print(line)
 
     def _accuracy_lost(self):
         """The share of the dense model's accuracy that is gone, in [0, 1]."""
@@ -372,24 +380,18 @@ class PruneAndRetrain(Resumable):
             self._found.size,
             self.plan.target_sparsity,
             self._found.skipped,
+            self._is_at_target(),
         )
         set_progress(self.model, progress)
 
-    def _report(self, phase, pruning, discount):
-        left = sum(pruning.counts.values())
-        adapts = self.plan.retraining.formula
-        self._print(
-            f"{phase.name}: pruned to {1 - left / self._found.size:.2%}, "
-            f"{left:,} of {self._found.size:,} weights left, "
-            f"norm drop {pruning.norm_drop:.3f}"
-            + (f", discount {discount:.3f}" if adapts else "")
+    def _is_at_target(self):
+        phases = self.plan.phases
+        prunings = [i for i, phase in enumerate(phases) if phase.prunes]
+        # Whoever restores the masks may not restore the schedule.
+        return not prunings or (
+            self._schedule.begun(prunings[-1])
+            or self._found.pruned >= self._counts[prunings[-1]]
         )
-        if pruning.protected:
-            names = ", ".join(
-                f"{path} ({pruning.counts[path]} left)"
-                for path in pruning.protected
-            )
-            self._print(f"{phase.name}: protected from collapse: {names}")
 
     def _print(self, text):
         if self._verbose:

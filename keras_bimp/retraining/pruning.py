@@ -1,6 +1,7 @@
 """One pruning of a masked model."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from collections.abc import Mapping
 
@@ -10,7 +11,12 @@ from keras_bimp import selection
 from keras_bimp.backends import compile_anew
 from keras_bimp.masking import hold_zeros
 from keras_bimp.masking import kernels_to_hold
+from keras_bimp.masking import masked_layers
 from keras_bimp.processes import check_agreement
+from keras_bimp.progress import progress_of
+from keras_bimp.progress import set_progress
+from keras_bimp.retraining.own_optimizers import optimizers_of
+from keras_bimp.retraining.own_optimizers import warn_if_moved
 from keras_bimp.retraining.samples import Samples
 from keras_bimp.retraining.samples import check_fraction
 from keras_bimp.retraining.targets import Targets
@@ -51,6 +57,30 @@ class Pruning:
             }
         )
 
+    def lines(
+        self, name: str, size: int, discount: float | None = None
+    ) -> list[str]:
+        """What to print of a pruning.
+
+        Args:
+            name: Of the cycle.
+            size: Number of prunable weights.
+            discount: Of the learning rate, if it adapts.
+        """
+        left = sum(self.counts.values())
+        lines = [
+            f"{name}: pruned to {1 - left / size:.2%}, "
+            f"{left:,} of {size:,} weights left, "
+            f"norm drop {self.norm_drop:.3f}"
+            + ("" if discount is None else f", discount {discount:.3f}")
+        ]
+        if self.protected:
+            names = ", ".join(
+                f"{path} ({self.counts[path]} left)" for path in self.protected
+            )
+            lines.append(f"{name}: protected from collapse: {names}")
+        return lines
+
 
 def prune(
     model: keras.Model,
@@ -59,7 +89,9 @@ def prune(
     allocation: str | Callable | selection.Allocation | None = None,
     criterion: str | Callable | selection.Criterion = "magnitude",
     granularity: str | selection.Granularity = "weight",
-    optimizer: keras.optimizers.Optimizer | None = None,
+    optimizer: keras.optimizers.Optimizer
+    | list[keras.optimizers.Optimizer]
+    | None = None,
     on_collapse: str = "protect",
     max_layer_sparsity: float | Mapping[str, float] | None = None,
     layer_sparsity: Mapping[str, float] | None = None,
@@ -83,9 +115,12 @@ def prune(
         allocation: See `keras_bimp.select`.
         criterion: See `keras_bimp.select`.
         granularity: See `keras_bimp.select`.
-        optimizer: The Keras optimizer that trains `model`. Defaults to the
-            compiled one. Compile a step of your own anew after the call if it
-            uses an optimizer that mixes the entries of a kernel, as Muon does.
+        optimizer: The Keras optimizer that trains `model`, or a list of them
+            if several do; an empty list says that none has yet. Defaults to
+            the compiled one, and to those that are attributes of a model with
+            a `train_step` of its own. Compile a step of your own anew after
+            the call if it uses an optimizer that mixes the entries of a
+            kernel, as Muon does.
         on_collapse: See `keras_bimp.select`. Defaults to `"protect"`.
         max_layer_sparsity: The sparsity that no kernel exceeds: a float in
             [0, 1), or a mapping from names of kernels, or regexes searched in
@@ -143,11 +178,13 @@ def prune(
             f"for it. Received: criterion={criterion!r}"
         )
     found = find_targets(model, policy, filters, exclude)
-    if optimizer is None and getattr(model, "compiled", False):
-        optimizer = model.optimizer
-    if optimizer is not None:
-        check_optimizer(optimizer)
+    if optimizer is None:
+        optimizer = optimizers_of(model)
+        if not optimizer:
+            _warn_if_trained(model, found)
+    check_optimizer(optimizer)
     moved = kernels_to_hold(found.hard, optimizer)
+    warn_if_moved(found)
     found.warn_if_beyond(target_sparsity)
     pruning = prune_to(
         found,
@@ -157,7 +194,23 @@ def prune(
     )
     if hold_zeros(moved):
         compile_anew(model)
+    progress = progress_of(model)
+    if progress is not None and progress.weights == found.size:
+        set_progress(model, progress.after_pruning(found.pruned))
     return pruning
+
+
+def _warn_if_trained(model, found):
+    """Warns that an optimizer nobody knows remembers pruned weights."""
+    trained = any(masked.was_trained for masked in masked_layers(model))
+    if trained and found.hard:
+        warnings.warn(
+            "The optimizer that trains `model` is not known, for the model is "
+            "not compiled: what it remembers of pruned weights moves them. "
+            "The masks hold, but files saved before `strip` are not sparse. "
+            "Pass `optimizer`, or an empty list if there is none.",
+            stacklevel=3,
+        )
 
 
 def samples_for(

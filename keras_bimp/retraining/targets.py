@@ -10,12 +10,14 @@ from keras_bimp import selection
 from keras_bimp.backends import as_array
 from keras_bimp.backends import count_nonzero
 from keras_bimp.backends import is_spread
+from keras_bimp.backends import strategy_scope
 from keras_bimp.masking import Kernel
 from keras_bimp.masking import Masked
 from keras_bimp.masking import MaskedModel
 from keras_bimp.masking import Rule
 from keras_bimp.masking import find_prunable
 from keras_bimp.masking import masked_layers
+from keras_bimp.masking import others_that_mask
 from keras_bimp.masking import unique_paths
 from keras_bimp.retraining.loss_gradients import gradients
 from keras_bimp.shrinking import filter_groups
@@ -199,6 +201,9 @@ def _all_targets(model):
             "first, or put `keras_bimp.Masked` around layers inside it. "
             f"Received: model={model!r}"
         )
+    with strategy_scope(model):
+        for masked in found:
+            masked.mask_unfrozen()
     by_id = {}
     unmasked = _variables_outside_masks(model)
     for masked in found:
@@ -212,6 +217,13 @@ def _all_targets(model):
                     "nowhere else, or it would grow back. Received: "
                     f"'{kernel.path}', which several layers hold. Call one "
                     "`Masked` layer several times instead"
+                )
+            if others_that_mask(kernel.variable, found):
+                raise ValueError(
+                    "A kernel must have one mask only, or it would grow back. "
+                    f"Received: '{kernel.path}', which another wrapped model "
+                    "masks too. Wrap one model that holds all that is "
+                    "trained, or strip the other one first"
                 )
             by_id[key] = kernel, mask, rule
     ordered = [

@@ -1,0 +1,141 @@
+"""Models that are trained by other optimizers than the compiled one."""
+
+import warnings
+
+import keras
+from keras import ops
+
+from keras_bimp.backends import as_array
+from keras_bimp.slots import innermost
+
+
+def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
+    """All optimizers that a model holds: the compiled one and its own."""
+    compiled = model.optimizer if getattr(model, "compiled", False) else None
+    found = [] if compiled is None else [compiled]
+    if _trains_itself(model):
+        found += _held(vars(model).values())
+    return list({id(innermost(one)): one for one in found}.values())
+
+
+def check_own_optimizers(model: keras.Model) -> None:
+    """Raises ValueError if a model holds others than the compiled one.
+
+    Which of them makes the steps of which kernel is known to its `train_step`
+    only.
+    """
+    others = [
+        f"{name} ({type(innermost(one)).__name__})"
+        for name, value in vars(model).items()
+        for one in (_held([value]) if _trains_itself(model) else ())
+        if innermost(one) is not innermost(model.optimizer)
+    ]
+    if others:
+        raise ValueError(
+            "`model` must be trained by the optimizer that it is compiled "
+            "with, whose learning rate the callbacks set. Received: a model "
+            f"of class {type(model).__name__} with a `train_step` and with "
+            f"optimizers of its own: {', '.join(others)}. Prune it with "
+            "`keras_bimp.prune(model, ...)` in a callback or loop, which knows "
+            "them"
+        )
+
+
+class Steps:
+    """Whether the compiled optimizer is the one that makes the steps.
+
+    Args:
+        model: A compiled model whose training begins.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._begin = _counts(model.optimizer)
+        self._made = False
+        self._warned = False
+
+    def check(self, model: keras.Model, found) -> None:
+        """To be called at the end of each epoch.
+
+        Warns if pruned weights are no longer 0.
+
+        Raises:
+            ValueError: If no step was made.
+        """
+        self._made = self._made or _counts(model.optimizer) != self._begin
+        if not self._made:
+            raise ValueError(
+                "`model` must be trained by the optimizer that it is compiled "
+                "with, whose learning rate the callbacks set. Received: "
+                f"{type(innermost(model.optimizer)).__name__}, which made no "
+                "step in the first epoch. If a `train_step` has optimizers of "
+                "its own, prune with `keras_bimp.prune(model, ..., "
+                "optimizer=[...])` in a callback or loop"
+            )
+        if not self._warned:
+            self._warned = warn_if_moved(found)
+
+
+def warn_if_moved(found) -> bool:
+    """Warns if weights that are pruned for good are not 0.
+
+    Args:
+        found: The `Targets` of the model.
+
+    Returns:
+        Whether it did.
+    """
+    moved = [
+        target.path
+        for target in found.targets
+        if target.rule.hard and _moved(target.kernel.variable, target.mask)
+    ]
+    if moved:
+        warnings.warn(
+            f"Pruned weights of {', '.join(moved)} are no longer 0: something "
+            "trains them that is not known here. The masks hold, and `strip` "
+            "writes zeros, but files saved before are not sparse. Prune with "
+            "`keras_bimp.prune(model, ..., optimizer=...)`, given all "
+            "optimizers that train them, and wrap models that share layers as "
+            "one.",
+            stacklevel=3,
+        )
+    return bool(moved)
+
+
+def _moved(kernel, mask):
+    there = ops.abs(kernel.value) > 0  # NaN is not: that is told elsewhere.
+    return bool(ops.any(ops.logical_and(there, ops.logical_not(mask.value))))
+
+
+def _trains_itself(model):
+    method = getattr(type(model), "train_step", None)
+    return method is not None and not method.__module__.startswith("keras.")
+
+
+def _held(values):
+    """The optimizers among some values, in lists and dicts too."""
+    found = []
+    for value in values:
+        if isinstance(value, keras.optimizers.Optimizer):
+            found.append(value)
+        elif isinstance(value, dict):
+            found += _held(value.values())
+        elif isinstance(value, list | tuple):
+            found += _held(value)
+    return found
+
+
+def _counts(optimizer):
+    """What changes with every step of an optimizer, one skipped too."""
+    counts = []
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        if optimizer.built:
+            counts += [optimizer.step_counter, optimizer.dynamic_scale]
+        else:
+            counts += [0, optimizer.initial_scale]
+        optimizer = optimizer.inner_optimizer
+    counts.append(optimizer._iterations)
+    return [
+        float(as_array(count) if isinstance(count, keras.Variable) else count)
+        for count in counts
+    ]
