@@ -22,6 +22,7 @@ from keras_bimp.masking import unique_paths
 from keras_bimp.retraining import Accuracy
 from keras_bimp.retraining import Samples
 from keras_bimp.retraining import gradients
+from keras_bimp.shrinking import find_units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,27 +240,32 @@ def sensitivity(
             kernels[path] = kernel
         else:
             skipped[path] = reason
-    if not kernels:
+    trials = {path: ([kernel], None) for path, kernel in kernels.items()}
+    if isinstance(granularity, selection.Unit) and kernels:
+        trials, without = _trials_of_units(plain, kernels)
+        skipped.update(without)
+    if not trials:
         reasons = ", ".join(f"{p} ({why})" for p, why in skipped.items())
         raise ValueError(
             "`model` must have a kernel to prune. "
             f"Received: {reasons or 'a model without kernels'}"
         )
     accuracy = Accuracy(samples, "keras_bimp.sensitivity", metric)
-    slopes = [None] * len(kernels)
+    slopes = {}
     if policy.criterion.needs_gradients:
-        slopes = gradients(
-            model, [k.variable for k in kernels.values()], samples
-        )
+        variables = [kernel.variable for kernel in kernels.values()]
+        found = gradients(model, variables, samples)
+        slopes = {id(v): g for v, g in zip(variables, found, strict=True)}
     baseline = accuracy(model)
     accuracies = {}
-    bar = keras.utils.Progbar(len(kernels), unit_name="kernel", verbose=verbose)
-    for (path, kernel), slope in zip(kernels.items(), slopes, strict=True):
+    bar = keras.utils.Progbar(len(trials), unit_name="kernel", verbose=verbose)
+    for path, (pruned, groups) in trials.items():
         accuracies[path] = tuple(
             _accuracy_with(
-                kernel,
-                masks.get(id(kernel.variable)),
-                slope,
+                pruned,
+                masks,
+                slopes,
+                groups,
                 sparsity,
                 policy,
                 lambda: accuracy(model),
@@ -286,29 +292,71 @@ def _ascending(policy, sparsities):
     return checked
 
 
-def _accuracy_with(kernel, mask, slope, sparsity, policy, measure):
-    """What `measure` gives with one kernel pruned; puts it back afterwards."""
-    weights = as_array(kernel.variable)
-    alive = np.ones(weights.shape, bool)
-    if mask is not None:
-        alive = as_array(mask)
-    (kept,) = selection.choose(
-        [weights],
+def _trials_of_units(model, kernels):
+    """What is pruned at a time where units go, with all that go with them.
+
+    Returns:
+        Path of the kernel that computes some units -> pair of all kernels that
+        they reach into and their `Structures`; and why kernels have none.
+    """
+    paths, owners = list(kernels), list(kernels.values())
+    parts, why = find_units(model, [kernel.variable for kernel in owners])
+    structures = selection.Structures(parts)
+    pools = {}
+    for pool in structures.pools:
+        pools.setdefault(pool.computing[0], []).append(pool)
+    trials = {}
+    for first, some in sorted(pools.items()):
+        members = np.concatenate([pool.members for pool in some])
+        reached = sorted({i for pool in some for i, _ in pool.parts})
+        trials[paths[first]] = (
+            [owners[i] for i in reached],
+            structures.among(members, reached),
+        )
+    return trials, {
+        path: reason
+        for path, reason in zip(paths, why, strict=True)
+        if reason is not None
+    }
+
+
+def _accuracy_with(kernels, masks, slopes, groups, sparsity, policy, measure):
+    """What `measure` gives with kernels pruned; puts them back afterwards."""
+    weights = [as_array(kernel.variable) for kernel in kernels]
+    held = [masks.get(id(kernel.variable)) for kernel in kernels]
+    alive = [
+        np.ones(array.shape, bool) if mask is None else as_array(mask)
+        for array, mask in zip(weights, held, strict=True)
+    ]
+    kept = selection.choose(
+        weights,
         sparsity,
         policy,
-        masks=[alive],
-        layouts=[kernel.layout],
-        names=[kernel.path],
-        gradients=None if slope is None else [slope],
+        masks=alive,
+        layouts=[kernel.layout for kernel in kernels],
+        names=[kernel.path for kernel in kernels],
+        gradients=[slopes[id(kernel.variable)] for kernel in kernels]
+        if slopes
+        else None,
+        groups=groups,
         allow_empty=True,
     ).masks
-    variable, before, pruned = mask, alive, kept
-    if mask is None:
-        zero = np.zeros((), weights.dtype)
-        variable, before = kernel.variable, weights
-        pruned = np.where(kept, weights, zero)
+    changes = [
+        (mask, before, stay)
+        if mask is not None
+        else (
+            kernel.variable,
+            array,
+            np.where(stay, array, np.zeros((), array.dtype)),
+        )
+        for kernel, array, mask, before, stay in zip(
+            kernels, weights, held, alive, kept, strict=True
+        )
+    ]
     try:
-        variable.assign(pruned)
+        for variable, _, pruned in changes:
+            variable.assign(pruned)
         return measure()
     finally:
-        variable.assign(before)
+        for variable, before, _ in changes:
+            variable.assign(before)

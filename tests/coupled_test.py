@@ -196,3 +196,72 @@ def test_a_subclass_has_no_graph():
             granularity="filter",
             allocation="coupled",
         )
+
+
+def normalized_model():
+    """Filters that `shrink` can take out, and filters that it cannot."""
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(8, 3, name="goes")(inputs)
+    x = layers.Conv2D(4, 1, name="stays")(x)
+    x = layers.LayerNormalization(name="norm")(x)
+    return keras.Model(inputs, layers.Conv2D(2, 1, name="last")(x))
+
+
+def test_it_warns_of_filters_that_cannot_go():
+    wrapped = keras_bimp.wrap(normalized_model())
+    told = (
+        "no filters out of 2 of 3 kernels.*stays/kernel .'norm': "
+        "LayerNormalization is not followed.*last/kernel .they are outputs"
+    )
+    with pytest.warns(UserWarning, match=told):
+        keras_bimp.prune(
+            wrapped, 0.5, granularity="filter", allocation="coupled"
+        )
+    # What the warning advises.
+    keras_bimp.prune(
+        wrapped,
+        0.5,
+        granularity="filter",
+        allocation="coupled",
+        exclude=["stays", "last"],
+    )
+    pruning = keras_bimp.prune(wrapped, 0.5, granularity="unit")
+    assert pruning.units == {"filters of goes": (4, 8)}
+
+
+def test_the_plan_tells_of_filters_that_cannot_go(capsys):
+    model = keras_bimp.wrap(normalized_model())
+    model.compile("sgd", "mse")
+    callbacks = keras_bimp.callbacks(
+        0.5, dense_epochs=0, granularity="filter", allocation="coupled"
+    )
+    x, y = np.ones((4, 6, 6, 3)), np.ones((4, 4, 4, 2))
+    with pytest.warns(UserWarning, match="LayerNormalization is not followed"):
+        model.fit(x, y, epochs=1, callbacks=callbacks, verbose=0)
+    kept = "pruned, but `shrink` keeps it: stays/kernel ('norm': Layer"
+    assert kept in capsys.readouterr().out
+
+
+def test_own_layers_with_filters_are_named():
+    class Own(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.inner = layers.Conv2D(4, 1)
+
+        def build(self, shape):
+            self.inner.build(shape)
+            self.built = True
+
+        def call(self, x):
+            return self.inner(x)
+
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(4, 1)(Own(name="own")(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    with pytest.warns(UserWarning, match="1 of 2.*'own': Own is not followed"):
+        keras_bimp.prune(
+            keras_bimp.wrap(model),
+            0.5,
+            granularity="filter",
+            allocation="coupled",
+        )

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
+import keras_bimp
 from keras_bimp.shrinking.coupling import filter_groups
 
 ACTIVATIONS = (None, "relu", "gelu", "sigmoid", "tanh", "softmax")
@@ -244,16 +245,15 @@ class RandomGraph:
         return outputs
 
 
+def wrapped_graph(seed):
+    """A random model, wrapped."""
+    model, _ = _random_graph(seed)
+    return keras_bimp.wrap(model)
+
+
 def pruned_graph(seed):
     """A random model, some of its filters and units all zeros."""
-    graph = RandomGraph(seed)
-    model, rng = graph.model, graph.rng
-    for variable in model.weights:
-        shape = variable.shape
-        if variable.name == "moving_variance":
-            variable.assign(rng.uniform(0.5, 2.0, shape))
-        elif variable.name in ("bias", "beta", "gamma", "moving_mean", "alpha"):
-            variable.assign(rng.normal(size=shape))
+    model, rng = _random_graph(seed)
     kernels = [
         (layer, variable)
         for layer in model._flatten_layers()
@@ -285,3 +285,15 @@ def pruned_graph(seed):
         matrix[..., zero] = 0.0
         kernel.assign(array)
     return model
+
+
+def _random_graph(seed):
+    graph = RandomGraph(seed)
+    model, rng = graph.model, graph.rng
+    for variable in model.weights:
+        shape = variable.shape
+        if variable.name == "moving_variance":
+            variable.assign(rng.uniform(0.5, 2.0, shape))
+        elif variable.name in ("bias", "beta", "gamma", "moving_mean", "alpha"):
+            variable.assign(rng.normal(size=shape))
+    return model, rng

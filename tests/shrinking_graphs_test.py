@@ -1,5 +1,7 @@
 """Shrunk random graphs compute what the pruned ones do, or are refused.
 
+Where whole units were pruned, all of them go.
+
 `SHRINKING_GRAPHS=300` tries as many.
 """
 
@@ -9,10 +11,20 @@ import os
 import keras
 import numpy as np
 import pytest
+from keras import layers
 from random_graphs import pruned_graph
+from random_graphs import wrapped_graph
 
 import keras_bimp
+from keras_bimp.backends import as_array
 
+# Where the outputs are in a kernel.
+OUT = {
+    layers.Conv1D: -1,
+    layers.Conv2D: -1,
+    layers.Conv2DTranspose: -2,
+    layers.Dense: -1,
+}
 GRAPHS = int(os.environ.get("SHRINKING_GRAPHS", "16"))
 
 
@@ -40,3 +52,46 @@ def test_outputs_are_the_same(seed):
             scale = np.abs(y).max()
             np.testing.assert_allclose(other, y, rtol=0, atol=1e-5 * scale)
     assert smaller >= 3 * len(seeds) // 8
+
+
+def outputs_left(layer):
+    """How many outputs of a layer are not all zeros, if it has filters."""
+    kernel = as_array(layer.kernel)
+    if isinstance(layer, layers.Conv2DTranspose):
+        kernel = np.swapaxes(kernel, -1, -2)
+    return int(kernel.reshape(-1, kernel.shape[-1]).any(0).sum())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seed", range(0, GRAPHS, 8))
+def test_all_units_that_were_pruned_go(seed):
+    gone, seeds = 0, range(seed, min(seed + 8, GRAPHS))
+    for each in seeds:
+        keras.backend.clear_session()
+        wrapped = wrapped_graph(each)
+        pruning = None
+        with contextlib.suppress(ValueError):  # No unit of it can go.
+            pruning = keras_bimp.prune(wrapped, 0.5, granularity="unit")
+        if pruning is None or all(
+            left == total for left, total in pruning.units.values()
+        ):
+            continue
+        pruned = keras_bimp.strip(wrapped)
+        small = keras_bimp.shrink(pruned, align=1)
+        rng = np.random.default_rng(each)
+        x = rng.normal(size=(3, *pruned.input_shape[1:])).astype("float32")
+        for y, other in zip(
+            *(keras.tree.flatten(model(x)) for model in (pruned, small)),
+            strict=True,
+        ):
+            y, other = map(keras.ops.convert_to_numpy, (y, other))
+            scale = np.abs(y).max()
+            np.testing.assert_allclose(other, y, rtol=0, atol=1e-5 * scale)
+        for layer, less in zip(
+            pruned._flatten_layers(), small._flatten_layers(), strict=True
+        ):
+            if type(layer) in OUT:
+                left = less.kernel.shape[OUT[type(less)]]
+                assert outputs_left(layer) == left
+                gone += left < layer.kernel.shape[OUT[type(layer)]]
+    assert gone >= len(seeds)

@@ -101,12 +101,12 @@ class Trial:
         keras_bimp.report(self._plain, latency=False, verbose=0)
 
     def shrink(self):
-        """Prunes filters that belong together, and takes them out."""
+        """Prunes units that belong together, and takes them out."""
         network = NETWORKS[self._name]()
         network.compile()
         wrapped = keras_bimp.wrap(network.model)
         keras_bimp.prune(
-            wrapped, SPARSITY, granularity="filter", allocation="coupled"
+            wrapped, SPARSITY, granularity="unit", allocation="coupled"
         )
         plain = keras_bimp.strip(wrapped)
         small = keras_bimp.shrink(plain, align=1)

@@ -12,6 +12,7 @@ from keras_bimp.metrics.stability import pruning_stability
 from keras_bimp.metrics.throughput import Throughput
 from keras_bimp.metrics.throughput import train_throughput
 from keras_bimp.metrics.tracing import Call
+from keras_bimp.metrics.units import units
 
 __all__ = [
     "Call",
@@ -26,4 +27,5 @@ __all__ = [
     "sparsity",
     "theoretical_speedup",
     "train_throughput",
+    "units",
 ]

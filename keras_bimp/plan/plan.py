@@ -73,6 +73,8 @@ class Plan:
             was made without a model.
         skipped: Pairs (path, reason) of kernels that stay as they are.
         pruning: What is pruned by which rules, in words.
+        staying: Pairs (path, reason) of kernels of which zeros are all that
+            pruning brings: `shrink` cannot make them smaller.
         pruned: Number of pruned weights at the end of each phase, where the
             sparsities alone do not say it.
     """
@@ -86,6 +88,7 @@ class Plan:
     prunable: tuple[tuple[str, int], ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     pruning: str = ""
+    staying: tuple[tuple[str, str], ...] = ()
     pruned: tuple[int, ...] = ()
 
     @classmethod

@@ -29,6 +29,8 @@ def _facts(plan):
         yield f"prunes {plan.pruning}"
     for path, reason in plan.skipped:
         yield f"not pruned: {path} ({reason})"
+    for path, reason in plan.staying:
+        yield f"pruned, but `shrink` keeps it: {path} ({reason})"
     yield f"peak learning rate {plan.peak:g} ({plan.peak_source})"
     epochs = {plan.rewind_epoch(phase) for phase in plan.phases} - {None}
     for epoch in sorted(epochs):

@@ -7,8 +7,10 @@ import numpy as np
 
 from keras_bimp.masking import Kernel
 from keras_bimp.metrics import EffectiveKernels
+from keras_bimp.metrics.units import units_left
 from keras_bimp.reporting.facts import SizeFacts
 from keras_bimp.reporting.facts import Verdict
+from keras_bimp.shrinking.following import is_graph
 
 # Of these an output that is all zeros may be left away.
 _WITH_CHANNELS = (
@@ -86,7 +88,43 @@ def _gzipped(sizes, name):
 
 
 def _removable(model, kernels, effective):
-    """How many channels could be left away."""
+    """How many channels, units and heads could be left away."""
+    counts = (
+        _units(model, effective)
+        if is_graph(model)
+        else _channels(model, kernels, effective)
+    )
+    told = [
+        f"{unused:,} of {total:,} {kind} ({unused / total:.1%})"
+        for kind, (unused, total) in counts.items()
+        if unused
+    ]
+    text = (
+        "No channel, unit or head inside the model is all zeros; prune with "
+        "granularity='unit' for a model that can be made smaller and faster "
+        "everywhere."
+    )
+    if told:
+        text = (
+            f"{' and '.join(told)} inside the model are all zeros. Where they "
+            "are taken out, as `keras_bimp.shrink` does, it is smaller and "
+            "faster everywhere."
+        )
+    return Verdict("Any runtime, by removing channels", text)
+
+
+def _units(model, effective):
+    """Kind of unit -> how many are all zeros, of how many that can go."""
+    counts = {}
+    for name, (left, total) in units_left(model, effective).items():
+        kind = name.partition(" of ")[0]
+        unused, all_ = counts.get(kind, (0, 0))
+        counts[kind] = unused + total - left, all_ + total
+    return counts
+
+
+def _channels(model, kernels, effective):
+    """The same for a model without a graph that is known."""
     ends = _layers_of_outputs(model)
     channels = unused = 0
     for kernel in kernels:
@@ -94,18 +132,7 @@ def _removable(model, kernels, effective):
             zero = _is_zero(kernel, effective).all(axis=(0, 1))
             channels += zero.size
             unused += int(zero.sum())
-    text = (
-        "No channel inside the model is all zeros; prune with "
-        "granularity='filter' for a model that can be made smaller and faster "
-        "everywhere."
-    )
-    if unused:
-        text = (
-            f"{unused:,} of {channels:,} channels inside the model are all "
-            f"zeros ({unused / channels:.1%}). Where they are taken out, which "
-            "moves their biases on, it is smaller and faster everywhere."
-        )
-    return Verdict("Any runtime, by removing channels", text)
+    return {"channels": (unused, channels)}
 
 
 def _layers_of_outputs(model):

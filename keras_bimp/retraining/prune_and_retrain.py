@@ -103,6 +103,7 @@ class PruneAndRetrain(Resumable):
             self.model, self._policy, self._filters, self._exclude
         )
         self.plan = self._make_plan()
+        self._found.warn_if_staying()
         self._sparsities = self.plan.sparsities(self._found.size)
         self._check()
         self._rewinding = Rewinding(self.plan, self._rewind_to)
@@ -246,7 +247,8 @@ class PruneAndRetrain(Resumable):
                 (t.path, t.kernel.size) for t in self._found.targets
             ),
             skipped=self._found.skipped,
-            pruning=str(self._policy),
+            pruning=str(self._found),
+            staying=self._found.staying,
         )
 
     def _check(self):
@@ -384,6 +386,7 @@ class PruneAndRetrain(Resumable):
         )
         set_progress(self.model, progress)
 
+<<<<<<< HEAD
     def _is_at_target(self):
         phases = self.plan.phases
         prunings = [i for i, phase in enumerate(phases) if phase.prunes]
@@ -391,6 +394,16 @@ class PruneAndRetrain(Resumable):
         return not prunings or (
             self._schedule.begun(prunings[-1])
             or self._found.pruned >= self._counts[prunings[-1]]
+=======
+    def _report(self, phase, pruning, discount):
+        left = sum(pruning.counts.values())
+        adapts = self.plan.retraining.formula
+        self._print(
+            f"{phase.name}: pruned to {1 - left / self._found.size:.2%}, "
+            f"{left:,} of {self._found.size:,} weights left, {pruning.told}"
+            f"norm drop {pruning.norm_drop:.3f}"
+            + (f", discount {discount:.3f}" if adapts else "")
+>>>>>>> units
         )
 
     def _print(self, text):

@@ -38,6 +38,8 @@ class Pruning:
             removed.
         protected: Paths of the kernels that would have collapsed.
         skipped: Pairs (path, reason) of kernels that stay as they are.
+        units: With `granularity="unit"`: name of what each layer has, as
+            `"heads of attention"` -> pair of how many are left, of how many.
     """
 
     counts: dict[str, int]
@@ -45,6 +47,15 @@ class Pruning:
     pruned_fraction: float
     protected: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    units: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def told(self) -> str:
+        """How many units are left, in words; empty if none were pruned."""
+        if not self.units:
+            return ""
+        left, total = map(sum, zip(*self.units.values(), strict=True))
+        return f"{left:,} of {total:,} units left, "
 
     @classmethod
     def of(cls, fields: dict) -> "Pruning":
@@ -54,6 +65,10 @@ class Pruning:
                 **fields,
                 "protected": tuple(fields["protected"]),
                 "skipped": tuple(map(tuple, fields["skipped"])),
+                "units": {
+                    name: tuple(counts)
+                    for name, counts in fields["units"].items()
+                },
             }
         )
 
@@ -109,7 +124,7 @@ def prune(
     Args:
         model: A model made by `wrap`, or with `Masked` layers inside.
         target_sparsity: Float in [0, 1), the fraction of all prunable weights
-            (filters, blocks) that is pruned after the call: exactly
+            (filters, units, blocks) that is pruned after the call: exactly
             `round(target * weights)`; where the allocation gives each kernel
             its share, the sum of what each one rounds.
         allocation: See `keras_bimp.select`.
@@ -186,6 +201,7 @@ def prune(
     moved = kernels_to_hold(found.hard, optimizer)
     warn_if_moved(found)
     found.warn_if_beyond(target_sparsity)
+    found.warn_if_staying()
     pruning = prune_to(
         found,
         target_sparsity,
@@ -251,6 +267,7 @@ def prune_to(
         if found.policy.on_collapse == "protect"
         else (),
         skipped=found.skipped,
+        units=chosen.units,
     )
 
 

@@ -1,5 +1,6 @@
 """Which kernels of a model a pruning acts on."""
 
+import collections
 import dataclasses
 import warnings
 
@@ -20,7 +21,8 @@ from keras_bimp.masking import masked_layers
 from keras_bimp.masking import others_that_mask
 from keras_bimp.masking import unique_paths
 from keras_bimp.retraining.loss_gradients import gradients
-from keras_bimp.shrinking import filter_groups
+from keras_bimp.shrinking import find_groups
+from keras_bimp.shrinking import find_units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +46,18 @@ class Targets:
         targets: By first appearance in `trainable_variables`.
         skipped: Pairs (path, reason) of the model's other kernels.
         policy: Which weights stay.
-        groups: Per target one number per filter: filters of one number go
+        groups: What goes together: the `Structures` of the targets; or per
+            target one number per filter, where filters of one number go
             together. `None` where the policy has no use for it.
+        staying: Pairs (path, reason) of targets that `shrink` cannot make
+            smaller, where the policy is one for `shrink`.
     """
 
     targets: tuple[Target, ...]
     skipped: tuple[tuple[str, str], ...]
     policy: selection.Policy
-    groups: tuple[np.ndarray, ...] | None = None
+    groups: tuple[np.ndarray, ...] | selection.Structures | None = None
+    staying: tuple[tuple[str, str], ...] = ()
 
     @property
     def hard(self) -> list[tuple[keras.Variable, keras.Variable]]:
@@ -86,6 +92,31 @@ class Targets:
                 stacklevel=3,
             )
         return beyond
+
+    def warn_if_staying(self) -> None:
+        """Warns if filters are pruned that `shrink` cannot take out."""
+        if not self.staying:
+            return
+        first = "; ".join(f"{path} ({why})" for path, why in self.staying[:3])
+        more = len(self.staying) - 3
+        warnings.warn(
+            f"`shrink` can take no filters out of {len(self.staying)} of "
+            f"{len(self.targets)} kernels that allocation='coupled' prunes: "
+            f"{first}{f'; and {more} more' if more > 0 else ''}. Leave them "
+            "out by `exclude`, or pass granularity='unit', which leaves such "
+            "kernels as they are.",
+            stacklevel=3,
+        )
+
+    def __str__(self):
+        """What is pruned by which rules, in words."""
+        if not isinstance(self.groups, selection.Structures):
+            return str(self.policy)
+        counts = collections.Counter()
+        for pool in self.groups.pools:
+            counts[pool.kind] += len(pool.members)
+        units = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
+        return str(self.policy).replace("units,", f"units ({units}),", 1)
 
     def choose(
         self, kernels, sparsity: float, masks, gradients=None, policy=None
@@ -161,6 +192,10 @@ def find_targets(
             kept.append(target)
         else:
             reasons[target.path] = reason
+    structures = None
+    if isinstance(policy.granularity, selection.Unit) and kept:
+        kept, structures, without = _with_units(model, kept)
+        reasons.update(without)
     if not kept:
         raise ValueError(
             "`filters`, `exclude` and `granularity` must leave a kernel to "
@@ -178,18 +213,38 @@ def find_targets(
         if getattr(policy, name) is not None
     }
     policy = dataclasses.replace(policy, **by_kernel)
-    groups = None
-    if getattr(policy.allocation, "needs_groups", False):
-        groups = _groups(model, kept)
-    return Targets(tuple(kept), tuple(reasons.items()), policy, groups)
+    groups, staying = structures, ()
+    if structures is None and getattr(policy.allocation, "needs_groups", False):
+        groups, staying = _groups(model, kept)
+    return Targets(tuple(kept), tuple(reasons.items()), policy, groups, staying)
 
 
 def _groups(model, targets):
     kernels = [target.kernel for target in targets]
-    numbers = filter_groups(model, [kernel.variable for kernel in kernels])
-    return tuple(
+    found = find_groups(model, [kernel.variable for kernel in kernels])
+    groups = tuple(
         group[: kernel.output_units]
-        for group, kernel in zip(numbers, kernels, strict=True)
+        for group, kernel in zip(found.numbers, kernels, strict=True)
+    )
+    return groups, tuple(
+        (target.path, reason)
+        for target, reason in zip(targets, found.stay, strict=True)
+        if reason is not None
+    )
+
+
+def _with_units(model, targets):
+    """Those of the targets that have units, these, and why others have none."""
+    parts, why = find_units(model, [t.kernel.variable for t in targets])
+    part = [i for i, reason in enumerate(why) if reason is None]
+    return (
+        [targets[i] for i in part],
+        selection.Structures([parts[i] for i in part]),
+        {
+            target.path: reason
+            for target, reason in zip(targets, why, strict=True)
+            if reason is not None
+        },
     )
 
 

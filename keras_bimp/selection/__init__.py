@@ -20,6 +20,7 @@ from keras_bimp.selection.granularities import NM
 from keras_bimp.selection.granularities import Block
 from keras_bimp.selection.granularities import Filter
 from keras_bimp.selection.granularities import Granularity
+from keras_bimp.selection.granularities import Unit
 from keras_bimp.selection.granularities import Weight
 from keras_bimp.selection.granularities import as_granularity
 from keras_bimp.selection.policy import ON_COLLAPSE
@@ -31,6 +32,8 @@ from keras_bimp.selection.selecting import select
 from keras_bimp.selection.shards import Shards
 from keras_bimp.selection.shards import counts
 from keras_bimp.selection.shards import digests
+from keras_bimp.selection.structures import Part
+from keras_bimp.selection.structures import Structures
 
 __all__ = [
     "ALLOCATIONS",
@@ -49,12 +52,15 @@ __all__ = [
     "LayerSparsity",
     "Layout",
     "Magnitude",
+    "Part",
     "Policy",
     "Random",
     "Ranking",
     "Saliency",
     "Shards",
     "Shares",
+    "Structures",
+    "Unit",
     "Weight",
     "as_granularity",
     "as_policy",

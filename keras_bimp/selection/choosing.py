@@ -17,6 +17,7 @@ from keras_bimp.selection.scores import check_finite
 from keras_bimp.selection.shards import Shards
 from keras_bimp.selection.shards import count
 from keras_bimp.selection.shards import counts
+from keras_bimp.selection.structures import Structures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +28,13 @@ class Chosen:
         masks: Boolean arrays of the kernels' shapes, True = kept; `Shards`
             where the kernel is spread.
         collapsed: Indices of the kernels that would have collapsed.
+        units: Where `groups` says what goes together: name of what goes
+            together -> how many of it stay, and of how many.
     """
 
     masks: list[np.ndarray]
     collapsed: tuple[int, ...] = ()
+    units: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
 
 def choose(
@@ -42,14 +46,14 @@ def choose(
     layouts: Sequence[Layout] | None = None,
     names: Sequence[str] | None = None,
     gradients: Sequence[np.ndarray] | None = None,
-    groups: Sequence[np.ndarray] | None = None,
+    groups: Sequence[np.ndarray] | Structures | None = None,
     allow_empty: bool = False,
 ) -> Chosen:
     """Selects as `select` does, by policy.
 
     Args:
         names: What to call the kernels in errors.
-        groups: See `select`.
+        groups: See `select`, or `Structures`.
         allow_empty: Whether nothing at all may be left.
     """
     if layouts is None:
@@ -81,6 +85,26 @@ def choose(
         for i, s in zip(part, scores, strict=True):
             new_masks[i] = granularity.keep(s, masks[i], layouts[i])
         return Chosen(new_masks)
+    limits = [
+        by_kernel(name, getattr(policy, name), names)
+        for name in ("max_layer_sparsity", "layer_sparsity")
+    ]
+    if isinstance(groups, Structures):
+        pools = groups.pools
+        kept, collapsed = _Choice(
+            groups.candidates(scores, masks, layouts, granularity.norm),
+            policy,
+            [pool.name for pool in pools],
+            *[groups.limits(values) for values in limits],
+        )(sparsity, allow_empty)
+        return Chosen(
+            groups.expand(kept, masks),
+            tuple(pools[i].computing[0] for i in collapsed),
+            {
+                pool.name: (int(units.sum()), len(units))
+                for pool, units in zip(pools, kept, strict=True)
+            },
+        )
     candidates = [
         Candidate(
             granularity.scores(s, masks[i], layouts[i]),
@@ -90,16 +114,11 @@ def choose(
         )
         for i, s in zip(part, scores, strict=True)
     ]
-    caps, fixed = (
-        by_kernel(name, getattr(policy, name), names)
-        for name in ("max_layer_sparsity", "layer_sparsity")
-    )
     kept, collapsed = _Choice(
         candidates,
         policy,
         [names[i] for i in part],
-        [caps[i] for i in part],
-        [fixed[i] for i in part],
+        *[[values[i] for i in part] for values in limits],
     )(sparsity, allow_empty)
     for i, units in zip(part, kept, strict=True):
         new_masks[i] = granularity.expand(units, masks[i], layouts[i])

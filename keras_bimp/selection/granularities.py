@@ -1,4 +1,4 @@
-"""Granularities: what is pruned as one, a weight, a filter or a block."""
+"""Granularities: what is pruned as one: a weight, a filter, a unit, a block."""
 
 import math
 import re
@@ -10,6 +10,7 @@ from keras_bimp.checks import check_integer
 from keras_bimp.layout import Layout
 from keras_bimp.selection.scores import PRUNED
 from keras_bimp.selection.scores import Scores
+from keras_bimp.selection.scores import amounts
 
 
 class Granularity:
@@ -102,7 +103,7 @@ class Filter(Granularity):
         return None if layout.convolution else "has no filters"
 
     def scores(self, scores, mask, layout):
-        values = layout.matrices(_amounts(scores, mask, "filter"))
+        values = layout.matrices(amounts(scores, mask, "filter"))
         if not scores.measures:
             # A norm of random numbers would tell how large a filter is.
             norms = layout.matrices(scores.array())[:1, :1].sum((0, 1))
@@ -123,6 +124,58 @@ class Filter(Granularity):
 
     def floor(self, shape, layout):
         return 1
+
+
+class Unit(Filter):
+    """Whole units, of all layers that have some, ranked by their weights.
+
+    A unit is what a layer computes of its own kind: a filter of a
+    convolution, a unit of a dense layer, a unit of an LSTM or GRU with all its
+    gates, a head of attention. In a model, all weights that compute a unit
+    are pruned with it, and all that read it: the inner units of a transformer
+    block are columns of one kernel and rows of the next. `shrink` then takes
+    them out. Units that are outputs of the model, or that a layer looks at
+    which cannot do with fewer, as `LayerNormalization`, stay.
+
+    A unit scores the mean of the norms of its weights in each kernel, each
+    over what is usual there. So those of different layers compare.
+
+    `keras_bimp.select` knows no model: what its `groups` do not tell is one
+    unit per output of each kernel.
+
+    Args:
+        norm: `"l2"` or `"l1"`.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [
+    ...         keras.Input((8,)),
+    ...         keras.layers.Dense(16, activation="relu"),
+    ...         keras.layers.Dense(4),
+    ...     ]
+    ... )
+    >>> wrapped = keras_bimp.wrap(model)
+    >>> keras_bimp.prune(wrapped, 0.5, granularity="unit").units
+    {'units of dense': (8, 16)}
+    >>> small = keras_bimp.shrink(keras_bimp.strip(wrapped))
+    >>> small.layers[0].units
+    8
+
+    Reference:
+
+    - Michel, Levy, Neubig, "Are Sixteen Heads Really Better than One?",
+      NeurIPS 2019.
+    - Fang, Ma, Song, Mi, Wang, "DepGraph: Towards Any Structural Pruning",
+      CVPR 2023 (what goes together).
+    """
+
+    unit = "units"
+    least = "one unit"
+    default_allocation = "coupled"
+
+    def refuses(self, layout):
+        return None
 
 
 class Block(Granularity):
@@ -166,10 +219,10 @@ class Block(Granularity):
         return "has no input axis"
 
     def scores(self, scores, mask, layout):
-        amounts = layout.matrices(_amounts(scores, mask, "block"))
-        sizes = self._blocks(np.ones(amounts.shape[1:])[None])
+        values = layout.matrices(amounts(scores, mask, "block"))
+        sizes = self._blocks(np.ones(values.shape[1:])[None])
         alive = self._blocks(layout.matrices(mask))
-        means = self._blocks(amounts).sum((2, 4)) / sizes.sum((2, 4))
+        means = self._blocks(values).sum((2, 4)) / sizes.sum((2, 4))
         if not scores.measures:
             # A mean of random numbers would depend on how many they are.
             random_numbers = layout.matrices(scores.array())
@@ -262,7 +315,7 @@ class NM(Granularity):
         return layout.from_matrices(kept, mask.shape)
 
 
-GRANULARITIES = {"weight": Weight, "filter": Filter}
+GRANULARITIES = {"weight": Weight, "filter": Filter, "unit": Unit}
 _NM = re.compile(r"(\d+):(\d+)")
 
 
@@ -280,18 +333,7 @@ def as_granularity(granularity: "str | Granularity") -> Granularity:
             "`keras_bimp.selection.Block((4, 1))`, blocks of 4 x 1 weights. "
             f"Received: granularity={granularity!r}"
         )
-    if granularity in (Filter, Weight):
+    if granularity in (Filter, Unit, Weight):
         return granularity()
     check_choice("granularity", granularity, (*GRANULARITIES, "2:4"))
     return GRANULARITIES[granularity]()
-
-
-def _amounts(scores, mask, what):
-    """All scores as float64, 0 where pruned."""
-    amounts = np.where(mask, scores.array(), 0.0).astype(np.float64)
-    if amounts.min(initial=0.0) < 0:
-        raise ValueError(
-            f"`criterion` must return scores >= 0 for the scores of a {what} "
-            f"to add up. Received: {amounts.min()}"
-        )
-    return amounts

@@ -172,14 +172,15 @@ def as_policy(
 def _check_coupled(allocation, granularity, layer_sparsity):
     if not isinstance(granularity, Filter):
         raise ValueError(
-            "`granularity` must be 'filter' for an allocation that prunes "
-            "filters together. Received: "
+            "`granularity` must be 'filter' or 'unit' for an allocation that "
+            "prunes together what goes together. Received: "
             f"allocation={allocation!r} with {granularity.unit}"
         )
     if layer_sparsity is not None:
         raise ValueError(
             "`layer_sparsity` must not be given for an allocation that prunes "
-            "filters of several kernels together; `max_layer_sparsity` may. "
+            "filters of several kernels together; `max_layer_sparsity` may, "
+            "and granularity='unit' takes it with allocation='uniform'. "
             f"Received: layer_sparsity={layer_sparsity!r} with "
             f"allocation={allocation!r}"
         )

@@ -123,6 +123,21 @@ def check_finite(
     )
 
 
+def amounts(scores: Scores, mask: np.ndarray, what: str) -> np.ndarray:
+    """All scores as float64, 0 where pruned.
+
+    Raises:
+        ValueError: If one is negative.
+    """
+    values = np.where(mask, scores.array(), 0.0).astype(np.float64)
+    if values.min(initial=0.0) < 0:
+        raise ValueError(
+            f"`criterion` must return scores >= 0 for the scores of a {what} "
+            f"to add up. Received: {values.min()}"
+        )
+    return values
+
+
 def keep_highest(scores: Sequence[Scores], count: int) -> list[np.ndarray]:
     """Chooses the `count` highest of all scores together, exactly.
 

@@ -10,7 +10,10 @@ from keras_bimp.selection.allotments import Allocation
 from keras_bimp.selection.choosing import choose
 from keras_bimp.selection.criteria import Criterion
 from keras_bimp.selection.granularities import Granularity
+from keras_bimp.selection.granularities import Unit
 from keras_bimp.selection.policy import as_policy
+from keras_bimp.selection.structures import Part
+from keras_bimp.selection.structures import Structures
 
 
 def select(
@@ -51,19 +54,21 @@ def select(
             - `"lamp"`: global, by scores adapted to each kernel
             - `"relative"`: global, by magnitude over the usual norm of what
               feeds one output unit of the kernel
-            - `"coupled"`: for filters, uniform, where those that feed the same
-              channel are pruned together, as `shrink` needs it
+            - `"coupled"`: for filters and units, uniform, where those that
+              feed the same channel are pruned together, as `shrink` needs it
 
             or a `selection.Ranking`, or a callable `(scores, sparsity)` ->
             number of units that each kernel keeps, with `scores` a list of
             arrays in which what is already pruned is `-inf`. Defaults to what
             is usual for the granularity: `"global"` for weights and blocks,
-            `"uniform"` for filters.
+            `"uniform"` for filters, `"coupled"` for units.
         criterion: `"magnitude"`; `"random"` or `selection.Random(seed)`;
             `"saliency"`, weight times gradient; or a callable kernel ->
             scores of the same shape. The highest stay.
         granularity: `"weight"`; `"filter"` or `selection.Filter(norm)`, whole
-            filters of convolutions; `"2:4"` or `selection.NM(2, 4)`, 2 of 4
+            filters of convolutions; `"unit"` or `selection.Unit(norm)`, whole
+            units of any layer: filters, units of dense and recurrent layers,
+            heads of attention; `"2:4"` or `selection.NM(2, 4)`, 2 of 4
             weights along the inputs; `selection.Block((4, 1))`, blocks of
             4 inputs x 1 output. Kernels that it does not apply to stay as they
             are and do not count.
@@ -86,7 +91,10 @@ def select(
             to convolutions where there are 3 or more axes.
         groups: For `"coupled"`: per kernel an array with one integer per
             filter. Filters of one number, in whatever kernels, are pruned
-            together. `prune` and `callbacks` find them in the model.
+            together. For units: per kernel an array of integers that
+            broadcasts to it, or a list of such arrays. Weights of one number
+            are one unit, in whatever kernels; those of a negative number are
+            never pruned. `prune` and `callbacks` find them in the model.
 
     Returns:
         Boolean arrays of the kernels' shapes, True = kept.
@@ -156,14 +164,17 @@ def select(
             f"use for them. Received: criterion={criterion!r}"
         )
     needed = getattr(policy.allocation, "needs_groups", False)
-    if needed != (groups is not None):
+    units = isinstance(policy.granularity, Unit)
+    if (needed and groups is None) or (
+        groups is not None and not needed and not units
+    ):
         raise ValueError(
             "`groups` must be given for allocation='coupled', and for no "
-            f"other: which filters go together. Received: groups={groups!r}"
+            "other but with granularity='unit': which filters or units go "
+            f"together. Received: groups={groups!r}"
         )
-    if needed:
-        groups = [np.asarray(group) for group in groups]
-        _check_groups(groups, kernels, layouts)
+    if groups is not None:
+        groups = (_structures if units else _checked)(groups, kernels, layouts)
     chosen = choose(
         kernels,
         policy.check_target("sparsity", sparsity),
@@ -176,7 +187,33 @@ def select(
     return chosen.masks
 
 
-def _check_groups(groups, kernels, layouts):
+def _structures(groups, kernels, layouts):
+    groups = [
+        [np.asarray(g) for g in (group if isinstance(group, list) else [group])]
+        for group in groups
+    ]
+    if len(groups) != len(kernels) or not all(
+        group.dtype.kind in "iu" and _broadcasts(group.shape, kernel.shape)
+        for some, kernel in zip(groups, kernels, strict=False)
+        for group in some
+    ):
+        raise ValueError(
+            "`groups` must hold for each kernel an array of integers that "
+            "broadcasts to it, or a list of such arrays. Received: groups of "
+            f"shapes {[[g.shape for g in some] for some in groups]} for "
+            f"kernels of shapes {[kernel.shape for kernel in kernels]}"
+        )
+    return Structures([[Part(group) for group in some] for some in groups])
+
+
+def _broadcasts(shape, to):
+    return len(shape) <= len(to) and all(
+        n in (1, size) for n, size in zip(shape[::-1], to[::-1], strict=False)
+    )
+
+
+def _checked(groups, kernels, layouts):
+    groups = [np.asarray(group) for group in groups]
     if layouts is None:
         layouts = [Layout.of_shape(kernel.shape) for kernel in kernels]
     sizes = [
@@ -190,3 +227,4 @@ def _check_groups(groups, kernels, layouts):
             f"each of its filters. Received: arrays of shapes {shapes} for "
             f"kernels of {sizes} filters"
         )
+    return groups

@@ -11,6 +11,7 @@ class Classes:
     def __init__(self):
         self._parents = []
         self._kept = []
+        self._whys = []
 
     def new(self, size: int) -> np.ndarray:
         """Returns the numbers of `size` new channels."""
@@ -25,14 +26,23 @@ class Classes:
             # The lower number stands for both.
             self._parents[max(a, b)] = min(a, b)
 
-    def keep_whole(self, numbers: np.ndarray) -> None:
-        """Says that some channels stay, whatever they hold."""
+    def keep_whole(self, numbers: np.ndarray, why: str) -> None:
+        """Says that some channels stay, whatever they hold, and why."""
         self._kept.append(numbers)
+        self._whys.append(why)
 
     @property
     def kept_whole(self) -> np.ndarray:
         """The channels that stay, whatever they hold."""
         return np.concatenate([np.zeros(0, int), *self._kept])
+
+    def reasons(self) -> dict[int, str]:
+        """Why a class stays, for each class that does, by its number."""
+        found = {}
+        for numbers, why in zip(self._kept, self._whys, strict=True):
+            for number in numbers.tolist():
+                found.setdefault(self._root(number), why)
+        return found
 
     def roots(self) -> np.ndarray:
         """For each channel, the one that stands for all of its class."""

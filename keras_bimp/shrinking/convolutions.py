@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_bimp.backends import as_array
+from keras_bimp.selection import Part
 from keras_bimp.shrinking.linear import Linear
 from keras_bimp.shrinking.rules import NotFollowedError
 from keras_bimp.shrinking.rules import Smaller
@@ -12,6 +13,7 @@ class Dense(Linear):
     """A dense layer, on whatever axes come before the last."""
 
     size_argument = "units"
+    unit_name = "units"
     pads = False
 
     def as_taps(self, kernel):
@@ -47,6 +49,9 @@ class EinsumDense(Dense):
     def as_kernel(self, taps):
         return taps[0].T if self.turned else taps[0]
 
+    def along(self, matrix, rank):
+        return matrix.T if self.turned else matrix
+
     def sliced(self, taps, bias, stay, out):
         made = super().sliced(taps, bias, stay, out)
         shape = list(self.operation.partial_output_shape)
@@ -76,6 +81,9 @@ class Transposed(Linear):
 
     def as_kernel(self, taps):
         return np.swapaxes(super().as_kernel(taps), -1, -2)
+
+    def along(self, matrix, rank):
+        return super().along(matrix.T, rank)
 
 
 class Separable(Convolution):
@@ -124,4 +132,19 @@ class Separable(Convolution):
         return [
             (self.operation.depthwise_kernel, numbers),
             (self.operation.pointwise_kernel, self.calls[0].output.numbers),
+        ]
+
+    def parts(self):
+        (x,), out = self.calls[0].inputs, self.calls[0].output
+        name, rank = self.operation.name, self._depthwise.ndim
+        rows = x.numbers.repeat(self._depthwise.shape[-1])
+        depthwise = self.operation.depthwise_kernel
+        pointwise = self.operation.pointwise_kernel
+        return [
+            (kernel, Part(self.along(numbers, rank), computes, name, "filters"))
+            for kernel, numbers, computes in (
+                (depthwise, x.numbers[:, None], False),
+                (pointwise, out.numbers[None], True),
+                (pointwise, rows[:, None], False),
+            )
         ]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_bimp.backends import as_array
+from keras_bimp.selection import Part
 from keras_bimp.shrinking.channels import Channels
 from keras_bimp.shrinking.rules import NotFollowedError
 from keras_bimp.shrinking.rules import Rule
@@ -59,3 +60,11 @@ class Depthwise(Rule):
 
     def filters(self):
         return [(self.operation.kernel, self.calls[0].output.numbers)]
+
+    def parts(self):
+        numbers = self.calls[0].output.numbers.reshape(-1, self.multiplier)
+        shape = (1,) * len(self.space) + numbers.shape
+        part = Part(
+            numbers.reshape(shape), False, self.operation.name, "filters"
+        )
+        return [(self.operation.kernel, part)]

@@ -37,8 +37,10 @@ class Followed:
         self._closed = set(_closed(graph_of(model)))
         given = [self._new(x) for x in graph_of(model).inputs]
         self._outputs = self._through(model, given)
-        for x in [*given, *self._outputs]:
-            self.classes.keep_whole(x.numbers)
+        for x in given:
+            self.classes.keep_whole(x.numbers, "they are inputs of the model")
+        for x in self._outputs:
+            self.classes.keep_whole(x.numbers, "they are outputs of the model")
 
     def kept(self, align: int) -> Kept:
         """Finds which channels stay."""
@@ -95,7 +97,7 @@ class Followed:
         given = []
         for x, channels in zip(node.input_tensors, inputs, strict=True):
             if id(x) in masks:
-                self.classes.keep_whole(channels.numbers)
+                self.classes.keep_whole(channels.numbers, "they are a mask")
                 self._masks.append(channels)
             else:
                 given.append((channels, tuple(x.shape)))

@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_bimp.backends import as_array
+from keras_bimp.selection import Part
 from keras_bimp.shrinking.channels import Channels
 from keras_bimp.shrinking.rules import NotFollowedError
 from keras_bimp.shrinking.rules import Rule
@@ -20,9 +21,11 @@ class Linear(Rule):
 
     Attributes:
         size_argument: What the number of outputs is called in the config.
+        unit_name: What to call the outputs.
     """
 
     size_argument = "filters"
+    unit_name = "filters"
 
     def __init__(self, operation, classes):
         super().__init__(operation, classes)
@@ -60,7 +63,9 @@ class Linear(Rule):
             raise NotFollowedError("its inputs are not of the usual shape")
         numbers = self.classes.new(self.outputs)
         if not is_elementwise(self.operation.activation):
-            self.classes.keep_whole(numbers)
+            self.classes.keep_whole(
+                numbers, f"'{self.operation.name}': its activation mixes them"
+            )
             return Channels(numbers)
         values = x.values
         moving = self.nonzero[~x.known].any(0)
@@ -140,6 +145,41 @@ class Linear(Rule):
 
     def filters(self):
         return [(self.operation.kernel, self.calls[0].output.numbers)]
+
+    def parts(self):
+        (x,), out = self.calls[0].inputs, self.calls[0].output
+        name, rank = self.operation.name, len(self.operation.kernel.shape)
+        read = x.numbers[:, None]
+        if self.groups > 1:
+            # Outputs of different groups read different inputs.
+            rows = np.split(x.numbers, self.groups)
+            width = self.outputs // self.groups
+            read = np.stack(rows, axis=1).repeat(width, axis=1)
+        return [
+            (
+                self.operation.kernel,
+                Part(self.along(numbers, rank), computes, name, self.unit_name),
+            )
+            for numbers, computes in ((out.numbers[None], True), (read, False))
+        ]
+
+    def together(self):
+        if self.groups == 1:
+            return []
+        # Those of a group: so all groups keep as many.
+        (x,), out = self.calls[0].inputs, self.calls[0].output
+        return [
+            np.concatenate(both)
+            for both in zip(
+                np.split(x.numbers, self.groups),
+                np.split(out.numbers, self.groups),
+                strict=True,
+            )
+        ]
+
+    def along(self, matrix: np.ndarray, rank: int) -> np.ndarray:
+        """Returns a matrix (inputs, outputs) as the kernel's axes have it."""
+        return matrix.reshape((1,) * (rank - 2) + matrix.shape)
 
     def _spread(self, matrix):
         """A matrix (inputs of a group, outputs) as (inputs, outputs)."""

@@ -50,7 +50,9 @@ class Merge(Rule):
         wide = [x for x in call.inputs if x.size == size]
         for x in call.inputs:
             if x.size < size:
-                self.classes.keep_whole(x.numbers)
+                self.classes.keep_whole(
+                    x.numbers, f"'{self.operation.name}' repeats them"
+                )
         for x in wide[1:]:
             self.classes.unite(wide[0].numbers, x.numbers)
         constants = [np.broadcast_to(x.constants, size) for x in call.inputs]

@@ -78,6 +78,10 @@ class GroupNormalization(Scaling):
         stay = self._split(kept.of(self.calls[0].output)).any(1)
         return Smaller({"groups": int(stay.sum())}, made.weights)
 
+    def together(self):
+        (x,) = self.calls[0].inputs
+        return list(self._split(x.numbers))
+
     def _split(self, channels):
         return channels.reshape(self.operation.groups, -1)
 

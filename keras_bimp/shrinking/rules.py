@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bimp.selection import Part
 from keras_bimp.shrinking.channels import Channels
 from keras_bimp.shrinking.channels import Classes
 from keras_bimp.shrinking.channels import Kept
@@ -62,10 +63,12 @@ class Rule:
         sized: Whether the operation is made for channels of one kind: what it
             is called on lives and dies together with what it is called on
             elsewhere.
+        settles: Whether a channel is constant once its weights are zeros.
         calls: All its calls.
     """
 
     sized = True
+    settles = True
 
     def __init__(self, operation: keras.Operation, classes: Classes):
         self.operation = operation
@@ -128,6 +131,14 @@ class Rule:
         """Pairs of a kernel and the numbers of its filters' channels."""
         return []
 
+    def parts(self) -> list[tuple[keras.Variable, Part]]:
+        """Pairs of a kernel and which weights of it belong to what channel."""
+        return []
+
+    def together(self) -> list[np.ndarray]:
+        """Numbers of channels: those of one array go only together."""
+        return []
+
 
 class Barrier(Rule):
     """An operation of which nothing is known: all its channels stay.
@@ -142,8 +153,9 @@ class Barrier(Rule):
 
     def add(self, call: Call) -> None:
         """Adds a call whose outputs are there already."""
+        why = f"'{self.operation.name}': {self.reason}"
         for x in [*call.inputs, *call.outputs]:
-            self.classes.keep_whole(x.numbers)
+            self.classes.keep_whole(x.numbers, why)
         self.calls.append(call)
 
     def backward(self, call):

@@ -41,10 +41,11 @@ def shrink(model: keras.Model, align: int = 8) -> keras.Model:
     then one such channel stays and stands for all of them.
 
     Channels that are added or multiplied, as along the residual stream of a
-    ResNet, go only together. `allocation="coupled"` prunes them together.
+    ResNet, go only together. `granularity="unit"` prunes them together.
     Layers that look at all channels, as `LayerNormalization` and attention do,
     keep all that they read and return, as does every layer of a class of your
-    own. The inputs and outputs of the model stay.
+    own. Of attention it is heads that go, of recurrent layers units that
+    nothing reads. The inputs and outputs of the model stay.
 
     A model of a class that leaves `call` alone, as tasks and backbones of
     KerasHub do, becomes a plain Functional one. What the class does besides,
@@ -153,7 +154,7 @@ def _why_nothing(model, followed):
         "`model` must have channels that do nothing: filters or units whose "
         "weights are all 0, together with all that they are added to. Single "
         "zeros here and there make no channel go: prune with "
-        "`granularity='filter', allocation='coupled'`. "
+        "`granularity='unit'`. "
         f"Received: model={model!r}. Layers that keep all channels: "
         f"{kept or 'none'}"
     )

@@ -9,6 +9,7 @@ from keras_bimp.shrinking import depthwise
 from keras_bimp.shrinking import merging
 from keras_bimp.shrinking import normalizing
 from keras_bimp.shrinking import passing
+from keras_bimp.shrinking import recurrent
 from keras_bimp.shrinking.channels import Classes
 from keras_bimp.shrinking.rules import Barrier
 from keras_bimp.shrinking.rules import NotFollowedError
@@ -31,6 +32,7 @@ def rule_of(operation: keras.Operation, classes: Classes) -> Rule:
 
 
 _RULES = {
+    attention.GroupedQueryAttention: (layers.GroupQueryAttention,),
     attention.MultiHeadAttention: (layers.MultiHeadAttention,),
     convolutions.Convolution: (layers.Conv1D, layers.Conv2D, layers.Conv3D),
     convolutions.Transposed: (
@@ -84,6 +86,8 @@ _RULES = {
         layers.UpSampling2D,
         layers.UpSampling3D,
     ),
+    recurrent.Bidirectional: (layers.Bidirectional,),
+    recurrent.Recurrent: (layers.GRU, layers.LSTM, layers.SimpleRNN),
     merging.Concatenate: (layers.Concatenate,),
     merging.Multiply: (layers.Multiply,),
     merging.Merge: (
