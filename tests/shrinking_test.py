@@ -535,9 +535,11 @@ def test_errors_of_the_model():
         keras_bimp.shrink(model, align=0)
 
     class Own(keras.Model):
-        pass
+        def call(self, x):
+            return model(x)
 
-    own = Own(model.inputs, model.outputs)
+    own = Own()
+    own.build(model.input_shape)
     with pytest.raises(ValueError, match=r"`model`.*Functional.*Own"):
         keras_bimp.shrink(own)
     model.get_layer("head").quantize("int8")

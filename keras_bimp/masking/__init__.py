@@ -18,6 +18,7 @@ from keras_bimp.masking.rules import Hard
 from keras_bimp.masking.rules import Rule
 from keras_bimp.masking.stripping import masked_kernels
 from keras_bimp.masking.stripping import strip
+from keras_bimp.masking.tasks import has_own_steps
 from keras_bimp.masking.wrapping import MaskedModel
 from keras_bimp.masking.wrapping import wrap
 
@@ -32,6 +33,7 @@ __all__ = [
     "compile_like",
     "find_prunable",
     "given_metrics",
+    "has_own_steps",
     "hold_zeros",
     "kernels_to_hold",
     "masked_kernels",

@@ -6,6 +6,7 @@ from keras import ops
 from keras import tree
 
 from keras_bimp.backends import strategy_scope
+from keras_bimp.masking.tasks import compile_as_keras_does
 
 
 def compile_like(
@@ -33,7 +34,7 @@ def compile_like(
     if not share_metrics:
         with strategy_scope(source):
             config.update(_copied(config))
-    target.compile(**config, auto_scale_loss=scale)
+    compile_as_keras_does(target, source, **config, auto_scale_loss=scale)
     reset_given_metrics(target)
 
 

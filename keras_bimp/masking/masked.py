@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import weakref
+from collections.abc import Iterable
 
 import keras
 from keras import ops
@@ -206,12 +207,33 @@ class Masked(keras.layers.Wrapper):
 
     @eager_on_torch
     def call(self, *args, **kwargs):
-        # A nested scope sees nothing of an outer one: every variable inside
-        # gets its current value here, and its update is handed back below.
-        raw = [kernel.variable.value for kernel in self.kernels]
         training = bool(self._get_call_context().training)
         if training and not self.was_trained:
             self.was_trained = True
+        with self.scope(training=training) as scope:
+            outputs = self.layer(*args, **kwargs)
+        raw = [kernel.variable.value for kernel in self.kernels]
+        losses = [*scope.losses, *type(self.rule).losses(self.rules, raw)]
+        losses = [ops.sum(loss) for loss in losses if loss is not None]
+        if losses:
+            # A new tensor: Keras would count the inner one twice.
+            self.add_loss(sum(losses))
+        return outputs
+
+    @contextlib.contextmanager
+    def scope(self, also: Iterable[keras.Variable] = (), training=False):
+        """A scope in which the kernels have their effective values.
+
+        Args:
+            also: Variables that are not of the layer, and are used inside.
+            training: Whether the values are those for training.
+
+        Yields:
+            The `keras.StatelessScope`.
+        """
+        # A nested scope sees nothing of an outer one: every variable inside
+        # gets its current value here, and its update is handed back below.
+        raw = [kernel.variable.value for kernel in self.kernels]
         effective = type(self.rule).effective_kernels(
             self.rules, raw, self.masks, training
         )
@@ -219,24 +241,22 @@ class Masked(keras.layers.Wrapper):
             id(kernel.variable): value
             for kernel, value in zip(self.kernels, effective, strict=True)
         }
-        variables = state_variables(self.layer) + self.metrics_variables
+        variables = [
+            *state_variables(self.layer),
+            *self.metrics_variables,
+            *also,
+        ]
         scope = keras.StatelessScope(
             [(v, values.get(id(v), v.value)) for v in variables],
             collect_losses=True,
         )
         before = [scope.get_current_value(v) for v in variables]
         with scope:
-            outputs = self.layer(*args, **kwargs)
+            yield scope
         for variable, old in zip(variables, before, strict=True):
             new = scope.get_current_value(variable)
             if new is not old:
                 variable.assign(new)
-        losses = [*scope.losses, *type(self.rule).losses(self.rules, raw)]
-        losses = [ops.sum(loss) for loss in losses if loss is not None]
-        if losses:
-            # A new tensor: Keras would count the inner one twice.
-            self.add_loss(sum(losses))
-        return outputs
 
     def compute_output_spec(self, *args, **kwargs):
         return self.layer.compute_output_spec(*args, **kwargs)

@@ -18,25 +18,11 @@ from keras_bimp.masking.masked import adopt_signature
 from keras_bimp.masking.masked import masked_layers
 from keras_bimp.masking.prunable import as_filter
 from keras_bimp.masking.rules import Rule
+from keras_bimp.masking.tasks import as_not_compiled
+from keras_bimp.masking.tasks import check_trainer
+from keras_bimp.masking.tasks import class_around
 from keras_bimp.slots import zero_pruned
 from keras_bimp.strategies import check_strategy
-
-# What a subclass of `keras.Model` may override and a model around it loses.
-_TRAINER_METHODS = (
-    "fit",
-    "evaluate",
-    "predict",
-    "compile",
-    "train_step",
-    "test_step",
-    "predict_step",
-    "compute_loss",
-    "compute_metrics",
-    "make_train_function",
-    "make_test_function",
-    "make_predict_function",
-)
-
 
 _OF_THE_MODEL_INSIDE = (
     "input",
@@ -70,7 +56,8 @@ class MaskedModel(keras.Model):
             )
         model = masked.layer
         kwargs = {"dtype": model.dtype_policy, "name": model.name, **kwargs}
-        super().__init__(autocast=False, **kwargs)
+        # Not that of a task, which would make its own layers.
+        keras.Model.__init__(self, autocast=False, **kwargs)
         # Keras saves attributes by name: the optimizer, which the model inside
         # may share, must come before this one.
         self.wrapper = masked
@@ -202,7 +189,8 @@ class MaskedModel(keras.Model):
         masked = keras.saving.deserialize_keras_object(
             config.pop("masked"), custom_objects=custom_objects
         )
-        return cls(masked, **config)
+        as_not_compiled(masked.layer)
+        return class_around(masked.layer, MaskedModel)(masked, **config)
 
 
 def wrap(
@@ -245,7 +233,8 @@ def wrap(
         TypeError: If `model` is not a `keras.Model`.
         ValueError: If `model` is not built, is wrapped already, has nothing to
             prune, is quantized, or is of a class with its own training loop,
-            which a model around it would lose.
+            which a model around it would lose. Tasks of KerasHub keep theirs:
+            `fit` preprocesses, and `generate` generates, with masks.
 
     Example:
 
@@ -270,7 +259,7 @@ def wrap(
             "`model` must not be wrapped already. "
             f"Received: model={model!r}, which holds a `Masked` layer"
         )
-    _check_trainer(model)
+    check_trainer(model)
     as_filter(filters)
     as_filter(exclude, name="exclude")
     with strategy_scope(model):
@@ -291,7 +280,7 @@ def _wrap(model, rule, filters, masks, exclude):
             f"exclude={exclude!r}. "
             f"Left out: {reasons or 'nothing'}"
         )
-    wrapped = MaskedModel(masked)
+    wrapped = class_around(model, MaskedModel)(masked)
     if masks == "nonzero" and masked.rule.hard and model.compiled:
         # Momentum would move them: forget it.
         kernels = [kernel.variable for kernel in masked.kernels]
@@ -334,16 +323,3 @@ def _refuse_legacy(filepath):
 def is_kerass_own(method) -> bool:
     """Whether a method is one that Keras defines."""
     return method.__module__.partition(".")[0] == "keras"
-
-
-def _check_trainer(model):
-    for name in _TRAINER_METHODS:
-        if not is_kerass_own(getattr(type(model), name)):
-            raise ValueError(
-                f"`model` must not have its own `{name}()`: a model around it "
-                f"would lose it. Received: model of class "
-                f"{type(model).__name__}, which overrides `{name}`. Put "
-                "`keras_bimp.Masked(layer)` around the layers inside the "
-                "model instead, or prune in a loop of your own with "
-                "`keras_bimp.prune()`"
-            )

@@ -86,7 +86,12 @@ class Followed:
     def _call(self, node, inputs):
         operation = inside(node.operation)
         if is_graph(operation) and id(operation) not in self._closed:
-            return self._through(operation, inputs)
+            known = {
+                id(x): channels
+                for x, channels in zip(node.input_tensors, inputs, strict=True)
+            }
+            given = inputs_of(node, graph_of(operation))
+            return self._through(operation, [known[id(x)] for x in given])
         arguments = node.arguments.args, node.arguments.kwargs
         masks = {id(x) for x in tree.flatten(arguments[1].get("mask"))}
         given = []
@@ -145,9 +150,15 @@ def nodes_of(graph: Functional) -> list:
 
 
 def is_graph(operation: keras.Operation) -> bool:
-    """Whether an operation is a model whose graph is all that it does."""
-    return type(operation) in (Functional, keras.Sequential) and hasattr(
-        graph_of(operation), "_nodes_by_depth"
+    """Whether an operation is a model whose graph is all that it does.
+
+    That of a class of its own may be, as that of KerasHub's backbones and
+    tasks is, if the class leaves `call` alone.
+    """
+    return (
+        isinstance(operation, Functional | keras.Sequential)
+        and type(operation).call in (Functional.call, keras.Sequential.call)
+        and hasattr(graph_of(operation), "_nodes_by_depth")
     )
 
 
@@ -171,21 +182,40 @@ def _closed(graph):
     for node in nodes_of(graph):
         operation = inside(node.operation)
         if is_graph(operation):
-            if trains(node) or not _fits(node, graph_of(operation)):
+            if trains(node) or inputs_of(node, graph_of(operation)) is None:
                 yield id(operation)
             yield from _closed(graph_of(operation))
 
 
-def _fits(node, graph):
-    """Whether a model inside is given just what it was made for."""
-    given = node.arguments.args
-    if len(given) != 1 or len(node.input_tensors) != len(graph.inputs):
-        return False
-    try:
-        tree.assert_same_structure(given[0], graph._inputs_struct)
-    except (TypeError, ValueError):
-        return False
-    return all(
-        len(x.shape) == len(y.shape)
-        for x, y in zip(node.input_tensors, graph.inputs, strict=True)
+def inputs_of(node, graph: Functional) -> list | None:
+    """What a call of a model gives to each of its inputs.
+
+    As Keras does it: by name if a dictionary is given to what was made for a
+    tensor or a list, and else one after the other, so that a tensor will do
+    for a list of one.
+
+    Returns:
+        Tensors in the order of `graph.inputs`; `None` if the call gives
+        something else than tensors, or more than the inputs.
+    """
+    if len(node.arguments.args) != 1:
+        return None
+    (given,) = node.arguments.args
+    names = [x.name for x in graph.inputs]
+    by_name = isinstance(given, dict) and not isinstance(
+        graph._inputs_struct, dict
     )
+    if by_name and set(given) != set(names):
+        return None
+    given = [given[n] for n in names] if by_name else tree.flatten(given)
+    if (
+        len(given) != len(graph.inputs)
+        or len(given) != len(node.input_tensors)
+        or not all(isinstance(x, keras.KerasTensor) for x in given)
+    ):
+        return None
+    same = all(
+        len(x.shape) == len(y.shape)
+        for x, y in zip(given, graph.inputs, strict=True)
+    )
+    return given if same else None

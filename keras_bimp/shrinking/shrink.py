@@ -13,6 +13,7 @@ from keras_bimp.checks import check_integer
 from keras_bimp.failures import why_failed
 from keras_bimp.listing import listed
 from keras_bimp.masking import compile_like
+from keras_bimp.masking import has_own_steps
 from keras_bimp.masking import masked_layers
 from keras_bimp.progress import progress_of
 from keras_bimp.progress import set_progress
@@ -47,6 +48,11 @@ def shrink(model: keras.Model, align: int = 8) -> keras.Model:
     keep all that they read and return, as does every layer of a class of your
     own. Of attention it is heads that go, of recurrent layers units that
     nothing reads. The inputs and outputs of the model stay.
+
+    A model of a class that leaves `call` alone, as tasks and backbones of
+    KerasHub do, becomes a plain Functional one. What the class does besides,
+    such as preprocessing, it does no more; it is compiled unless the class
+    has a loss or a train step of its own.
 
     Args:
         model: A built Functional or Sequential model, such as `strip`
@@ -96,7 +102,7 @@ def shrink(model: keras.Model, align: int = 8) -> keras.Model:
         raise ValueError(_why_nothing(model, followed))
     _check_outputs(model, smaller)
     set_progress(smaller, progress_of(model))
-    if model.compiled:
+    if model.compiled and not has_own_steps(type(model)):
         compile_like(smaller, model, keras.optimizers.SGD(), scale=True)
     return smaller
 
@@ -124,8 +130,9 @@ def _check_model(model):
         )
     if not is_graph(model):
         raise ValueError(
-            "`model` must be Functional or Sequential, for its graph to be "
-            f"known. Received: model of class {type(model).__name__}"
+            "`model` must be Functional or Sequential, and of no class with a "
+            "`call` of its own, for its graph to be known. "
+            f"Received: model of class {type(model).__name__}"
         )
     for layer in model._flatten_layers():
         lora = getattr(layer, "lora_enabled", False)

@@ -1,0 +1,124 @@
+"""Tries foreign networks: which of them can be wrapped, trained, exported ...
+
+Each network runs in a process of its own, so that a crash is a row of the
+table. What was tried lies as JSON in `--results`; a second call tries only
+what is not there. Writes the table as Markdown.
+"""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import trying
+from absl import app
+from absl import flags
+from foreign import FAMILIES
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("results", "compatibility", "Folder of a JSON per network.")
+flags.DEFINE_string("table", None, "Markdown file whose table to replace.")
+flags.DEFINE_string("networks", "", "Regex: which to try. Defaults to all.")
+flags.DEFINE_boolean("again", False, "Whether to try what was tried before.")
+flags.DEFINE_integer("minutes", 20, "After which a network is given up.")
+flags.DEFINE_string("only", None, "Try this one network in this process.")
+
+_BEGIN, _END = "<!-- begin of the table -->", "<!-- end of the table -->"
+
+
+def result_path(name: str) -> pathlib.Path:
+    """Where the results of a network lie."""
+    stem = re.sub(r"\W+", "_", name).lower()
+    return pathlib.Path(FLAGS.results) / f"{stem}.json"
+
+
+def in_own_process(name: str) -> None:
+    """Tries one network; says so in its results if the process dies."""
+    begin = time.time()
+    command = [sys.executable, __file__, *sys.argv[1:], f"--only={name}"]
+    log = result_path(name).with_suffix(".log")
+    try:
+        with log.open("w") as out:
+            code = subprocess.run(
+                command, stdout=out, stderr=out, timeout=60 * FLAGS.minutes
+            ).returncode
+        ended = f"The process ended with code {code}." if code else None
+    except subprocess.TimeoutExpired:
+        ended = f"Given up after {FLAGS.minutes} minutes."
+    path = result_path(name)
+    results = json.loads(path.read_text()) if path.exists() else {}
+    if ended:
+        step = next((s for s in trying.STEPS if s not in results), "wrap")
+        results[step] = ended
+    results["seconds"] = round(time.time() - begin)
+    path.write_text(json.dumps(results, indent=1))
+    print(f"{name}: {results['seconds']} s", flush=True)
+
+
+def table_of(results: dict[str, dict[str, dict[str, str]]]) -> str:
+    """The table in Markdown, with the sentences of refusals below it.
+
+    Args:
+        results: Family -> network -> step -> what was said.
+    """
+    notes, lines = {}, []
+    for family, networks in results.items():
+        lines += [f"| **{family}** |" + " |" * len(trying.STEPS)]
+        for name, said in networks.items():
+            cells = [_cell(said.get(step), notes) for step in trying.STEPS]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    head = "| network | " + " | ".join(trying.STEPS.values()) + " |"
+    rule = "|---" * (len(trying.STEPS) + 1) + "|"
+    below = [f"{number}. `{said}`" for number, said in notes.values()]
+    return "\n".join([head, rule, *lines, "", *below])
+
+
+def _cell(said, notes):
+    if said is None:
+        return ""
+    if said.startswith("works"):
+        return said.replace("works", "✓", 1)
+    # What was received is another for each network: the first speaks for all.
+    kind = said.partition("Received:")[0]
+    number, _ = notes.setdefault(kind, (len(notes) + 1, said))
+    return f"[{number}]"
+
+
+def write_table(path: pathlib.Path) -> None:
+    """Replaces the table in a page."""
+    results = {
+        family: {
+            name: json.loads(result_path(name).read_text())
+            for name in networks
+            if result_path(name).exists()
+        }
+        for family, networks in FAMILIES.items()
+    }
+    page = path.read_text()
+    before, rest = page.split(_BEGIN)
+    _, after = rest.split(_END)
+    table = table_of(results)
+    path.write_text(f"{before}{_BEGIN}\n\n{table}\n\n{_END}{after}")
+
+
+def main(_):
+    pathlib.Path(FLAGS.results).mkdir(parents=True, exist_ok=True)
+    if FLAGS.only:
+        trying.try_network(FLAGS.only, result_path(FLAGS.only))
+        return
+    names = [name for networks in FAMILIES.values() for name in networks]
+    for name in names:
+        done = result_path(name).exists() and not FLAGS.again
+        if re.search(FLAGS.networks, name) and not done:
+            in_own_process(name)
+    if FLAGS.table:
+        write_table(pathlib.Path(FLAGS.table))
+
+
+if __name__ == "__main__":
+    app.run(main)
