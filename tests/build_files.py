@@ -22,7 +22,13 @@ SCRIPTS = ("tests", "examples", "examples/study")
 # One target for both would be a circle.
 BESIDE = {
     "keras_bimp": ("__init__", "layer_sensitivity"),
-    "over_masking": ("evaluating", "failures", "progress"),
+    "over_masking": (
+        "evaluating",
+        "failures",
+        "progress",
+        "trial_runs",
+        "trial_values",
+    ),
 }
 # Import names that are not the name of what one installs.
 DISTRIBUTIONS = {
@@ -40,8 +46,6 @@ load("@rules_python//python:py_library.bzl", "py_library")
 load("@rules_python//python:py_test.bzl", "py_test")
 
 package(default_visibility = ["//visibility:public"])
-
-licenses(["notice"])
 '''
 TESTS = """
 # A test for each file; what they import, together.

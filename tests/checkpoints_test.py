@@ -139,6 +139,7 @@ def assert_goes_on_sparse(again, model):
     assert zeros(again) == PRUNED
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.parametrize("way", EVERY)
 def test_a_model_that_was_saved_stays_sparse(way, tmp_path):
@@ -284,6 +285,7 @@ SAVES = {
 }
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.parametrize("name", ["m.h5", "m.hdf5"])
 @pytest.mark.parametrize("save", SAVES)
@@ -294,6 +296,7 @@ def test_hdf5_of_a_wrapped_model_is_refused(save, name, tmp_path):
         SAVES[save](wrapped(), str(tmp_path / name))
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.filterwarnings("ignore:You are saving")
 def test_hdf5_of_a_stripped_model_is_sparse(tmp_path):

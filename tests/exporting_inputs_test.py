@@ -42,6 +42,7 @@ class Both(keras.layers.Layer):
         return self.dense(self.table(x))
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.parametrize("dtype", ["int32", "uint8", "float32"])
 def test_numbers_are_those_of_the_embedding(dtype):
@@ -57,6 +58,7 @@ def test_numbers_are_those_of_the_embedding(dtype):
     assert len(np.unique(y)) == y.size
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_each_input_has_its_own_range():
     words = keras.Input((5,), dtype="int32")
@@ -73,6 +75,7 @@ def test_each_input_has_its_own_range():
     assert set(counts.flat) == {False, True}
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_layers_inside_others_are_found():
     x = keras.Input((5,), dtype="int32")
@@ -80,6 +83,7 @@ def test_layers_inside_others_are_found():
     assert 2 < found.max() < 9
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_a_model_without_a_graph():
     class Model(keras.Model):

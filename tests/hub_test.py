@@ -12,7 +12,6 @@ import keras_bimp
 from keras_bimp.backends import as_array
 from keras_bimp.masking import MaskedModel
 
-pytest.importorskip("keras_hub")
 pytestmark = [
     pytest.mark.slow,
     # Of KerasHub: a shuffled dataset, and masks that nobody reads.

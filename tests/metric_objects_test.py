@@ -12,7 +12,10 @@ from keras import ops
 
 import keras_bimp
 
-pytestmark = pytest.mark.every_backend
+pytestmark = [
+    pytest.mark.every_backend,
+    pytest.mark.slow("jax", "torch"),
+]
 
 
 class Unsaved(keras.Metric):

@@ -129,6 +129,7 @@ def test_a_step_of_its_own_with_the_compiled_optimizer_is_fine():
     assert zeros(model) == 36
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.parametrize("given", [True, False])
 def test_a_loop_whose_optimizers_are_not_known(given):
@@ -159,6 +160,7 @@ def test_a_loop_whose_optimizers_are_not_known(given):
         keras_bimp.prune(model, 0.6)
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_no_warning_where_no_optimizer_can_remember():
     model = keras_bimp.wrap(dense_model())
@@ -169,6 +171,7 @@ def test_no_warning_where_no_optimizer_can_remember():
     keras_bimp.prune(model, 0.5, optimizer=[])
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_a_model_that_trains_the_same_layers_without_a_mask():
     plain = compile_model(dense_model(), momentum())
@@ -183,6 +186,7 @@ def test_a_model_that_trains_the_same_layers_without_a_mask():
         fit(model, 4, [*run(), Alternate()])
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.parametrize("how", ["callbacks", "prune"])
 def test_two_wrapped_models_that_share_layers_are_refused(how):
@@ -208,6 +212,7 @@ def test_two_wrapped_models_that_share_layers_are_refused(how):
     assert zeros(first) == 36
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_a_model_that_is_wrapped_again_is_no_other():
     model = dense_model()
@@ -217,6 +222,7 @@ def test_a_model_that_is_wrapped_again_is_no_other():
     assert zeros(again) == 36
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_loss_scaling_is_no_optimizer_of_its_own():
     optimizer = keras.optimizers.LossScaleOptimizer(momentum())

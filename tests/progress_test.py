@@ -15,7 +15,10 @@ from keras_bimp import baselines
 from keras_bimp.progress import progress_of
 from keras_bimp.sparsity import PolynomialDecay
 
-pytestmark = pytest.mark.every_backend
+pytestmark = [
+    pytest.mark.every_backend,
+    pytest.mark.slow("jax", "torch"),
+]
 
 EPOCHS = 3  # Of four steps each.
 

@@ -40,6 +40,7 @@ def texts(length=None):
     )
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.parametrize(
     "given",
@@ -62,6 +63,7 @@ def test_several_inputs_of_unknown_length(given):
     assert "Multiply-adds" not in dict(found.missing)
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_the_first_of_the_data_will_do():
     model = two_sequences()
@@ -73,6 +75,7 @@ def test_the_first_of_the_data_will_do():
     assert found.dense_flops == work(11)
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_a_batch_leaves_the_model_as_it_was():
     x = keras.Input((None, 3))
@@ -103,6 +106,7 @@ def test_texts():
         assert not found.not_counted
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_tables_that_are_left_out_get_a_word(capsys, tmp_path):
     model = keras.Sequential(

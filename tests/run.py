@@ -41,6 +41,10 @@ _TRAINING = (
     "retraining retraining_methods rewinding validation masking "
     "allocation_in_models baselines gradual_pruning"
 )
+_HABITS = (
+    "metric_objects unfreezing stripping progress checkpoints own_optimizers "
+    "waiting report_inputs exporting_inputs units"
+)
 _RESUMING = "backup baselines_backup epoch_data"
 _MODELS = "flops_of_layers flops flops_tracing report"
 _STUDY = "networks segmentation translation"
@@ -51,11 +55,14 @@ SECOND_TIER = tuple(
         ("tensorflow", "retraining_methods"),
         ("jax", _TRAINING),
         ("tensorflow", "exporting exporting_formats allocation_in_models"),
+        ("tensorflow", "hub memory shrink_transformer"),
         ("torch", _TRAINING),
         ("jax", _RESUMING),
         ("tensorflow", "shrinking_networks flops_of_networks"),
         ("torch", _RESUMING),
         ("tensorflow", "page examples"),
+        ("jax", _HABITS),
+        ("torch", _HABITS),
         ("jax", f"docs exporting_formats {_MODELS}"),
         ("torch", f"docs exporting_formats {_MODELS}"),
         ("devices", "devices docs"),
@@ -63,9 +70,10 @@ SECOND_TIER = tuple(
         ("strategy", "docs"),
         ("tensorflow", "processes"),
         ("tensorflow", "cards compare_schedules pruning_stable tfmot_peer"),
+        ("tensorflow", "compatibility"),
         ("tensorflow", f"{_STUDY} image_data study"),
-        ("jax", f"{_STUDY} backends"),
-        ("torch", f"{_STUDY} backends"),
+        ("jax", f"{_STUDY} backends hub"),
+        ("torch", f"{_STUDY} backends hub"),
         ("tensorflow", "backends"),
     )
 )

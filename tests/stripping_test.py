@@ -14,7 +14,10 @@ from keras import ops
 import keras_bimp
 from keras_bimp import baselines
 
-pytestmark = pytest.mark.every_backend
+pytestmark = [
+    pytest.mark.every_backend,
+    pytest.mark.slow("jax", "torch"),
+]
 
 
 class Scaled(layers.Wrapper):

@@ -16,7 +16,10 @@ from keras import layers
 import keras_bimp
 from keras_bimp import baselines
 
-pytestmark = pytest.mark.every_backend
+pytestmark = [
+    pytest.mark.every_backend,
+    pytest.mark.slow("jax", "torch"),
+]
 
 KERNELS = {"a": 48, "b": 64, "head": 24}
 EVERY = sum(KERNELS.values())

@@ -183,6 +183,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_of_a_layer_goes(kind):
@@ -432,6 +433,7 @@ def test_no_unit_is_left_to_a_layer():
     assert_same(pruned, keras_bimp.shrink(pruned, align=1))
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_in_fit(capsys):
     model = compile_model(keras_bimp.wrap(transformer()), "adam")

@@ -106,6 +106,7 @@ def many_layers(count):
     return model
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_many_protected_kernels_are_a_count_and_three(capsys):
     model = wrapped(model=many_layers(9))
