@@ -23,7 +23,8 @@ class Progress(NamedTuple):
         weights: Weights that were to be pruned to the target.
         target_sparsity: What was planned; `None` if nothing was.
         skipped: Pairs (path, reason) of kernels that stay as they are.
-        reached: Whether the target is reached, if there is one.
+        reached: Whether the target is reached; `None` if the numbers of
+            weights tell, as where no filters or blocks are counted.
     """
 
     done: int
@@ -32,12 +33,21 @@ class Progress(NamedTuple):
     weights: int
     target_sparsity: float | None
     skipped: tuple[tuple[str, str], ...] = ()
-    reached: bool = True
+    reached: bool | None = None
+
+    @property
+    def at_target(self) -> bool:
+        """Whether the target is reached, if there is one."""
+        if self.reached is not None or self.target_sparsity is None:
+            return self.reached is not False
+        return self.pruned >= round(
+            (self.target_sparsity - ROUNDING) * self.weights
+        )
 
     @property
     def complete(self) -> bool:
         """Whether all epochs are done and the target is reached."""
-        return self.done >= self.epochs and self.reached
+        return self.done >= self.epochs and self.at_target
 
     def is_news(self, backed_up: bool) -> bool:
         """Whether to say at the end of `fit` that it is not complete.
@@ -48,10 +58,7 @@ class Progress(NamedTuple):
 
     def after_pruning(self, pruned: int) -> "Progress":
         """What it is when more weights are pruned."""
-        reached = self.reached or pruned >= round(
-            (self.target_sparsity - ROUNDING) * self.weights
-        )
-        return self._replace(pruned=pruned, reached=reached)
+        return self._replace(pruned=pruned, reached=self.reached or None)
 
     def __str__(self):
         target = ""

@@ -145,7 +145,7 @@ def check_sparsity_reached(model: keras.Model) -> None:
     if progress is None:
         return
     if not progress.complete:
-        if not progress.reached:
+        if not progress.at_target:
             raise ValueError(
                 "`model` must have the sparsity that its training was to "
                 f"reach. Received: a model whose training is incomplete. "
