@@ -33,7 +33,7 @@ class Halved(Tower):
 
 def two_inputs():
     """Inputs in another order than that of their names."""
-    one, other = keras.Input((8,), name="z"), keras.Input((8,), name="a")
+    one, other = keras.Input((6,), name="z"), keras.Input((8,), name="a")
     h = layers.Dense(16, activation="relu")(one)
     h = layers.Concatenate()([h, layers.Dense(12)(other)])
     return keras.Model([one, other], layers.Dense(5)(h))
@@ -134,9 +134,13 @@ def test_coupled_filters_are_found_through_a_subclass():
 @pytest.mark.every_backend
 def test_a_dictionary_is_given_to_a_list_by_name():
     inner = two_inputs()
-    given = {"a": keras.Input((8,), name="a"), "z": keras.Input((8,), name="z")}
+    inputs = {name: keras.Input((8,), name=name) for name in "az"}
+    given = {
+        "a": layers.Dense(8)(inputs["a"]),
+        "z": layers.Dense(6)(inputs["z"]),
+    }
     outputs = layers.Dense(3, name="head")(inner(given))
-    model = keras.Model(given, outputs)
+    model = keras.Model(inputs, outputs)
     rng = np.random.default_rng(2)
     x = {name: rng.normal(size=(4, 8)).astype("float32") for name in "az"}
     small = half_shrunk(model, x)
@@ -145,4 +149,4 @@ def test_a_dictionary_is_given_to_a_list_by_name():
         for layer in small._flatten_layers()
         if isinstance(layer, layers.Dense)
     )
-    assert wide == [2, 3, 6, 8]
+    assert wide == [2, 3, 3, 4, 6, 8]
