@@ -85,13 +85,18 @@ def train(model, **kwargs):
     ("optimizer", "arguments"),
     [
         (sgd, {}),
-        (sgd, {"criterion": "saliency", "data": data()}),
-        (sgd, {"retraining": "accallr", "data": data()}),
-        (sgd, {"retraining": "wr"}),
-        (lambda: keras.optimizers.LossScaleOptimizer(sgd()), {}),
         (lambda: keras.optimizers.AdamW(0.01, clipnorm=1.0), {}),
-        (lambda: sgd(use_ema=True, global_clipnorm=1.0), {}),
-        (lambda: keras.optimizers.Muon(0.01), {}),
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)
+            for row in (
+                (sgd, {"criterion": "saliency", "data": data()}),
+                (sgd, {"retraining": "accallr", "data": data()}),
+                (sgd, {"retraining": "wr"}),
+                (lambda: keras.optimizers.LossScaleOptimizer(sgd()), {}),
+                (lambda: sgd(use_ema=True, global_clipnorm=1.0), {}),
+                (lambda: keras.optimizers.Muon(0.01), {}),
+            )
+        ),
     ],
 )
 def test_replicas_hold_the_same_and_pruned_weights_stay_zero(
@@ -128,6 +133,7 @@ def test_a_model_wrapped_outside_the_scope_is_trained_in_it():
     assert zeros(model) == round(0.8 * TOTAL)
 
 
+@pytest.mark.slow
 def test_fit_and_prune_may_be_called_inside_the_scope():
     with mirrored().scope():
         model = wrapped(sgd())
@@ -138,6 +144,7 @@ def test_fit_and_prune_may_be_called_inside_the_scope():
     assert zeros(model) == round(0.82 * TOTAL)
 
 
+@pytest.mark.slow
 def test_a_model_saved_in_the_scope_loads_outside(tmp_path):
     with mirrored().scope():
         model = wrapped(sgd(), dense_model_without_batch_norm())
@@ -152,6 +159,7 @@ def test_a_model_saved_in_the_scope_loads_outside(tmp_path):
     assert keras_bimp.metrics.sparsity(stripped).prunable == 58 / TOTAL
 
 
+@pytest.mark.slow
 def test_a_model_saved_in_mid_run_goes_on_in_the_scope(tmp_path):
     def run(model, **kwargs):
         ours = keras_bimp.callbacks(0.8, dense_epochs=2, cycles=2, verbose=0)
@@ -204,6 +212,7 @@ def test_what_keras_cannot_do_is_refused_in_time(optimizer, arguments, message):
         fit(plain, 4)
 
 
+@pytest.mark.slow
 def test_one_device():
     import tensorflow as tf
 
