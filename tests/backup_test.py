@@ -186,6 +186,7 @@ class Torn(keras.callbacks.Callback):
                 os.kill(os.getpid(), number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", [False, True])
 @pytest.mark.parametrize(
     ("number", "error"),
@@ -220,6 +221,7 @@ def test_a_second_signal_acts_at_once(tmp_path):
     assert (state["epoch"], state["batch"]) == (3, 0)
 
 
+@pytest.mark.slow
 def test_a_signal_after_a_fit_that_died_acts_at_once(tmp_path):
     ours = signal.getsignal(signal.SIGINT)
     killed(tmp_path, Kill("on_train_batch_end", 3, 2))
@@ -356,6 +358,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
     assert not isinstance(model.optimizer._learning_rate, schedules.Joined)
 
 
+@pytest.mark.slow
 def test_a_full_disk_warns_and_the_training_goes_on(
     tmp_path, monkeypatch, undisturbed
 ):
@@ -501,6 +504,7 @@ def test_other_callbacks_go_on(moment, tmp_path):
     assert found[3].epochs == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_early_stopping_is_resumable_and_says_what_was_reached(
     tmp_path, capsys
 ):
@@ -625,7 +629,7 @@ def test_batches_that_are_skipped_count_once(tmp_path):
         assert count.count == 20
 
 
-@pytest.mark.slow("jax", "torch")
+@pytest.mark.slow
 @pytest.mark.every_backend
 def test_a_fit_that_dies_while_it_skips_leaves_the_next_one_alone(tmp_path):
     model = random_model()
@@ -662,6 +666,7 @@ def test_a_model_that_is_not_built_is_refused(tmp_path):
         fit(compile_model(model), 2, [keras_bimp.Backup(tmp_path)])
 
 
+@pytest.mark.slow
 def test_it_must_come_after_the_pruning(tmp_path):
     model = random_model()
     (ours,) = keras_bimp.callbacks(0.5, dense_epochs=1, verbose=0)
@@ -722,13 +727,14 @@ def test_validation_data_come_in_the_same_order(moment, tmp_path):
     np.testing.assert_equal(run(tmp_path / "killed"), expected)  # NaN, too.
 
 
+@pytest.mark.slow
 def test_an_order_that_another_fit_spoiled_is_not_held_against_it(tmp_path):
     plain = compile_model(keras_bimp.strip(random_model()))
     plain.fit(EpochData(*data(), batch_size=4), epochs=1, verbose=0)
     fit(plain, 2, [keras_bimp.Backup(tmp_path, verbose=0)])
 
 
-@pytest.mark.slow("jax", "torch")
+@pytest.mark.slow
 @pytest.mark.every_backend
 def test_data_of_unknown_length_go_on(tmp_path):
     # The same batches in every epoch.
@@ -763,6 +769,7 @@ def test_data_of_unknown_length_go_on(tmp_path):
         np.testing.assert_array_equal(array(one), array(other))
 
 
+@pytest.mark.slow
 def test_no_epochs_at_all(tmp_path):
     plain = compile_model(keras_bimp.strip(random_model()))
     assert fit(plain, 0, [keras_bimp.Backup(tmp_path)]).epoch == []
@@ -794,6 +801,7 @@ class OwnStep(keras.Model):
         return {"seen": self.seen.result(), "loss": loss}
 
 
+@pytest.mark.slow
 def test_a_train_step_of_ones_own_goes_on(tmp_path):
     def run(folder, *others):
         keras.utils.set_random_seed(0)
@@ -860,6 +868,7 @@ def test_a_model_that_was_trained_again_is_exported(tmp_path):
     keras_bimp.export(plain, tmp_path / "1")
 
 
+@pytest.mark.slow
 def test_a_threshold_for_the_best_stays(tmp_path):
     checkpoint = keras.callbacks.ModelCheckpoint(
         tmp_path / "best.keras",

@@ -51,6 +51,7 @@ def test_bad_arguments_are_refused(make, error, message):
         make()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("allocation", ["uniform", "erk"])
 def test_other_allocations(allocation):
     pruned = keras_bimp.wrap(dense_model())

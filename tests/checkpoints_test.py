@@ -175,6 +175,7 @@ class CheckpointEachEpoch(keras.callbacks.Callback):
         self.paths.append((path, zeros(self.model), slots))
 
 
+@pytest.mark.slow
 @only_tensorflow
 @pytest.mark.parametrize("optimizer", ["sgd", "loss scale", "schedule"])
 def test_a_checkpoint_of_each_epoch_fits_a_fresh_model(optimizer, tmp_path):
@@ -231,6 +232,7 @@ def test_a_checkpoint_of_a_mask_inside_a_class(tmp_path):
     assert zeros(again) == 18
 
 
+@pytest.mark.slow
 @only_tensorflow
 @pytest.mark.parametrize(
     "rule",

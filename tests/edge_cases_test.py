@@ -371,6 +371,7 @@ def test_ties_and_subnormals_in_half_precision(dtype):
     assert zeros(model) == 14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half_precision", POLICIES, indirect=True)
 def test_callbacks_are_exact_in_half_precision(half_precision):
     model = wrapped(keras.optimizers.SGD(0.05, momentum=0.9))
@@ -778,6 +779,7 @@ def beside(callbacks, others, place):
 # 16. What `fit` takes beside the data.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -833,6 +835,7 @@ def fit_batches(model, callbacks, fails_at=None, epochs=4):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails_at", [STEPS + 1, 2 * STEPS + 2])
 def test_after_data_that_broke_off_a_new_fit_works(fails_at):
     model = wrapped()
@@ -1057,6 +1060,7 @@ def test_every_checkpoint_is_sparse(place, save_freq, tmp_path):
                     assert (array(slot)[~mask] == 0).all()
 
 
+@pytest.mark.slow
 @PLACES
 def test_the_best_epoch_is_one_since_the_last_pruning(place, tmp_path):
     others = [
@@ -1079,6 +1083,7 @@ def test_the_best_epoch_is_one_since_the_last_pruning(place, tmp_path):
     assert keras_bimp.metrics.sparsity(stripped).prunable == 0.75
 
 
+@pytest.mark.slow
 def test_early_stopping_that_stops_leaves_the_best_since_the_last_pruning():
     other = keras.callbacks.EarlyStopping(
         "val_loss", patience=1, restore_best_weights=True
@@ -1090,6 +1095,7 @@ def test_early_stopping_that_stops_leaves_the_best_since_the_last_pruning():
     assert_zeros(model, 54)
 
 
+@pytest.mark.slow
 @PLACES
 def test_terminate_on_nan_and_we_stop_a_broken_training_once(place, capsys):
     model = wrapped()
@@ -1149,6 +1155,7 @@ def board_tags(folder):
     return tags
 
 
+@pytest.mark.slow
 @PLACES
 def test_tensorboard_shows_our_logs_after_ours(place, tmp_path):
     other = keras.callbacks.TensorBoard(tmp_path, histogram_freq=1)

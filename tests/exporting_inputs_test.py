@@ -219,6 +219,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FILES)
 @pytest.mark.parametrize("steps", [3, 20])
 def test_short_sequences(format, steps, tmp_path):
@@ -226,6 +227,7 @@ def test_short_sequences(format, steps, tmp_path):
     keras_bimp.export(model, tmp_path / FILES[format], format)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FILES)
 def test_examples_where_the_length_is_not_known(format, tmp_path):
     model = of_positions(21, True)

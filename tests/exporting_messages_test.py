@@ -25,6 +25,7 @@ def check(model, format, path):
         np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FILES)
 @pytest.mark.parametrize("shape", [(), (5, 8), (300, 8)])
 def test_constants_in_the_graph(format, shape, tmp_path):
@@ -50,6 +51,7 @@ def small(unroll=False):
     )
 
 
+@pytest.mark.slow
 def test_loops_in_litert(tmp_path):
     model = small()
     with pytest.raises(ValueError, match=r"'forward_gru'.*`unroll=True`") as e:
@@ -110,6 +112,7 @@ def test_an_exact_gelu_of_16_bits(policy, tmp_path):
     keras_bimp.export(network(), tmp_path / "m.onnx", "onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mixed_bfloat16", "mixed_float16"])
 def test_saved_models_of_16_bits(name, policy, tmp_path):
     policy(name)
@@ -126,6 +129,7 @@ def test_types_that_a_runtime_lacks(policy, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_tables_of_words(format, tmp_path):
     x = keras.Input((2,), dtype="string")

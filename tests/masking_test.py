@@ -19,7 +19,7 @@ import keras_bimp
 from keras_bimp.masking import find_prunable
 
 
-@pytest.mark.slow("jax", "torch")
+@pytest.mark.slow
 @pytest.mark.every_backend
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_layer_type(name):

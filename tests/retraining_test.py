@@ -431,6 +431,7 @@ def test_target_zero_changes_no_weight():
         np.testing.assert_array_equal(array(theirs), array(mine))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved_after", [1, 4, 6])
 @pytest.mark.parametrize("compile_first", [False, True])
 def test_a_model_saved_in_mid_run_goes_on_as_if_undisturbed(

@@ -51,10 +51,12 @@ _STUDY = "networks segmentation translation"
 SECOND_TIER = tuple(
     (job, *(f"tests/{name}_test.py" for name in names.split()))
     for job, names in (
-        ("tensorflow", f"{_RESUMING} baselines edge_cases rewinding"),
-        ("tensorflow", "retraining_methods"),
+        ("tensorflow", f"{_RESUMING} edge_cases retraining rewinding"),
+        ("tensorflow", "masking checkpoints unfreezing units waiting"),
+        ("tensorflow", "retraining_methods baselines baselines_checks"),
         ("jax", _TRAINING),
         ("tensorflow", "exporting exporting_formats allocation_in_models"),
+        ("tensorflow", "exporting_inputs exporting_messages"),
         ("tensorflow", "hub memory shrink_transformer"),
         ("torch", _TRAINING),
         ("jax", _RESUMING),

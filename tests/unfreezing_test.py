@@ -175,6 +175,7 @@ def test_a_loop_that_unfreezes():
     assert sum(zeros_of(model).values()) == round(0.75 * EVERY)
 
 
+@pytest.mark.slow
 def test_a_traced_step_that_was_made_before_the_first_pruning():
     if keras.backend.backend() != "tensorflow":
         pytest.skip("traced by tf.function")
@@ -250,6 +251,7 @@ def test_a_file_of_either_time(unfrozen_before, tmp_path):
     assert found["a"] + found["head"] == 54
 
 
+@pytest.mark.slow
 def test_weights_of_an_unfrozen_model_fit_one_that_never_was(tmp_path):
     model = transfer()
     wrapped = compile_model(keras_bimp.wrap(model), rate())
@@ -283,6 +285,7 @@ def test_a_mask_inside_a_class_of_its_own():
     assert sum(zeros_of(inside).values()) == round(0.75 * EVERY)
 
 
+@pytest.mark.slow
 def test_a_rule_with_variables_of_its_own():
     recipe = baselines.str(s_init=-5.0, verbose=0)
     model = transfer()
@@ -296,6 +299,7 @@ def test_a_rule_with_variables_of_its_own():
     assert all((array(rule.s) != -5.0).all() for rule in rules)
 
 
+@pytest.mark.slow
 def test_steps_run_together():
     skip_unless_steps_run_together()
     model = transfer()

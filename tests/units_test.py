@@ -183,7 +183,7 @@ KINDS = {
 }
 
 
-@pytest.mark.slow("jax", "torch")
+@pytest.mark.slow
 @pytest.mark.every_backend
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_of_a_layer_goes(kind):
@@ -455,6 +455,7 @@ def test_in_fit(capsys):
     assert_same(pruned, small)
 
 
+@pytest.mark.slow
 def test_resuming(tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -554,6 +555,7 @@ def test_select_checks_groups():
         keras_bimp.select(kernels, 0.5, granularity="unit")
 
 
+@pytest.mark.slow
 def test_sensitivity():
     model = compile_model(transformer(blocks=1))
     x = np.random.default_rng(0).normal(size=(8, 5, 8)).astype("float32")
@@ -592,6 +594,7 @@ def test_metrics_count_units_and_heads():
     }
 
 
+@pytest.mark.slow
 def test_report_counts_units_and_heads():
     _, pruned = prune(transformer())
     found = keras_bimp.report(pruned, latency=False, input_shape=(1, 5, 8))

@@ -65,6 +65,7 @@ def test_it_ends_where_something_fails(impatient, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("format", "name", "step"),
     [
@@ -80,6 +81,7 @@ def test_exports_tell(format, name, step, impatient, capsys, tmp_path):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_reports_tell(impatient, capsys):
     keras_bimp.report(dense_model(), latency=False)
     assert "file sizes ..." in capsys.readouterr().err
