@@ -143,6 +143,7 @@ def check_run(model):
     return done.sum()
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_zeros_and_rates_whatever_the_optimizer_does(name):
     optimizer = RecordingSGD(0.1, momentum=0.9, **OPTIMIZERS[name])

@@ -50,7 +50,7 @@ def test_all_names_of_the_contract_are_known():
     ("variant", "retraining"),
     [("steps_per_execution", name) for name in RETRAINING]
     + [
-        (variant, name)
+        pytest.param(variant, name, marks=pytest.mark.slow)
         for variant in VARIANTS
         for name in ("allr", "slr", "clr")
         if variant != "steps_per_execution"

@@ -220,7 +220,15 @@ OPTIMIZERS = {
 
 @pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("SGD", "SGD EMA", "Adam", "Adagrad", "Ftrl")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in OPTIMIZERS
+    ],
+)
 def test_pruned_entries_stay_zero_with_every_optimizer(name):
     arguments, starts = OPTIMIZERS[name]
     optimizer = getattr(keras.optimizers, name.split()[0])(0.01, **arguments)
