@@ -350,7 +350,7 @@ def test_strip_refuses_what_it_cannot_rebuild():
     model = Own()
     model(np.ones((2, 4), "float32"))
     keras_bimp.prune(model, 0.5)
-    with pytest.raises(ValueError, match=r"`model`.*`Masked`.*`\.layer`"):
+    with pytest.raises(ValueError, match=r"`model`.*strip\(layer\)"):
         keras_bimp.strip(model)
 
 
@@ -362,7 +362,7 @@ def test_a_kernel_under_two_masks_is_refused():
         shared(keras_bimp.Masked(shared)(inputs)),
     ):
         model = keras.Model(inputs, outputs)
-        with pytest.raises(ValueError, match=r"`Masked`.*/kernel"):
+        with pytest.raises(ValueError, match=r"one mask only.*/kernel"):
             keras_bimp.prune(model, 0.5)
 
 

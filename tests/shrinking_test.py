@@ -70,7 +70,7 @@ def shrunk_shapes(model, **kwargs):
 
 
 def assert_stays(model):
-    with pytest.raises(ValueError, match=r"`model`.*allocation='coupled'"):
+    with pytest.raises(ValueError, match=r"`model`.*granularity='unit'"):
         keras_bimp.shrink(model, align=1)
 
 
@@ -324,7 +324,7 @@ def test_layer_normalisation_keeps_all():
     first = conv()
     model = build(lambda x: head(layers.LayerNormalization()(first(x))), first)
     with pytest.raises(
-        ValueError, match=r"allocation='coupled'.*LayerNormalization"
+        ValueError, match=r"granularity='unit'.*LayerNormalization"
     ):
         keras_bimp.shrink(model, align=1)
 
@@ -424,9 +424,7 @@ def test_operations_that_reduce_places():
     model = build(
         lambda x: layers.Dense(2)(keras.ops.max(first(x), (1, 3))), first
     )
-    with pytest.raises(
-        ValueError, match=r"allocation='coupled'.*max.*channels"
-    ):
+    with pytest.raises(ValueError, match=r"granularity='unit'.*max.*channels"):
         keras_bimp.shrink(model, align=1)
 
 
@@ -468,7 +466,7 @@ def test_align(align, left):
 def test_align_keeps_no_more_than_there_are():
     first = conv()
     model = build(lambda x: head(first(x)), first)
-    with pytest.raises(ValueError, match=r"`model`.*allocation='coupled'"):
+    with pytest.raises(ValueError, match=r"`model`.*granularity='unit'"):
         keras_bimp.shrink(model, align=16)
 
 

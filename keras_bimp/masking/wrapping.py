@@ -189,6 +189,11 @@ class MaskedModel(keras.Model):
         masked = keras.saving.deserialize_keras_object(
             config.pop("masked"), custom_objects=custom_objects
         )
+        if not isinstance(masked, Masked):
+            raise ValueError(
+                "`masked` must be the config of a `Masked` layer. "
+                f"Received: masked={masked!r}"
+            )
         as_not_compiled(masked.layer)
         return class_around(masked.layer, MaskedModel)(masked, **config)
 
