@@ -456,7 +456,7 @@ def test_models_that_take_several_arguments(tmp_path):
         (dense_model, "a.tf", {"format": "litert"}, r"`filepath`.*'\.tflite'"),
         (dense_model, "a", {"format": "packed"}, r"`filepath`.*'\.packed'"),
         (dense_model, "1", {"quantize": "int8"}, "`quantize`.*format='t"),
-        (dense_model, "1", {"labels": ["a"]}, r"`labels`.* 1 .*3\)"),
+        (dense_model, "1", {"labels": ["a"]}, r"`labels`.* 1 .*\(3,"),
         (dense_model, "1", {"labels": "abc"}, "`labels`.*'abc'"),
         (two_inputs, "1", {"labels": ["a", "b"]}, "`labels`.* 2 .*'a', 'b'"),
         (dense_model, "1", {"labels": list("abc"), "top_k": 0}, "`top_k`"),
