@@ -274,14 +274,15 @@ def _all_targets(model):
                     f"'{kernel.path}', which several layers hold. Call one "
                     "`Masked` layer several times instead"
                 )
-            if others_that_mask(kernel.variable, found):
-                raise ValueError(
-                    "A kernel must have one mask only, or it would grow back. "
-                    f"Received: '{kernel.path}', which another wrapped model "
-                    "masks too. Wrap one model that holds all that is "
-                    "trained, or strip the other one first"
-                )
             by_id[key] = kernel, mask, rule
+    for kernel, _, _ in by_id.values():
+        if others_that_mask(kernel.variable, found):
+            raise ValueError(
+                "A kernel must belong to one `Masked` layer, or it would grow "
+                f"back. Received: '{kernel.path}', which another wrapped "
+                "model masks too. Wrap one model that holds all that is "
+                "trained, or strip the other one first"
+            )
     ordered = [
         by_id[id(v)] for v in model.trainable_variables if id(v) in by_id
     ]
