@@ -362,7 +362,7 @@ def test_a_kernel_under_two_masks_is_refused():
         shared(keras_bimp.Masked(shared)(inputs)),
     ):
         model = keras.Model(inputs, outputs)
-        with pytest.raises(ValueError, match=r"one mask only.*/kernel"):
+        with pytest.raises(ValueError, match=r"`Masked`.*/kernel"):
             keras_bimp.prune(model, 0.5)
 
 
