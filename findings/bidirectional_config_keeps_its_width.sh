@@ -8,7 +8,7 @@
 #
 # output seen:
 #   LSTM: (2, 5, 4)
-#   Bidirectional: cannot be called (ValueError)
+#   Bidirectional: cannot be called (TypeError)
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -34,4 +34,4 @@ for layer in (
         print(f"{name}: cannot be called ({type(error).__name__})")
 PYTHON
 grep -qx 'LSTM: (2, 5, 4)' "$folder/output"
-grep -qx 'Bidirectional: cannot be called (ValueError)' "$folder/output"
+grep -qx 'Bidirectional: cannot be called (TypeError)' "$folder/output"
