@@ -56,9 +56,6 @@ def test_a_sentence_is_one_line_without_colours():
     assert len(sentence(ValueError("x" * 1000))) < 450
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="exports are TensorFlow's"
-)
 @pytest.mark.slow
 def test_a_network_is_tried_and_a_refusal_is_written_down(
     tmp_path, monkeypatch

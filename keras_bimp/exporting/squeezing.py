@@ -71,7 +71,7 @@ def release_arrays(
 
     Args:
         kind: The type, as NumPy names it.
-        size: Entries in all.
+        size: Number of entries.
         streams: What `squeeze_arrays` yielded, one list after the other.
     """
     dtype = np.dtype(kind)

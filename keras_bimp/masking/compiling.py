@@ -94,7 +94,7 @@ def _copy(metric):
 
 
 def _same(one, other):
-    """Whether two metrics have the same attributes, but for variables."""
+    """Whether two metrics have the same attributes, variables aside."""
     if type(one) is not type(other) or vars(one).keys() != vars(other).keys():
         return False
     return all(

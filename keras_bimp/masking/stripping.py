@@ -35,7 +35,7 @@ def strip(model: keras.Model) -> keras.Model:
         A `keras.Model` that holds no class of keras_bimp; of a `Masked` layer
         the layer inside. If `model` was
         compiled, it is compiled with the same loss and metrics, so that
-        `evaluate` works, and with a plain SGD: compile it anew to train it.
+        `evaluate` works, and with a plain SGD: compile it again to train it.
 
     Raises:
         ValueError: If there is nothing to strip.

@@ -135,7 +135,7 @@ def prune(
         optimizer: The Keras optimizer that trains `model`, or a list of them
             if several do; an empty list says that none has yet. Defaults to
             the compiled one, and to those that are attributes of a model with
-            a `train_step` of its own. Compile a step of your own anew after
+            a `train_step` of its own. Compile your own step again after
             the call if it uses an optimizer that mixes the entries of a
             kernel, as Muon does.
         on_collapse: See `keras_bimp.select`. Defaults to `"protect"`.
