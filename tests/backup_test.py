@@ -2,6 +2,7 @@ import concurrent.futures
 import errno
 import functools
 import os
+import shutil
 import signal
 import warnings
 
@@ -280,9 +281,18 @@ FOREIGN = [
 ]
 
 
+@pytest.fixture(scope="module")
+def killed_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
+    killed(folder, Kill("on_epoch_end", 2))
+    return folder
+
+
 @pytest.mark.parametrize(("message", "change"), FOREIGN)
-def test_the_state_of_another_run_is_refused(message, change, tmp_path):
-    killed(tmp_path, Kill("on_epoch_end", 2))
+def test_the_state_of_another_run_is_refused(
+    message, change, killed_run, tmp_path
+):
+    shutil.copytree(killed_run, tmp_path, dirs_exist_ok=True)
     files = {p: p.read_bytes() for p in tmp_path.iterdir()}
     optimizer = change.pop("optimizer", None)
     if isinstance(optimizer, float):

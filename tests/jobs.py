@@ -35,6 +35,14 @@ JOBS = {
 }
 
 
+def first_and_slow(values, first) -> list:
+    """Values of a parameter: those in `first`, and the others marked slow."""
+    return [
+        value if value in first else pytest.param(value, marks=pytest.mark.slow)
+        for value in values
+    ]
+
+
 def current() -> str:
     """The name of the job that this process is."""
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"

@@ -1,5 +1,6 @@
 """What a training is called at its end: complete only at its target."""
 
+import jobs
 import keras
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ SHORT = {
 }
 
 
-@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("hard", jobs.first_and_slow([True, False], [True]))
 @pytest.mark.parametrize("name", SHORT)
 def test_a_schedule_that_falls_short(name, hard, capsys, tmp_path):
     schedule, kwargs = SHORT[name]

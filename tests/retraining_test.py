@@ -1,3 +1,4 @@
+import jobs
 import keras
 import numpy as np
 import pytest
@@ -222,12 +223,7 @@ OPTIMIZERS = {
 @pytest.mark.every_backend
 @pytest.mark.parametrize(
     "name",
-    [
-        name
-        if name in ("SGD", "SGD EMA", "Adam", "Adagrad", "Ftrl")
-        else pytest.param(name, marks=pytest.mark.slow)
-        for name in OPTIMIZERS
-    ],
+    jobs.first_and_slow(OPTIMIZERS, ("SGD", "SGD EMA", "Adam", "Ftrl")),
 )
 def test_pruned_entries_stay_zero_with_every_optimizer(name):
     arguments, starts = OPTIMIZERS[name]
