@@ -203,7 +203,8 @@ def test_lora_is_refused(network):
 def test_channels_of_a_task_go(network):
     task = network.model
     wrapped = keras_bimp.wrap(task)
-    keras_bimp.prune(wrapped, 0.5, granularity="filter", allocation="coupled")
+    # DeepLabV3's pyramid is not followed: its channels stay.
+    keras_bimp.prune(wrapped, 0.5, granularity="unit")
     small = keras_bimp.shrink(keras_bimp.strip(wrapped), align=1)
     assert small.count_params() < 0.8 * task.count_params()
     x = network.x

@@ -45,23 +45,27 @@ _HABITS = (
     "metric_objects unfreezing stripping progress checkpoints own_optimizers "
     "waiting report_inputs exporting_inputs units"
 )
-_RESUMING = "backup baselines_backup epoch_data"
+_RESUMING = "backup baselines_backup"
 _MODELS = "flops_of_layers flops flops_tracing report"
 _STUDY = "networks segmentation translation"
 SECOND_TIER = tuple(
     (job, *(f"tests/{name}_test.py" for name in names.split()))
     for job, names in (
-        ("tensorflow", f"{_RESUMING} edge_cases retraining rewinding"),
+        ("tensorflow", _RESUMING),
+        ("tensorflow", "epoch_data edge_cases"),
+        ("tensorflow", "retraining rewinding shrinking_graphs progress"),
         ("tensorflow", "masking checkpoints unfreezing units waiting"),
+        ("tensorflow", "metric_objects short"),
         ("tensorflow", "retraining_methods baselines baselines_checks"),
         ("jax", _TRAINING),
         ("tensorflow", "exporting exporting_formats allocation_in_models"),
         ("tensorflow", "exporting_inputs exporting_messages"),
-        ("tensorflow", "hub memory shrink_transformer"),
+        ("tensorflow", "hub"),
+        ("tensorflow", "memory shrink_transformer"),
         ("torch", _TRAINING),
-        ("jax", _RESUMING),
+        ("jax", f"{_RESUMING} epoch_data"),
         ("tensorflow", "shrinking_networks flops_of_networks"),
-        ("torch", _RESUMING),
+        ("torch", f"{_RESUMING} epoch_data"),
         ("tensorflow", "page examples"),
         ("jax", _HABITS),
         ("torch", _HABITS),

@@ -32,6 +32,9 @@ import keras_bimp
 from keras_bimp import slots
 from keras_bimp.masking import state_variables
 
+# Every run of `.ci/run` has it twice, in `.ci/versions`.
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 

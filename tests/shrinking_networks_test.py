@@ -4,12 +4,12 @@
 """
 
 import os
-import pathlib
-import sys
 
 import keras
 import numpy as np
 import pytest
+from from_examples import STUDY
+from from_examples import importable
 
 import keras_bimp
 from keras_bimp.backends import as_array
@@ -19,17 +19,15 @@ pytestmark = pytest.mark.slow
 LARGE = pytest.mark.skipif(
     os.environ.get("SHRINKING_NETWORKS") != "all", reason="takes long"
 )
-STUDY = pathlib.Path(__file__).parent.parent / "examples" / "study"
 SHAPE = (32, 32, 3)
 
 
 @pytest.fixture
-def networks(monkeypatch):
-    monkeypatch.syspath_prepend(str(STUDY))
-    import networks
+def networks():
+    with importable(STUDY):
+        import networks
 
-    yield networks
-    sys.modules.pop("networks", None)
+        yield networks
 
 
 def application(name):

@@ -29,7 +29,10 @@ class Network:
 
     def compile(self, model: keras.Model | None = None) -> None:
         """Compiles a model as this one is to be trained."""
-        optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
+        # Untrained detectors have losses in the thousands.
+        optimizer = keras.optimizers.SGD(
+            0.01, momentum=0.9, global_clipnorm=1.0
+        )
         given = {} if self.loss == "own" else {"loss": self.loss}
         (model or self.model).compile(optimizer, **given)
 
