@@ -78,7 +78,12 @@ class Kernels(layers.Layer):
         return x
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "dtype",
+    jobs.first_and_slow(
+        ["float32", "bfloat16", "float16"], ["float32"], "jax", "torch"
+    ),
+)
 def test_the_same_weights_give_the_same_masks(dtype):
     _, kernels = golden_kernels()
     layer = Kernels([kernel.shape for kernel in kernels], dtype=dtype)
@@ -151,7 +156,9 @@ def test_zeros_and_rates_whatever_the_optimizer_does(name):
     assert updates == 7 * STEPS / (2 if name == "accumulation" else 1)
 
 
-@pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.parametrize(
+    "together", jobs.first_and_slow([1, 3], [1], "jax", "torch")
+)
 @pytest.mark.parametrize("jit_compile", [True, False])
 def test_zeros_and_rates_however_the_step_is_compiled(jit_compile, together):
     if together > 1:
@@ -181,7 +188,11 @@ def check_torch_compile():
 
 
 @pytest.mark.parametrize(
-    "policy", ["mixed_float16", "mixed_bfloat16", "float64", "bfloat16"]
+    "policy",
+    jobs.first_and_slow(
+        ["mixed_float16", "mixed_bfloat16", "float64", "bfloat16"],
+        ["mixed_float16", "float64"],
+    ),
 )
 def test_zeros_and_rates_in_every_precision(policy):
     precise = policy == "float64"

@@ -97,6 +97,7 @@ def test_artifacts_need_no_keras_bimp(tmp_path):
     assert b"MatMul" in (path / "saved_model.pb").read_bytes()
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_a_loss_of_ones_own_is_no_hindrance(tmp_path):
     def loss(y, y_pred):

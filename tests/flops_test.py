@@ -185,7 +185,7 @@ def models_with_kernels():
     }
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(given=st.data())
 def test_zeros_change_the_share_of_their_kernel_alone(given):
     name = given.draw(st.sampled_from(sorted(models_with_kernels())))

@@ -35,10 +35,17 @@ JOBS = {
 }
 
 
-def first_and_slow(values, first) -> list:
-    """Values of a parameter: those in `first`, and the others marked slow."""
+def first_and_slow(values, first, *jobs: str) -> list:
+    """Values of a parameter: those in `first`, and the others marked slow.
+
+    Args:
+        values: All of them.
+        first: Those of the first tier.
+        *jobs: Where the others are slow. Defaults to everywhere.
+    """
+    mark = pytest.mark.slow(*jobs) if jobs else pytest.mark.slow
     return [
-        value if value in first else pytest.param(value, marks=pytest.mark.slow)
+        value if value in first else pytest.param(value, marks=mark)
         for value in values
     ]
 

@@ -149,6 +149,7 @@ def test_a_subclassed_model(tmp_path):
     )
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_masked_layers_inside_a_model():
     keras.utils.set_random_seed(0)
@@ -413,6 +414,7 @@ def test_summary_shows_the_layers_inside_and_the_sparsity():
     assert model.get_layer(index=0).name in text
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_a_rule_with_trainable_variables(tmp_path, capsys):
     model = keras_bimp.wrap(compile_model(dense_model()), rule=SoftThreshold())

@@ -79,8 +79,8 @@ SECOND_TIER = tuple(
         ("tensorflow", "compatibility"),
         ("tensorflow", "networks segmentation"),
         ("tensorflow", "translation image_data study"),
-        ("jax", f"{_STUDY} backends hub"),
-        ("torch", f"{_STUDY} backends hub"),
+        ("jax", f"{_STUDY} backends hub sensitivity exporting"),
+        ("torch", f"{_STUDY} backends hub sensitivity exporting"),
         ("tensorflow", "backends"),
     )
 )

@@ -32,6 +32,7 @@ def accuracy_with(model, kernel, pruned):
     return accuracy
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_each_kernel_alone_is_pruned_and_put_back():
     model = trained()

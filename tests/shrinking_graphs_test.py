@@ -27,13 +27,13 @@ OUT = {
     layers.Dense: -1,
 }
 GRAPHS = int(os.environ.get("SHRINKING_GRAPHS", "16"))
-SEEDS = jobs.first_and_slow(range(0, GRAPHS, 8), [0])
+SEEDS = jobs.first_and_slow(range(0, GRAPHS, 4), [0])
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_outputs_are_the_same(seed):
-    smaller, seeds = 0, range(seed, min(seed + 8, GRAPHS))
+    smaller, seeds = 0, range(seed, min(seed + 4, GRAPHS))
     for each in seeds:
         keras.backend.clear_session()
         model = pruned_graph(each)
@@ -67,7 +67,7 @@ def outputs_left(layer):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_all_units_that_were_pruned_go(seed):
-    gone, seeds = 0, range(seed, min(seed + 8, GRAPHS))
+    gone, seeds = 0, range(seed, min(seed + 4, GRAPHS))
     for each in seeds:
         keras.backend.clear_session()
         wrapped = wrapped_graph(each)
