@@ -177,7 +177,8 @@ def uniform_plus(candidates: Sequence[Candidate], sparsity: float) -> list[int]:
     All others lose the same share of what they have left, such that the total
     is `sparsity`. The last dense layer loses no more than 80 %. First and last
     are those of the kernels that are pruned; a dense layer is one whose kernel
-    has two axes.
+    has two axes. Each kernel's count is rounded. What rounding missed is not
+    made up for by the same pruning once more, which changes nothing.
 
     Reference:
 
@@ -195,6 +196,8 @@ def uniform_plus(candidates: Sequence[Candidate], sparsity: float) -> list[int]:
     # What the others are still to lose, of what they have left.
     losing = pruned - (total - sum(alive))
     kept = list(alive)
+    if sum(alive) < total and 2 * losing <= len(others):
+        return kept  # No more than what rounding missed in a pruning before.
     if dense and pruned > 0.8 * sum(candidates[i].units for i in others):
         last = dense[-1]
         spared = 0.2 * candidates[last].units
