@@ -199,6 +199,28 @@ def test_lora_is_refused(network):
         keras_bimp.wrap(network.model)
 
 
+@named("BertTextClassifier")
+def test_a_refusal_names_ways_that_work(network):
+    task = network.model
+    with pytest.raises(ValueError, match=r"keras_bimp\.wrap\(model\)") as error:
+        keras_bimp.prune(task, 0.5)
+    assert "Masked" not in str(error.value)  # No task takes such a backbone.
+
+    class Own(type(task)):
+        def train_step(self, data):
+            return super().train_step(data)
+
+    own = Own(task.backbone, 3, preprocessor=None)
+    way = r"keras_bimp\.wrap\(keras\.Model\(model\.inputs"
+    with pytest.raises(ValueError, match=way) as error:
+        keras_bimp.wrap(own)
+    assert "Masked(" not in str(error.value)
+    model = keras_bimp.wrap(keras.Model(own.inputs, own.outputs))
+    keras_bimp.prune(model, 0.5, optimizer=[])
+    keras_bimp.strip(model)
+    assert keras_bimp.metrics.sparsity(own).prunable == pytest.approx(0.5)
+
+
 @named("ResNetImageClassifier", "DeepLabV3ImageSegmenter")
 def test_channels_of_a_task_go(network):
     task = network.model

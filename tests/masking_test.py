@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -519,6 +521,45 @@ def functional(cls):
 def test_wrap_refuses(make, error, text):
     with pytest.raises(error, match=text):
         keras_bimp.wrap(make())
+
+
+class OwnStepOfLayers(keras.Model):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def call(self, x):
+        return self.inner(x)
+
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+def test_a_refusal_names_ways_that_work():
+    model = functional(OwnFit)
+    for refused in (keras_bimp.wrap, lambda model: prune_half(model)):
+        with pytest.raises(ValueError, match=r"Masked\(layer\)") as error:
+            refused(model)
+        assert "keras_bimp.wrap(model)" not in str(error.value)
+        (way,) = re.findall(r"`(keras_bimp\.wrap\(.*\))`,", str(error.value))
+        ours = eval(way, {**globals(), "model": model})
+        assert sum(prune_half(ours).counts.values()) == 4
+        keras_bimp.strip(ours)
+    model = OwnStepOfLayers(layers.Dense(2))
+    model(np.ones((1, 4), "float32"))
+    with pytest.raises(ValueError, match=r"Masked\(layer\)") as error:
+        prune_half(model)
+    assert "inputs" not in str(error.value)
+    model.inner = keras_bimp.Masked(model.inner)
+    with pytest.raises(ValueError, match=r"several layers.*held before"):
+        prune_half(model)
+    model = OwnStepOfLayers(keras_bimp.Masked(layers.Dense(2)))
+    model(np.ones((1, 4), "float32"))
+    assert sum(prune_half(model).counts.values()) == 4
+
+
+def prune_half(model):
+    return keras_bimp.prune(model, 0.5, optimizer=[])
 
 
 def test_a_functional_model_of_a_plain_subclass_is_fine():

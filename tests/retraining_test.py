@@ -744,7 +744,7 @@ def nan_weight():
             4,
             {},
             ValueError,
-            r"`keras_bimp\.Masked`",
+            r"`keras_bimp\.Masked\(",
         ),
         (
             lambda: wrapped(keras.optimizers.SGD(0.0)),

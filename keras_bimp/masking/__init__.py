@@ -19,6 +19,7 @@ from keras_bimp.masking.rules import Rule
 from keras_bimp.masking.stripping import masked_kernels
 from keras_bimp.masking.stripping import strip
 from keras_bimp.masking.tasks import has_own_steps
+from keras_bimp.masking.tasks import how_to_mask
 from keras_bimp.masking.wrapping import MaskedModel
 from keras_bimp.masking.wrapping import wrap
 
@@ -35,6 +36,7 @@ __all__ = [
     "given_metrics",
     "has_own_steps",
     "hold_zeros",
+    "how_to_mask",
     "kernels_to_hold",
     "masked_kernels",
     "masked_layers",

@@ -44,16 +44,30 @@ def check_trainer(model: keras.Model) -> None:
     Raises:
         ValueError: If the class of `model` is such a class.
     """
-    for name in _own_trainer_methods(type(model)):
-        if _package(getattr(type(model), name)) != "keras_hub":
-            raise ValueError(
-                f"`model` must not have its own `{name}()`: a model around it "
-                f"would lose it. Received: model of class "
-                f"{type(model).__name__}, which overrides `{name}`. Put "
-                "`keras_bimp.Masked(layer)` around the layers inside the "
-                "model instead, or prune in a loop of your own with "
-                "`keras_bimp.prune()`"
-            )
+    name = _refused(type(model))
+    if name is not None:
+        raise ValueError(
+            f"`model` must not have its own `{name}()`: a model around it "
+            "would lose it. Received: model of class "
+            f"{type(model).__name__}, which overrides `{name}`. Instead, "
+            f"{how_to_mask(model)}"
+        )
+
+
+def how_to_mask(model: keras.Model) -> str:
+    """What a user can do so that a model has masks, in words."""
+    kind = type(model)
+    around = "put `keras_bimp.Masked(layer)` around the layers inside the model"
+    if not isinstance(model, keras.Model) or _refused(kind) is None:
+        wrap = "call `model = keras_bimp.wrap(model)`"
+        return wrap if _of_the_hub(kind) else f"{wrap}, or {around}"
+    if not getattr(model, "inputs", None):
+        return around
+    graph = (
+        "train its graph, `keras_bimp.wrap(keras.Model(model.inputs, "
+        "model.outputs))`, in a loop of your own with `keras_bimp.prune()`"
+    )
+    return graph if _of_the_hub(kind) else f"{around}, or {graph}"
 
 
 def class_around(model: keras.Model, base: type) -> type:
@@ -197,6 +211,19 @@ def _own_trainer_methods(kind):
         for name in _TRAINER_METHODS
         if _package(getattr(kind, name)) != "keras"
     ]
+
+
+def _refused(kind):
+    """The first method of a class that a model around it would lose."""
+    for name in _own_trainer_methods(kind):
+        if _package(getattr(kind, name)) != "keras_hub":
+            return name
+    return None
+
+
+def _of_the_hub(kind):
+    """Whether a class makes the layers inside by itself, as a task does."""
+    return any(_package(each) == "keras_hub" for each in kind.__mro__)
 
 
 def _package(defined):

@@ -3,7 +3,6 @@
 import inspect
 
 import keras
-from keras.src.backend.common import global_state
 
 from keras_bimp.backends import compile_anew
 from keras_bimp.backends import count_nonzero
@@ -11,6 +10,8 @@ from keras_bimp.backends import strategy_scope
 from keras_bimp.listing import listed
 from keras_bimp.masking.compiling import compile_like
 from keras_bimp.masking.compiling import reset_given_metrics
+from keras_bimp.masking.hdf5 import refuse_hdf5_config
+from keras_bimp.masking.hdf5 import refuse_hdf5_path
 from keras_bimp.masking.holding import hold_zeros
 from keras_bimp.masking.holding import kernels_to_hold
 from keras_bimp.masking.masked import Masked
@@ -134,8 +135,7 @@ class MaskedModel(keras.Model):
 
     def save(self, filepath, *args, **kwargs):
         """Saves as `keras.Model.save` does, in a format that holds masks."""
-        if str(filepath).endswith((".h5", ".hdf5")):
-            _refuse_legacy(filepath)
+        refuse_hdf5_path(filepath)
         super().save(filepath, *args, **kwargs)
 
     def export(self, *args, **kwargs):
@@ -175,8 +175,7 @@ class MaskedModel(keras.Model):
         (kwargs.get("print_fn") or print)(line)
 
     def get_config(self):
-        if global_state.get_global_attribute("use_legacy_config", False):
-            _refuse_legacy("a file in the legacy format of HDF5")
+        refuse_hdf5_config()
         return {
             "name": self.name,
             "trainable": self.trainable,
@@ -314,15 +313,6 @@ def _optimizer_for(model, fresh):
         "gets a fresh optimizer."
     )
     return type(optimizer).from_config(optimizer.get_config())
-
-
-def _refuse_legacy(filepath):
-    raise ValueError(
-        "`filepath` must not be an HDF5 file of a whole wrapped model, which "
-        "would hold no masks: save a '.keras' file, or "
-        "`keras_bimp.strip(model)`. "
-        f"Received: filepath={filepath}"
-    )
 
 
 def is_kerass_own(method) -> bool:

@@ -18,6 +18,7 @@ from keras_bimp.masking import Masked
 from keras_bimp.masking import MaskedModel
 from keras_bimp.masking import Rule
 from keras_bimp.masking import find_prunable
+from keras_bimp.masking import how_to_mask
 from keras_bimp.masking import masked_layers
 from keras_bimp.masking import others_that_mask
 from keras_bimp.masking import unique_paths
@@ -253,8 +254,7 @@ def _all_targets(model):
     found = masked_layers(model) if isinstance(model, keras.Layer) else []
     if not found:
         raise ValueError(
-            "`model` must be wrapped: call `model = keras_bimp.wrap(model)` "
-            "first, or put `keras_bimp.Masked` around layers inside it. "
+            f"`model` must be wrapped: {how_to_mask(model)}. "
             f"Received: model={model!r}"
         )
     with strategy_scope(model):
@@ -272,7 +272,8 @@ def _all_targets(model):
                     "A kernel must belong to one `Masked` layer and be used "
                     "nowhere else, or it would grow back. Received: "
                     f"'{kernel.path}', which several layers hold. Call one "
-                    "`Masked` layer several times instead"
+                    "`Masked` layer several times, and make it where the "
+                    "layer is made: Keras keeps what an attribute held before"
                 )
             by_id[key] = kernel, mask, rule
     for kernel, _, _ in by_id.values():
