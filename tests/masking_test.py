@@ -550,7 +550,9 @@ def test_a_refusal_names_ways_that_work():
     with pytest.raises(ValueError, match=r"Masked\(layer\)") as error:
         prune_half(model)
     assert "inputs" not in str(error.value)
+    model = OwnStepOfLayers(layers.Dense(2))
     model.inner = keras_bimp.Masked(model.inner)
+    model(np.ones((1, 4), "float32"))
     with pytest.raises(ValueError, match=r"several layers.*held before"):
         prune_half(model)
     model = OwnStepOfLayers(keras_bimp.Masked(layers.Dense(2)))
