@@ -160,15 +160,70 @@ def test_a_loop_whose_optimizers_are_not_known(given):
         keras_bimp.prune(model, 0.6)
 
 
+def step_of(model, optimizer):
+    _, found = gradients(model, LOSS, *data())
+    optimizer.apply(found, model.trainable_variables)
+
+
+@pytest.mark.slow("jax", "torch")
+@pytest.mark.every_backend
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_optimizer_that_trained_the_model_before_it_was_wrapped(compiled):
+    plain, optimizer = dense_model(), momentum()
+    step_of(plain, optimizer)
+    model = keras_bimp.wrap(plain)
+    if compiled:  # For `evaluate`.
+        compile_model(model, momentum())
+    with pytest.warns(UserWarning, match=r"not known.*`optimizer`"):
+        keras_bimp.prune(model, 0.5)
+    step_of(model, optimizer)
+    assert zeros(model) < 36
+    with pytest.warns(UserWarning, match=r"no longer 0.*optimizer="):
+        keras_bimp.prune(model, 0.75, optimizer=optimizer)
+    step_of(model, optimizer)
+    assert zeros(model) == 54
+
+
 @pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_no_warning_where_no_optimizer_can_remember():
     model = keras_bimp.wrap(dense_model())
     model.predict(data()[0], verbose=0)
     keras_bimp.prune(model, 0.5)
+    keras_bimp.strip(model)
     model = keras_bimp.wrap(dense_model())
     model(data()[0], training=True)
     keras_bimp.prune(model, 0.5, optimizer=[])
+
+
+@pytest.mark.slow("jax", "torch")
+@pytest.mark.every_backend
+def test_an_optimizer_that_has_made_no_step_remembers_nothing():
+    model, optimizer = keras_bimp.wrap(dense_model()), momentum()
+    optimizer.build(model.trainable_variables)
+    other, of_other = dense_model(), momentum()
+    step_of(other, of_other)
+    keras_bimp.prune(model, 0.5)
+    for _ in range(3):
+        step_of(model, optimizer)
+    assert zeros(model) == 36
+
+
+@pytest.mark.slow("jax", "torch")
+@pytest.mark.every_backend
+def test_an_optimizer_that_is_gone_remembers_nothing():
+    plain, optimizer = dense_model(), momentum()
+    step_of(plain, optimizer)
+    if keras.backend.backend() == "torch":
+        plain.zero_grad()
+    del optimizer
+    keras_bimp.prune(keras_bimp.wrap(plain), 0.5)
+    plain = compile_model(dense_model(), momentum())
+    fit(plain, 1)
+    model = compile_model(keras_bimp.wrap(plain), momentum())
+    keras_bimp.prune(model, 0.5)  # What trained before was compiled.
+    fit(model, 1)
+    assert zeros(model) == 36
 
 
 @pytest.mark.slow("jax", "torch")

@@ -1,12 +1,16 @@
 """Models that are trained by other optimizers than the compiled one."""
 
+import gc
 import warnings
 
 import keras
 from keras import ops
 
 from keras_bimp.backends import as_array
+from keras_bimp.backends import backend
+from keras_bimp.masking import masked_layers
 from keras_bimp.slots import innermost
+from keras_bimp.slots import leaves
 
 
 def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
@@ -16,6 +20,76 @@ def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
     if _trains_itself(model):
         found += _held(vars(model).values())
     return list({id(innermost(one)): one for one in found}.values())
+
+
+def warn_if_unknown(model: keras.Model, kernels: list, known: list) -> None:
+    """Warns that an optimizer nobody named remembers pruned weights.
+
+    One that has made no step yet remembers nothing.
+
+    Args:
+        model: A masked model.
+        kernels: What is pruned for good.
+        known: The optimizers that are known to train it.
+    """
+    if not kernels or any(_made_steps(one) for one in known):
+        return
+    masked = masked_layers(model)
+    called = not known and any(layer.was_trained for layer in masked)
+    if (
+        called
+        or (not known and _have_gradients(kernels))
+        or _others_that_train(kernels, [*known, *map(_compiled, masked)])
+    ):
+        warnings.warn(
+            "The optimizer that trains `model` is not known: what it remembers "
+            "of pruned weights moves them. "
+            "The masks hold, but files saved before `strip` are not sparse. "
+            "Pass `optimizer`, or an empty list if there is none.",
+            stacklevel=3,
+        )
+
+
+def _others_that_train(kernels, known):
+    """Whether another optimizer of Keras has made steps of some kernels."""
+    ids = {id(kernel) for kernel in kernels}
+    of_known = {id(leaf) for one in known if one for leaf in leaves(one)}
+
+    def found():
+        return any(
+            # By its type: a lazy module would be loaded by `isinstance`.
+            issubclass(type(one), keras.optimizers.Optimizer)
+            and id(one) not in of_known
+            and any(id(v) in ids for v in vars(one).get(_TRAINED, ()))
+            and _made_steps(one)
+            for one in gc.get_objects()
+        )
+
+    if not found():
+        return False
+    gc.collect()  # One that nobody holds.
+    return found()
+
+
+_TRAINED = "_trainable_variables"  # Of a built optimizer.
+
+
+def _made_steps(optimizer):
+    return any(
+        leaf.built and int(as_array(leaf._iterations)) > 0
+        for leaf in leaves(optimizer)
+    )
+
+
+def _compiled(masked):
+    return getattr(masked.layer, "optimizer", None)
+
+
+def _have_gradients(kernels):
+    """Whether a loop on torch has taken gradients of some kernels."""
+    return backend() == "torch" and any(
+        kernel.value.grad is not None for kernel in kernels
+    )
 
 
 def check_own_optimizers(model: keras.Model) -> None:

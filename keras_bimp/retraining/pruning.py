@@ -1,7 +1,6 @@
 """One pruning of a masked model."""
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from collections.abc import Mapping
 
@@ -12,12 +11,12 @@ from keras_bimp.backends import compile_anew
 from keras_bimp.listing import listed
 from keras_bimp.masking import hold_zeros
 from keras_bimp.masking import kernels_to_hold
-from keras_bimp.masking import masked_layers
 from keras_bimp.processes import check_agreement
 from keras_bimp.progress import progress_of
 from keras_bimp.progress import set_progress
 from keras_bimp.retraining.own_optimizers import optimizers_of
 from keras_bimp.retraining.own_optimizers import warn_if_moved
+from keras_bimp.retraining.own_optimizers import warn_if_unknown
 from keras_bimp.retraining.samples import Samples
 from keras_bimp.retraining.samples import check_fraction
 from keras_bimp.retraining.targets import Targets
@@ -197,8 +196,8 @@ def prune(
     found = find_targets(model, policy, filters, exclude)
     if optimizer is None:
         optimizer = optimizers_of(model)
-        if not optimizer:
-            _warn_if_trained(model, found)
+        kernels = [kernel for kernel, _ in found.hard]
+        warn_if_unknown(model, kernels, optimizer)
     check_optimizer(optimizer)
     moved = kernels_to_hold(found.hard, optimizer)
     warn_if_moved(found)
@@ -216,19 +215,6 @@ def prune(
     if progress is not None and progress.weights == found.size:
         set_progress(model, progress.after_pruning(found.pruned))
     return pruning
-
-
-def _warn_if_trained(model, found):
-    """Warns that an optimizer nobody knows remembers pruned weights."""
-    trained = any(masked.was_trained for masked in masked_layers(model))
-    if trained and found.hard:
-        warnings.warn(
-            "The optimizer that trains `model` is not known, for the model is "
-            "not compiled: what it remembers of pruned weights moves them. "
-            "The masks hold, but files saved before `strip` are not sparse. "
-            "Pass `optimizer`, or an empty list if there is none.",
-            stacklevel=3,
-        )
 
 
 def samples_for(
