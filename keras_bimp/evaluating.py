@@ -32,11 +32,31 @@ def evaluate(model: keras.Model, given: dict) -> dict[str, float]:
     before = [as_array(variable) for variable in states]
     # Keras resets none before the first batch: another model may count too.
     reset_given_metrics(model)
-    logs = model.evaluate(**given, verbose=0, return_dict=True)
+    logs = model.evaluate(**batched(model, given), verbose=0, return_dict=True)
     model.reset_metrics()  # Those that were made just now, too.
     for variable, value in zip(states, before, strict=True):
         variable.assign(value)
     return scalars(logs)
+
+
+def batched(model: keras.Model, given: dict) -> dict:
+    """Arguments of `evaluate`, with the size of batches that a model fixes.
+
+    Args:
+        model: A model, as one whose recurrent layers are stateful.
+        given: Keyword arguments of `model.evaluate`; arrays if `y` is there.
+    """
+    size = fixed_batch_size(model)
+    if size is None or given.get("y") is None or given.get("batch_size"):
+        return given
+    return {**given, "batch_size": size}
+
+
+def fixed_batch_size(model: keras.Model) -> int | None:
+    """The size of batches that a model is built for, if it is one only."""
+    inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    sizes = {x.shape[0] for x in inputs if x.shape}
+    return next(iter(sizes)) if len(sizes) == 1 else None
 
 
 def scalars(logs: dict) -> dict[str, float]:

@@ -14,7 +14,8 @@ _NOISE = (
     r"\[Op:[^\]]*\]( name:[ \t]*\S*)?",
     r"(?m)^(<unknown>:0: (error|note): )?loc\(.*$",
     r"(?s)\bArguments received by \S+:.*",
-    r"(?s)\bDetected at node .*? defined at \(most recent call last\):.*",
+    r"(?s)\bDetected at node .*? defined at \(most recent call last\):",
+    r"<stack traces unavailable>|\[\[\s*\]\]",
     r"(?s)\bTraceback \(most recent call last\):.*?\n(?=\S)",
     r"(?m)^ +File \".*\", line \d+.*$",
 )

@@ -161,5 +161,14 @@ def test_what_others_say_is_cut_to_what_counts():
         '  File "/a/b.py", line 3, in f\n    return g()\nValueError: no\n'
     )
     assert told(text) == "ValueError: no"
+    text = (
+        "Graph execution error:\n\nDetected at node while/add defined at (most "
+        'recent call last):\n  File "/a/b.py", line 3, in f\n\n  File "/c.py", '
+        "line 4, in g\n\nIncompatible shapes: [16,64] vs. [4,64]\n\t "
+        "[[{{node while/add}}]] [Op:__inference_multi_step_1]"
+    )
+    assert told(text) == (
+        "Graph execution error: Incompatible shapes: [16,64] vs. [4,64]"
+    )
     assert told(KeyError()) == "KeyError"
     assert len(told("word " * 1000)) < 320

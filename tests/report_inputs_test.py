@@ -90,6 +90,32 @@ def test_a_batch_leaves_the_model_as_it_was():
         )
 
 
+def test_a_model_that_fixes_the_size_of_its_batches():
+    rng = np.random.default_rng(0)
+    x, y = rng.random((8, 2, 5), "float32"), rng.integers(3, size=8)
+    model = keras.Sequential(
+        [
+            keras.Input(batch_shape=(4, 2, 5)),
+            layers.BatchNormalization(),
+            layers.SimpleRNN(4, stateful=True),
+            layers.Dense(3),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, metrics=["accuracy"], run_eagerly=True)
+    report = keras_bimp.report(model, data=(x, y), latency=False, verbose=0)
+    right = model.predict(x, batch_size=4, verbose=0).argmax(-1) == y
+    assert report.metrics["accuracy"][0] == pytest.approx(right.mean())
+    keras_bimp.recalibrate_batch_norm(model, x)
+    np.testing.assert_allclose(
+        np.asarray(model.layers[0].moving_mean), x.mean((0, 1)), rtol=1e-4
+    )
+    found = keras_bimp.sensitivity(model, (x, y), sparsities=[0.5])
+    assert len(found.accuracies) == 3
+    model = keras_bimp.wrap(model)
+    keras_bimp.prune(model, 0.5, criterion="saliency", data=(x, y))
+
+
 def test_texts():
     assert count_flops(texts(5), ["good"]).dense == work(5)
     model = texts()

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_bimp.evaluating import batched
 from keras_bimp.masking import reset_given_metrics
 from keras_bimp.retraining.samples import Samples
 
@@ -45,7 +46,9 @@ class Accuracy:
         else:
             given = {"x": self._samples.data, "steps": size}
         reset_given_metrics(model)  # Before the first batch, Keras does not.
-        logs = model.evaluate(**given, verbose=0, return_dict=True)
+        logs = model.evaluate(
+            **batched(model, given), verbose=0, return_dict=True
+        )
         model.reset_metrics()  # Those of the epoch begin at nothing.
         names = [name for name in logs if name.endswith(("accuracy", "acc"))]
         if self._metric is not None:

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_bimp.backends import as_array
 from keras_bimp.checks import check_integer
+from keras_bimp.evaluating import fixed_batch_size
 from keras_bimp.processes import check_alone
 from keras_bimp.retraining.samples import split
 
@@ -78,7 +79,9 @@ def recalibrate_batch_norm(
             if id(variable) in statistics:
                 # Not what it was: 0 times NaN would be NaN.
                 variable.assign(ops.zeros_like(variable.value))
-        for inputs, size in itertools.islice(_batches(data), steps):
+        for inputs, size in itertools.islice(
+            _batches(data, fixed_batch_size(model)), steps
+        ):
             seen += size
             for layer in layers:
                 # The average of all so far, each weighted by its size.
@@ -98,10 +101,11 @@ def recalibrate_batch_norm(
     return len(layers)
 
 
-def _batches(data):
+def _batches(data, batch_size):
     """Yields pairs (inputs of a batch, its size)."""
     if isinstance(data, tuple | dict) or hasattr(data, "shape"):
-        data = split(data[0] if isinstance(data, tuple) else data)
+        arrays = data[0] if isinstance(data, tuple) else data
+        data = split(arrays, batch_size)
     for batch in data:
         inputs = batch[0] if isinstance(batch, tuple | list) else batch
         yield inputs, len(keras.tree.flatten(inputs)[0])

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_bimp.backends import outside_strategies
+from keras_bimp.evaluating import fixed_batch_size
 from keras_bimp.processes import check_alone
 from keras_bimp.retraining.samples import Samples
 
@@ -68,7 +69,7 @@ def _averages(model, variables, samples, limit, scale):
     sums = [np.zeros(v.shape) for v in variables]
     training = {"training": False} if model._call_has_training_arg else {}
     seen = 0
-    for x, y, sample_weight in samples.batches(limit):
+    for x, y, sample_weight in samples.batches(limit, fixed_batch_size(model)):
         size = len(keras.tree.flatten(x)[0])
         seen += size
         # As `fit` does, for a loss that computes with them at once.

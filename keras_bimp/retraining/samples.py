@@ -89,11 +89,14 @@ class Samples:
             operator.itemgetter(slice(size)), self.data
         )
 
-    def batches(self, limit: int | None = None):
-        """Yields `(x, y, sample_weight)` of each batch, `limit` at most."""
+    def batches(self, limit: int | None = None, batch_size: int | None = None):
+        """Yields `(x, y, sample_weight)` of each batch, `limit` at most.
+
+        Arrays are split into batches of `batch_size`.
+        """
         batches = self.data
         if self.arrays:
-            batches = split(self.part(self.size()))
+            batches = split(self.part(self.size()), batch_size)
         elif self.size() is not None:
             batches = itertools.islice(batches, self.size())
         for batch in itertools.islice(batches, limit):
@@ -110,8 +113,9 @@ def check_fraction(fraction) -> float:
     return fraction
 
 
-def split(arrays):
+def split(arrays, batch_size: int | None = None):
     """Yields batches of arrays, which may be nested."""
-    for begin in range(0, len(keras.tree.flatten(arrays)[0]), _BATCH_SIZE):
-        part = slice(begin, begin + _BATCH_SIZE)
+    batch_size = batch_size or _BATCH_SIZE
+    for begin in range(0, len(keras.tree.flatten(arrays)[0]), batch_size):
+        part = slice(begin, begin + batch_size)
         yield keras.tree.map_structure(operator.itemgetter(part), arrays)
