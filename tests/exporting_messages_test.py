@@ -130,6 +130,23 @@ def test_types_that_a_runtime_lacks(policy, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_states_that_onnx_lacks(tmp_path):
+    def network(stateful):
+        return keras.Sequential(
+            [
+                keras.Input(batch_shape=(2, 3, 4)),
+                layers.SimpleRNN(4, stateful=stateful, name="keeps"),
+            ]
+        )
+
+    model = network(True)
+    with pytest.raises(ValueError, match=r"'keeps'.*`stateful=False`"):
+        keras_bimp.export(model, tmp_path / "m.onnx", "onnx", verify=False)
+    other = network(False)
+    other.set_weights(model.get_weights())
+    keras_bimp.export(other, tmp_path / "m.onnx", "onnx", verify=False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_tables_of_words(format, tmp_path):

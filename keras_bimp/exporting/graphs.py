@@ -160,6 +160,16 @@ def _cannot(model, format, said):
             "Look up in front of what is exported, and export a model that "
             "begins behind it"
         )
+    elif stateful := [
+        f"'{layer.name}'"
+        for layer in model._flatten_layers()
+        if getattr(layer, "stateful", False)
+    ]:
+        remedy = (
+            f"with {listed(stateful)}, which keeps its state from batch to "
+            "batch. Build the model with `stateful=False`, and give it these "
+            "weights: `other.set_weights(model.get_weights())`"
+        )
     else:
         remedy = f"of which the converter says: {said}"
     return ValueError(
