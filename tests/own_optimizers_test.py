@@ -80,8 +80,9 @@ def test_callbacks_refuse_optimizers_of_the_model(recipe, held):
     callbacks = (
         baselines.gmp(0.5, hard=True, interval=1).callbacks if recipe else run()
     )
-    with pytest.raises(ValueError, match=r"mine.*SGD.*`keras_bimp.prune"):
+    with pytest.raises(ValueError, match=r"mine.*`keras_bimp.prune") as error:
         fit(model, 2, callbacks)
+    assert str(error.value).count("(SGD)") == 1
     for old, variable in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(old, array(variable))
     assert not isinstance(

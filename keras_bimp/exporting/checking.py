@@ -54,6 +54,20 @@ def check_types(
             )
 
 
+def check_not_quantized(model: keras.Model, format: str) -> None:
+    """Raises ValueError if Keras has quantized a layer."""
+    for layer in model._flatten_layers():
+        if layer.quantization_mode is not None and layer.weights:
+            raise ValueError(
+                "`model` must not be quantized by Keras, for whose operations "
+                f"on integers format={format!r} has none. Received: layer "
+                f"'{layer.path or layer.name}' quantized to "
+                f"'{layer.quantization_mode}'. Export the model as it is "
+                "before `quantize`; format='litert' with quantize='int8' "
+                "computes with 8 bits"
+            )
+
+
 def remedy_of_types(model: keras.Model) -> str:
     """What may help a runtime that lacks operations; empty if nothing."""
     types = {

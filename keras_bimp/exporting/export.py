@@ -18,6 +18,7 @@ from keras_bimp.exporting.aside import written_aside
 from keras_bimp.exporting.checking import check_arguments
 from keras_bimp.exporting.checking import check_input_names
 from keras_bimp.exporting.checking import check_model
+from keras_bimp.exporting.checking import check_not_quantized
 from keras_bimp.exporting.checking import check_sparsity_reached
 from keras_bimp.exporting.checking import check_types
 from keras_bimp.exporting.checking import remedy_of_types
@@ -157,6 +158,8 @@ def export(
     )
     check_model(model)
     check_types(model, format, FORMATS[format].lacks)
+    if not FORMATS[format].quantized:
+        check_not_quantized(model, format)
     filepath = pathlib.Path(filepath)
     _check_name(format, filepath)
     check_writable(filepath)

@@ -68,7 +68,7 @@ def _reason(text, model):
     lacking = re.search(r"(?m)^(?:TF Select|Flex|Custom) ops: (.*)$", text)
     if lacking:
         return f"{known}it has no {lacking[1].strip()}"
-    refused = re.findall(r"'tf\.(\w+)' op ([^\n']*)", text)
+    refused = re.findall(r"'tfl?\.(\w+)' op ([^\n']*)", text)
     if refused:
         said = dict.fromkeys(f"{op} {why.strip()}" for op, why in refused)
         return known + told("; ".join(said))

@@ -191,15 +191,16 @@ def _candidates(layer, embeddings):
         return list(declared() if callable(declared) else declared)
     if layer.quantization_mode is not None and layer.weights:
         raise ValueError(
-            "A quantized layer cannot be pruned: prune before you quantize. "
+            "A quantized layer can be neither pruned nor measured: prune, and "
+            "measure, before you quantize. "
             f"Received: layer '{layer.path or layer.name}' quantized to "
             f"'{layer.quantization_mode}'"
         )
     if getattr(layer, "lora_enabled", False):
         raise ValueError(
-            "A layer with LoRA cannot be pruned, for what LoRA adds to its "
-            "kernel is not sparse: prune before `enable_lora`, and expect no "
-            "zeros of the two together. "
+            "A layer with LoRA can be neither pruned nor measured, for what "
+            "LoRA adds to its kernel is not sparse: prune before "
+            "`enable_lora`, and expect no zeros of the two together. "
             f"Received: layer '{layer.path or layer.name}' with LoRA enabled"
         )
     inner = {id(v) for sub in layer._layers for v in sub.variables}

@@ -101,6 +101,7 @@ def check_own_optimizers(model: keras.Model) -> None:
     others = [
         f"{name} ({type(innermost(one)).__name__})"
         for name, value in vars(model).items()
+        if not name.startswith("_self_")  # TensorFlow lists them once more.
         for one in (_held([value]) if _trains_itself(model) else ())
         if innermost(one) is not innermost(model.optimizer)
     ]
