@@ -134,7 +134,7 @@ def test_types_that_a_runtime_lacks(policy, tmp_path):
 def test_formats_without_integers(format, tmp_path):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="d")])
     model.layers[0].quantize("int8")
-    with pytest.raises(ValueError, match=r"'d'.*before `quantize`.*litert"):
+    with pytest.raises(ValueError, match=r"d'.*before `quantize`.*litert"):
         keras_bimp.export(model, tmp_path / FILES[format], format)
     assert not list(tmp_path.iterdir())
 
