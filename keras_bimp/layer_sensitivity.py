@@ -134,7 +134,7 @@ class Sensitivity:
                 *(f"{100 * accuracy:.1f}" for accuracy in accuracies),
                 f"{caps[name]:g}",
             )
-        console.print(f"accuracy as it is: {100 * self.baseline:.1f} %")
+        console.print(f"accuracy as it is: {100 * self.baseline:.1f}%")
         console.print(table)
         for path, reason in self.skipped:
             console.print(f"not tried: {path} ({reason})")

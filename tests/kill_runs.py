@@ -135,12 +135,12 @@ def main(_):
                 else:
                     failures += process.returncode != 0
                 output, _ = process.communicate()
-                resumed += "Goes on with" in output or "were done" in output
+                resumed += "Resumes at epoch" in output or "were done" in output
                 restarts += 1
                 unreadable += unreadable_states(here)
             kills += killed
             code, output = finish(start(here, save_freq))
-            resumed += "Goes on with" in output or "were done" in output
+            resumed += "Resumes at epoch" in output or "were done" in output
             failures += code != 0
             equal = same(results(folder / "undisturbed"), results(here))
             different += not equal

@@ -37,44 +37,44 @@ _FINISHED = weakref.WeakKeyDictionary()
 
 
 class Backup(keras.callbacks.Callback):
-    """Keeps all that decides the future of a training, in files.
+    """Saves everything that influences the rest of a training to files.
 
-    The same program, started again after whatever ended it, goes on where the
-    files say: at the last epoch that was finished, or the last `save_freq`
-    batches. There is nothing to pass for that but the same folder. The files
-    hold all variables of the model (masks, moving statistics, seeds), those of
-    the optimizer, the position in the plan of `keras_bimp.callbacks`, what
-    other callbacks remember, the history, and the states of the generators of
-    random numbers. The result is the same to the last bit if the data come in
-    the same order (see `EpochData`) and the operations are deterministic.
-    With other data the state goes on, and the order starts over.
+    Start the same program again, whatever ended it, and it resumes where the
+    files say: at the last finished epoch, or after the last `save_freq`
+    batches. You only have to pass the same folder. The files contain all
+    variables of the model (masks, moving statistics, seeds) and of the
+    optimizer, the position in the plan of `keras_bimp.callbacks`, the state of
+    other callbacks, the history, and the states of the random number
+    generators. The result is bit-identical if the data come in the same order
+    (see `EpochData`) and the operations are deterministic. With other data the
+    state is resumed, but the order of the data starts over.
 
-    Two generations are kept, each written beside the one before and then
-    renamed; of a damaged one the SHA-256 tells. SIGTERM, and Ctrl-C, let the
-    step finish and save it first; the exit code is 143 then. When all epochs
-    are done the last one stays: the same program, run again, sets the model to
-    it and trains nothing. Another model, plan or budget, and another `fit` of
-    the same program, need a folder of their own.
+    Two generations are kept. Each is written next to the previous one and then
+    renamed; a SHA-256 checksum reveals a damaged one. SIGTERM and Ctrl-C let
+    the step finish and save it first; the exit code is then 143. When all
+    epochs are done, the last file stays: if you run the same program again, it
+    sets the model to the result and does not train. Another model, plan or
+    budget, and another `fit` of the same program, each need a separate folder.
 
     A training whose loss or weights are no longer finite is stopped and not
     saved.
 
     `keras_bimp.callbacks(..., backup_dir=...)` has one. Use this class for
     trainings without pruning. List it after `keras_bimp.callbacks` and before
-    other callbacks. Of these go on: `EarlyStopping`, `ModelCheckpoint`,
+    other callbacks. These are resumed: `EarlyStopping`, `ModelCheckpoint`,
     `ReduceLROnPlateau`, `SwapEMAWeights`, `CSVLogger` if it is listed after
-    this (it may write the row of the last epoch twice), and one of your own
-    that has the methods `get_state()`, which returns a dict of numbers,
-    strings, lists, arrays and such dicts, and `set_state(state)`.
+    this one (it may write the row of the last epoch twice), and your own
+    callbacks that have the methods `get_state()`, which returns a dict of
+    numbers, strings, lists, arrays and such dicts, and `set_state(state)`.
 
-    After a backup in the midst of an epoch, callbacks see the batches before
+    After a backup in the middle of an epoch, callbacks see the batches before
     it again, with the metrics as they were at the backup.
 
     Args:
         backup_dir: Folder for the files of this run alone. Made if there is
             none.
-        save_freq: `"epoch"`, or an integer >= 1: after so many batches, too.
-        verbose: 0 is silent; 1 says when a run goes on or is incomplete.
+        save_freq: `"epoch"`, or an integer >= 1: also after so many batches.
+        verbose: 0 is silent; 1 says when a run resumes or is incomplete.
 
     Raises:
         TypeError: If `save_freq` is of the wrong type.
@@ -268,7 +268,7 @@ class Backup(keras.callbacks.Callback):
             raise ValueError(
                 "`backup_dir` must hold a state that can be read, or none. "
                 f"Received: backup_dir={self._folder}: {error}. Delete the "
-                "folder to start anew"
+                "folder to start again"
             ) from error
         check_processes(self._folder, state)
         if state is None:

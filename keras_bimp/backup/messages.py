@@ -13,14 +13,14 @@ from keras_bimp.metrics import sparsity
 
 
 def resumed(folder: os.PathLike, epoch: int, batch: int, epochs: int) -> str:
-    """Says where a run goes on."""
+    """Says where a run resumes."""
     if epoch == epochs and not batch:
         return (
-            f"All {epochs} epochs were done in a run before: the model is "
-            f"set to the end of it. Delete {folder} to train anew."
+            f"All {epochs} epochs were done in an earlier run: the model is "
+            f"set to its result. Delete {folder} to train again."
         )
     return (
-        f"Goes on with epoch {epoch + 1} of {epochs}, "
+        f"Resumes at epoch {epoch + 1} of {epochs}, "
         f"after {batch} of its batches, from {folder}."
     )
 
@@ -40,7 +40,7 @@ def incomplete(
     if masked_layers(model):
         text += f", sparsity {sparsity(model).prunable:.2%}"
         text += "" if target is None else f" of {target:.2%}"
-    return f"Incomplete: {text}. The same `fit` goes on from here."
+    return f"Incomplete: {text}. The same `fit` resumes from here."
 
 
 class FailureNote:
@@ -71,7 +71,7 @@ class FailureNote:
         except (OSError, ValueError, KeyError, TypeError):
             reason = "it does not say why"
         warnings.warn(
-            f"The run before failed: {reason}. This one goes on from the "
+            f"The previous run failed: {reason}. This one resumes from the "
             "last good state.",
             stacklevel=2,
         )

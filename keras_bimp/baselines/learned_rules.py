@@ -149,7 +149,7 @@ class StepThreshold(Rule):
     loss += alpha * sum(exp(-t))
     ```
 
-    The gradient of the step is a surrogate. Thresholds that would leave 1 % of
+    The gradient of the step is a surrogate. Thresholds that would leave 1% of
     a kernel or less start again from 0.
 
     Args:

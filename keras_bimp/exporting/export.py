@@ -58,12 +58,12 @@ def export(
 ) -> pathlib.Path:
     """Exports a pruned model for deployment, one format a call.
 
-    What is written needs no keras_bimp, and but for `"packed"` no Keras. It is
-    made of the plain operations of TensorFlow whatever the backend, takes
-    batches of any size, and holds every weight once. It is written beside
-    `filepath`, run in its own runtime in a fresh process, compared with
-    `model`, and only then renamed: who watches the folder never sees a half.
-    `model` is left as it is.
+    The result does not need keras_bimp, and except for `"packed"` it does not
+    need Keras. It consists of plain TensorFlow operations whatever the
+    backend, takes batches of any size, and stores every weight once. It is
+    written next to `filepath`, run with its own runtime in a fresh process,
+    compared with `model`, and only then renamed, so that a watcher of the
+    folder never sees a partial result. `model` is not changed.
 
     In a SavedModel, batch normalization behind a convolution or dense layer
     without activation, which nothing else reads, becomes part of its kernel and

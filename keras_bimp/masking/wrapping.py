@@ -207,8 +207,8 @@ def wrap(
     """Puts a mask over every prunable kernel of a model.
 
     The result has the same variables and computes the same; `model` itself is
-    not touched. A compiled model stays compiled: with the same optimizer
-    object, so that its slots and iterations go on, the same loss and metrics.
+    not touched. A compiled model stays compiled, with the same loss and metrics
+    and the same optimizer object, so that its slots and iterations are kept.
 
     Prunable is every trainable variable of rank 2 or more whose name ends in
     "kernel": dense, convolutional, recurrent and attention layers, custom

@@ -113,7 +113,7 @@ class Plan:
         budget, the remainder goes to the last one. The sparsity follows
         `keras_bimp.sparsity.geometric`.
 
-        With `cycles="renda"` each cycle prunes 20 % of what remains and
+        With `cycles="renda"` each cycle prunes 20% of what remains and
         retrains as long as the original training was, until the target is
         reached.
 

@@ -15,13 +15,13 @@ from keras_bimp.retraining.samples import split
 def recalibrate_batch_norm(
     model: keras.Model, data, steps: int | None = None
 ) -> int:
-    """Estimates the statistics of all batch normalisation anew from data.
+    """Estimates the statistics of all batch normalisation again from data.
 
     A pruning changes the activations, so that the moving means and variances
-    no longer fit until a retraining has renewed them. This sets them to the
-    averages over the batches of `data`, all else stays as it is: use it on a
+    no longer fit until retraining has updated them. This sets them to the
+    averages over the batches of `data` and changes nothing else. Use it on a
     model that was pruned and is not retrained, or to see how much of the loss
-    of accuracy is theirs. Neither `prune` nor `callbacks` does this.
+    of accuracy they cause. Neither `prune` nor `callbacks` does this.
 
     Dropout and noise act as in training. Frozen normalisation layers stay.
 

@@ -63,27 +63,27 @@ def callbacks(
     NaN while nothing was pruned. That takes one more validation per pruning.
 
     A `fit` that ends with an exception leaves the schedule of the run in the
-    optimizer; the next `fit` with these callbacks puts things right. With
-    `backup_dir`, it also goes on where the one before was, in the same program
-    or in another.
+    optimizer; the next `fit` with these callbacks puts that right. With
+    `backup_dir`, it also resumes where the previous one stopped, in the same
+    program or in another.
 
     A `fit` whose loss or weights are no longer finite is stopped.
 
-    `EarlyStopping` and `ModelCheckpoint(save_best_only=True)` beside these
-    callbacks start to compare anew at each pruning: the weights of an epoch
-    before it would bring pruned weights back. Callbacks that set the learning
-    rate are refused.
+    If you use `EarlyStopping` or `ModelCheckpoint(save_best_only=True)` with
+    these callbacks, they start comparing again at each pruning, because the
+    weights of an earlier epoch would bring pruned weights back. Callbacks that
+    set the learning rate are refused.
 
     Args:
         target_sparsity: Float in [0, 1), of all prunable weights, reached
-            exactly; see `keras_bimp.prune`. Or a `Plan`, which says all that
-            the arguments from `dense_epochs` to `dense_schedule` say, but for
+            exactly; see `keras_bimp.prune`. Or a `Plan`, which replaces all
+            arguments from `dense_epochs` to `dense_schedule`, except those of
             the selection.
         dense_epochs: Integer >= 0 and less than `fit`'s epochs. Required: 0
             says that the model is pretrained.
         cycles: Integer >= 1, how often to prune and retrain; or `"renda"`:
-            prune 20 % of what remains and retrain as long as the original
-            training was, until the target is reached.
+            prune 20% of what remains and retrain for as long as the original
+            training, until the target is reached.
         retraining: How to retrain: `"allr"` (adaptive linear), `"llr"`
             (linear), `"ft"` (constant, the last rate), `"lrw"` (the last
             rates again), `"wr"` (the same, weights rewound too), `"slr"` (all

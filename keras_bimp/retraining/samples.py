@@ -59,8 +59,7 @@ class Samples:
             endless = int(self.data.cardinality()) == -1
         if endless:
             raise ValueError(
-                "`data` must have an end. "
-                f"Received: a {kind} that goes on for ever"
+                f"`data` must have an end. Received: a {kind} that never ends"
             )
 
     @property

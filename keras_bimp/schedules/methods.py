@@ -21,7 +21,7 @@ from keras_bimp.schedules.original import original_rates
 class FT(Constant):
     """Fine-tuning: the last rate of the original training, constant.
 
-    Warns if that is less than 1 % of the largest rate: after a training whose
+    Warns if that is less than 1% of the largest rate: after a training whose
     rate decays to 0, fine-tuning hardly moves the weights.
 
     Args:
@@ -46,7 +46,7 @@ class FT(Constant):
         if rates[-1] < 0.0099999 * rates.max():
             warnings.warn(
                 f"Fine-tuning at {rates[-1]:.2g}, the last rate of the "
-                f"original training, which is less than 1 % of its largest "
+                f"original training, which is less than 1% of its largest "
                 f"({rates.max():g}): the weights will hardly move. Pass the "
                 "rates of an `original` training that does not decay to 0, "
                 "or use another schedule, as retraining='allr'.",

@@ -175,7 +175,7 @@ def uniform_plus(candidates: Sequence[Candidate], sparsity: float) -> list[int]:
     """The first convolution stays dense, the last dense layer is spared.
 
     All others lose the same share of what they have left, such that the total
-    is `sparsity`. The last dense layer loses no more than 80 %. First and last
+    is `sparsity`. The last dense layer loses no more than 80%. First and last
     are those of the kernels that are pruned; a dense layer is one whose kernel
     has two axes. Each kernel's count is rounded. What rounding missed is not
     made up for by the same pruning once more, which changes nothing.

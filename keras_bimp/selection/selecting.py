@@ -48,8 +48,8 @@ def select(
 
             - `"global"`: the highest scores of all kernels together stay
             - `"uniform"`: the same sparsity in every kernel
-            - `"uniform_plus"`: the same, but for the first convolution, which
-              stays dense, and the last dense layer, which keeps a fifth
+            - `"uniform_plus"`: the same, except that the first convolution
+              stays dense and the last dense layer keeps a fifth
             - `"erk"`: Erdos-Renyi-Kernel, small kernels stay denser
             - `"lamp"`: global, by scores adapted to each kernel
             - `"relative"`: global, by magnitude over the usual norm of what

@@ -1,4 +1,4 @@
-"""Builds a model anew, with fewer channels."""
+"""Rebuilds a model with fewer channels."""
 
 import inspect
 import operator
@@ -20,7 +20,7 @@ def rebuild(model: keras.Model, followed: Followed, kept: Kept) -> keras.Model:
     """Returns a model of its own that computes with the channels that stay.
 
     Raises:
-        ValueError: If a layer cannot be made anew from its config.
+        ValueError: If a layer cannot be rebuilt from its config.
     """
     building = _Building(followed, kept)
     smaller = building.model(model)
@@ -126,8 +126,8 @@ def _like(operation, config):
     except Exception as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
-            "Every layer of `model` must be one that its config can make "
-            f"anew. Received: {type(operation).__name__} "
+            "Every layer of `model` must be one that its config can rebuild. "
+            f"Received: {type(operation).__name__} "
             f"'{operation.name}', where this failed: {said[-1]}"
         ) from error
 

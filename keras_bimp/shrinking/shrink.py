@@ -63,12 +63,12 @@ def shrink(model: keras.Model, align: int = 8) -> keras.Model:
 
     Returns:
         A `keras.Model`. If `model` is compiled, it has the same loss and
-        metrics and a plain SGD: compile it anew to train it.
+        metrics and a plain SGD: compile it again to train it.
 
     Raises:
         TypeError: If `model` is no Keras model.
         ValueError: If `model` is wrapped, not built, quantized, neither
-            Functional nor Sequential, has a layer that cannot be made anew
+            Functional nor Sequential, has a layer that cannot be rebuilt
             from its config, or has no channel that can go.
         RuntimeError: If the smaller model does not compute the same.
 
