@@ -103,7 +103,7 @@ def test_caps_are_what_prune_takes():
 
 def test_the_table_and_the_picture(tmp_path):
     lines = str(RESULT).splitlines()
-    assert "90.0 %" in lines[0]
+    assert "90.0%" in lines[0]
     row = next(line for line in lines if "net/b" in line)
     assert row.split() == ["net/b/kernel", "91.0", "50.0", "90.0", "0.5"]
     assert lines_with(lines[-1], "net/d/kernel", "frozen")
