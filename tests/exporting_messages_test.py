@@ -166,6 +166,16 @@ def test_tables_of_words(format, tmp_path):
         keras_bimp.export(model, tmp_path / FILES[format], format)
 
 
+@pytest.mark.slow
+def test_words_are_cut_in_front_of_litert(tmp_path):
+    x = keras.Input((1,), dtype="string")
+    words = layers.TextVectorization(vocabulary=["a"], output_sequence_length=3)
+    model = keras.Model(x, layers.Embedding(3, 2)(words(x)))
+    with pytest.raises(ValueError, match=r"'string_lookup.*in front of"):
+        keras_bimp.export(model, tmp_path / "m.tflite", "litert")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_others_say_is_cut_to_what_counts():
     text = (
         "Exception encountered when calling Dense.call().\n\n"

@@ -149,17 +149,8 @@ def _unknown(path):
 
 
 def _cannot(model, format, said):
-    tables = [
-        f"'{layer.name}'"
-        for layer in model._flatten_layers()
-        if isinstance(layer, saved_model.WITH_TABLES)
-    ]
-    if tables:
-        remedy = (
-            f"with {listed(tables)}, which looks up in a table of TensorFlow. "
-            "Look up in front of what is exported, and export a model that "
-            "begins behind it"
-        )
+    if tables := saved_model.remedy_of_tables(model):
+        remedy = tables
     elif stateful := [
         f"'{layer.name}'"
         for layer in model._flatten_layers()

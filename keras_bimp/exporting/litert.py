@@ -5,6 +5,7 @@ import re
 
 import keras
 
+from keras_bimp.exporting import saved_model
 from keras_bimp.exporting.inputs import input_names
 from keras_bimp.exporting.options import Options
 from keras_bimp.hearsay import told
@@ -66,6 +67,8 @@ def _reason(text, model):
         )
     known = "a model of which its converter says: "
     lacking = re.search(r"(?m)^(?:TF Select|Flex|Custom) ops: (.*)$", text)
+    if lacking and (tables := saved_model.remedy_of_tables(model)):
+        return f"a model {tables}. LiteRT has no {lacking[1].strip()}"
     if lacking:
         return f"{known}it has no {lacking[1].strip()}"
     refused = re.findall(r"'tfl?\.(\w+)' op ([^\n']*)", text)

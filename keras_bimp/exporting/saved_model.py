@@ -10,6 +10,7 @@ from keras.src.export.export_utils import get_input_signature
 from keras_bimp.exporting.folding import folded
 from keras_bimp.exporting.inputs import input_names
 from keras_bimp.exporting.options import Options
+from keras_bimp.listing import listed
 
 
 def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
@@ -115,3 +116,19 @@ WITH_TABLES = (
     keras.layers.IntegerLookup,
     keras.layers.StringLookup,
 )
+
+
+def remedy_of_tables(model: keras.Model) -> str:
+    """What to do about layers that look up in tables; empty if none does."""
+    tables = [
+        f"'{layer.name}'"
+        for layer in model._flatten_layers()
+        if isinstance(layer, WITH_TABLES)
+    ]
+    if not tables:
+        return ""
+    return (
+        f"with {listed(tables)}, which looks up in a table of TensorFlow. Look "
+        "up in front of what is exported, and export a model that begins "
+        "behind it"
+    )
