@@ -586,6 +586,7 @@ def test_bad_arguments_are_refused(error, arguments):
         keras_bimp.callbacks(0.5, dense_epochs=1, **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.job("replicas")
 def test_under_a_strategy_it_goes_on(tmp_path):
     def model():

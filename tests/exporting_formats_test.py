@@ -131,6 +131,7 @@ def test_other_backends_write_plain_operations(tmp_path):
     assert path.with_suffix(".bin").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.job("jax")
 def test_errors_come_back_from_the_other_process(tmp_path):
     x = keras.Input((4,))

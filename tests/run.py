@@ -30,7 +30,6 @@ FIRST_TIER = (
     (
         "replicas",
         "tests/strategies_test.py",
-        "tests/backup_test.py",
         "tests/baselines_checks_test.py",
     ),
     ("tensorflow", "tests", f"-n{SIDE_BY_SIDE}", "--dist=loadfile"),
@@ -43,7 +42,8 @@ _TRAINING = (
 )
 _HABITS = (
     "metric_objects unfreezing stripping progress checkpoints own_optimizers "
-    "waiting report_inputs exporting_inputs units"
+    "waiting report_inputs exporting_inputs units sensitivity exporting "
+    "shrinking_subclasses"
 )
 _RESUMING = "backup baselines_backup"
 _MODELS = "flops_of_layers flops flops_tracing report"
@@ -72,15 +72,15 @@ SECOND_TIER = tuple(
         ("jax", f"docs exporting_formats {_MODELS}"),
         ("torch", f"docs exporting_formats {_MODELS}"),
         ("devices", "devices docs"),
-        ("replicas", "strategies"),
+        ("replicas", "strategies backup"),
         ("strategy", "docs"),
         ("tensorflow", "processes"),
         ("tensorflow", "cards compare_schedules pruning_stable tfmot_peer"),
         ("tensorflow", "compatibility"),
         ("tensorflow", "networks segmentation"),
         ("tensorflow", "translation image_data study"),
-        ("jax", f"{_STUDY} backends hub sensitivity exporting"),
-        ("torch", f"{_STUDY} backends hub sensitivity exporting"),
+        ("jax", f"{_STUDY} backends hub"),
+        ("torch", f"{_STUDY} backends hub"),
         ("tensorflow", "backends"),
     )
 )

@@ -75,6 +75,7 @@ def classifier(base):
     return keras.Model(inputs, layers.Dense(5, name="head")(h))
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_a_subclass_of_functional_inside_is_followed():
     small = half_shrunk(classifier(Tower(16)), images())
@@ -131,6 +132,7 @@ def test_coupled_filters_are_found_through_a_subclass():
     assert 0 < one.sum() < 16
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_a_dictionary_is_given_to_a_list_by_name():
     inner = two_inputs()
