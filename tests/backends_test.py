@@ -149,7 +149,10 @@ def check_run(model):
 
 
 @pytest.mark.slow("jax", "torch")
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name",
+    jobs.first_and_slow(OPTIMIZERS, ("plain", "accumulation", "average")),
+)
 def test_zeros_and_rates_whatever_the_optimizer_does(name):
     optimizer = RecordingSGD(0.1, momentum=0.9, **OPTIMIZERS[name])
     updates = check_run(wrapped(optimizer))

@@ -632,7 +632,19 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize(
     ("name", "together"),
-    [*((name, 1) for name in OPTIMIZERS), ("decay", 2), ("overwritten", 2)],
+    [
+        ("decay", 2),
+        ("overwritten", 1),
+        *(
+            pytest.param(name, together, marks=pytest.mark.slow)
+            for name, together in (
+                ("decay", 1),
+                ("adamw", 1),
+                ("average", 1),
+                ("overwritten", 2),
+            )
+        ),
+    ],
 )
 def test_what_is_pruned_is_zero_at_every_boundary(name, together):
     if together > 1:

@@ -190,6 +190,7 @@ def test_eight_bits_are_as_accurate(digits, sparse, tmp_path):
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_sparse_tensors_are_smaller(digits, tmp_path):
     model, *_ = digits
     sizes = [

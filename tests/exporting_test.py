@@ -121,6 +121,7 @@ def two_inputs():
     return keras.Model({"a": a, "b": b}, outputs)
 
 
+@pytest.mark.slow
 def test_several_inputs_are_warmed_up_by_name(tmp_path):
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2

@@ -9,6 +9,7 @@ import sys
 import warnings
 import zipfile
 
+import jobs
 import keras
 import numpy as np
 import pytest
@@ -591,7 +592,7 @@ def fields(cls, config):
     return sorted({*config, *parameters} - {"self", "args", "kwargs"})
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", jobs.first_and_slow(EXAMPLES, ["Masked"]))
 def test_no_field_is_opened_or_imported(name, foreign):
     example = EXAMPLES[name]()
     serialized = serialize_keras_object(example)
@@ -609,7 +610,7 @@ def test_no_field_is_opened_or_imported(name, foreign):
             )
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", jobs.first_and_slow(EXAMPLES, ["Masked"]))
 def test_nothing_around_the_fields_is_opened_or_imported(name, foreign):
     serialized = serialize_keras_object(EXAMPLES[name]())
     for key in {*serialized, "build_config", "compile_config"}:
@@ -620,7 +621,7 @@ def test_nothing_around_the_fields_is_opened_or_imported(name, foreign):
             )
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", jobs.first_and_slow(EXAMPLES, ["Masked"]))
 def test_a_path_in_a_field_is_kept_or_refused(name):
     example = EXAMPLES[name]()
     cls, config = type(example), example.get_config()

@@ -1,3 +1,4 @@
+import jobs
 import keras
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ class EveryBatch(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = 0.01 * (batch + 1)
 
 
-@pytest.mark.parametrize("together", [1, 3, 8])
+@pytest.mark.parametrize("together", jobs.first_and_slow([1, 3, 8], [3]))
 @pytest.mark.parametrize("kind", ["number", "schedule", "plateau", "batches"])
 def test_it_records_what_the_compiled_step_used(kind, together):
     if together > 1:

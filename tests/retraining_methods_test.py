@@ -32,7 +32,7 @@ VARIANTS = {
 }
 
 
-FEW = ("ft", "lrw", "slr", "clr", "llr", "allr", "stepped")
+FEW = ("slr", "clr", "llr", "allr", "stepped")
 
 
 def callbacks(retraining, **kwargs):
@@ -203,6 +203,7 @@ def first_peaks(retraining, **kwargs):
     return callback, rates[16:32].max(), rates[32:48].max()
 
 
+@pytest.mark.slow
 def test_the_ablations_look_at_one_factor_each():
     # Long cycles: d2 = 1/2 exceeds what d1 has after a mild pruning.
     mild = {"target_sparsity": 0.3, "original_epochs": 8}
@@ -256,6 +257,7 @@ def test_accallr_looks_at_the_accuracy_lost():
     assert peak == pytest.approx(0.1 * lost[0], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_accallr_of_part_of_the_data():
     x, y = data()
 

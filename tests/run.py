@@ -55,7 +55,7 @@ SECOND_TIER = tuple(
         ("tensorflow", "epoch_data edge_cases"),
         ("tensorflow", "retraining rewinding shrinking_graphs progress"),
         ("tensorflow", "masking checkpoints unfreezing units waiting"),
-        ("tensorflow", "metric_objects short"),
+        ("tensorflow", "metric_objects short loading recording sensitivity"),
         ("tensorflow", "retraining_methods baselines baselines_checks"),
         ("jax", _TRAINING),
         ("tensorflow", "exporting exporting_formats allocation_in_models"),

@@ -54,6 +54,7 @@ def test_each_kernel_alone_is_pruned_and_put_back():
     }
 
 
+@pytest.mark.slow
 def test_a_wrapped_model_gives_the_same():
     model = trained()
     plain = keras_bimp.sensitivity(model, data(), verbose=0)

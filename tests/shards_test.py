@@ -100,7 +100,7 @@ def problems(draw):
     return kernels, masks, [draw(st.integers(-1, k.ndim - 1)) for k in kernels]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     problems(),
     st.floats(0, 0.95),

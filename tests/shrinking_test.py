@@ -565,6 +565,7 @@ def test_errors_of_a_layer_without_config():
         keras_bimp.shrink(model)
 
 
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_on_every_backend(backend):
     first, other = conv(padding="same", name="first"), conv(padding="same")
