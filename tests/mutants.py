@@ -117,7 +117,7 @@ MUTANTS = [
     ),
     Mutant(
         "strip leaves its constraint on the kernel",
-        "masking/wrapping.py",
+        "masking/stripping.py",
         "            release(variable)\n",
         "",
         "retraining",
