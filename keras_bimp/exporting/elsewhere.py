@@ -20,7 +20,7 @@ from keras_bimp.backends import backend
 from keras_bimp.exporting.options import Options
 from keras_bimp.hearsay import told
 
-_ARRAYS = ("warmup", "calibration")
+_ARRAYS = ("warmup", "calibration", "examples")
 _PROGRAM = """
 import sys
 from keras_bimp.exporting.formats import main

@@ -22,6 +22,7 @@ from keras_bimp.exporting.checking import check_not_quantized
 from keras_bimp.exporting.checking import check_sparsity_reached
 from keras_bimp.exporting.checking import check_types
 from keras_bimp.exporting.checking import remedy_of_types
+from keras_bimp.exporting.exported import Exported
 from keras_bimp.exporting.formats import FORMATS
 from keras_bimp.exporting.formats import check_packages
 from keras_bimp.exporting.formats import write
@@ -30,6 +31,9 @@ from keras_bimp.exporting.inputs import input_names
 from keras_bimp.exporting.inputs import outputs_of
 from keras_bimp.exporting.inputs import tried_inputs
 from keras_bimp.exporting.options import Options
+from keras_bimp.exporting.sparse_kernels import check_types as check_sparse_types
+from keras_bimp.exporting.sparse_kernels import read as read_choices
+from keras_bimp.exporting.sparse_kernels import remember
 from keras_bimp.exporting.verifying import default_tolerance
 from keras_bimp.exporting.verifying import verify as _verify
 from keras_bimp.waiting import waiting
@@ -51,11 +55,13 @@ def export(
     quantize: str | None = None,
     calibration_data=None,
     sparse_tensors: bool = False,
+    sparse_kernels: bool | str = False,
+    batch_sizes: Sequence[int] = (1, 32),
     check_sparsity: bool = True,
     verify: bool = True,
     tolerance: float | None = None,
     verbose: int = 1,
-) -> pathlib.Path:
+) -> Exported:
     """Exports a pruned model for deployment, one format a call.
 
     The result does not need keras_bimp, and except for `"packed"` it does not
@@ -155,6 +161,7 @@ def export(
         quantize=quantize,
         calibration_data=calibration_data,
         sparse_tensors=sparse_tensors or None,
+        sparse_kernels=sparse_kernels or None,
     )
     check_model(model)
     check_types(model, format, FORMATS[format].lacks)
@@ -171,6 +178,9 @@ def export(
         check_input_names(model, format)
     if tolerance is not None:
         check_positive("tolerance", tolerance)
+    batch_sizes = _checked_sparse_kernels(sparse_kernels, batch_sizes)
+    if sparse_kernels is True:
+        check_sparse_types(model)
     warmup = _inputs("warmup_data", warmup_data, model)
     quantize = _checked_quantize(quantize, calibration_data)
     calibration = _inputs("calibration_data", calibration_data, model)
@@ -193,9 +203,13 @@ def export(
             quantize,
             calibration,
             bool(sparse_tensors),
+            sparse_kernels,
+            batch_sizes,
+            run()[0] if sparse_kernels == "auto" else None,
             tell,
         )
         write(model, format, path, options)
+        kernels = read_choices(path) if sparse_kernels else None
         if verify and FORMATS[format].runtime is not None:
             tell("running it in its own runtime")
             inputs, expected = run()
@@ -212,7 +226,13 @@ def export(
                 tolerance,
                 remedy_of_types(model),
             )
-    return filepath
+    exported = Exported(filepath)
+    if kernels is not None:
+        exported.sparse_kernels = kernels
+        remember(model, kernels)
+        if verbose:
+            print(kernels, flush=True)
+    return exported
 
 
 def _warn_of_zeros(filepath, inputs):
@@ -298,6 +318,17 @@ def _checked_labels(labels, top_k, run):
             f"shapes {shapes}, labels={labels[:9]!r}"
         )
     return labels, min(top_k, len(labels))
+
+
+def _checked_sparse_kernels(sparse_kernels, batch_sizes):
+    if sparse_kernels not in (True, False):
+        check_choice("sparse_kernels", sparse_kernels, ("auto",))
+    if not isinstance(batch_sizes, Sequence) or not batch_sizes:
+        raise ValueError(
+            "`batch_sizes` must be a list of integers, the sizes of batches "
+            f"to measure. Received: batch_sizes={batch_sizes!r}"
+        )
+    return tuple(check_integer("batch_sizes", n, 1) for n in batch_sizes)
 
 
 def _checked_quantize(quantize, calibration_data):

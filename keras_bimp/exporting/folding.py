@@ -7,7 +7,6 @@ every request, and goes over all pixels once more.
 
 import contextlib
 import functools
-import threading
 from collections import Counter
 from collections.abc import Iterator
 
@@ -16,6 +15,7 @@ import numpy as np
 from keras import layers
 
 from keras_bimp.backends import as_array
+from keras_bimp.calls import replaced
 from keras_bimp.shrinking.following import graph_of
 from keras_bimp.shrinking.following import is_graph
 from keras_bimp.shrinking.following import nodes_of
@@ -43,7 +43,7 @@ _FITTING = {
 
 
 @contextlib.contextmanager
-def folded(model: keras.Model) -> Iterator[None]:
+def folded(model: keras.Model) -> Iterator[dict[int, keras.Layer]]:
     """For as long as this lasts, `model` computes with fewer operations.
 
     A convolution or dense layer whose output goes to batch normalization and
@@ -53,38 +53,28 @@ def folded(model: keras.Model) -> Iterator[None]:
 
     Args:
         model: A plain, built model. No weight of it changes.
+
+    Yields:
+        The `id` of a layer -> the layer that computes in its place.
     """
-    thread, changed = threading.get_ident(), []
-    try:
-        for layer, norm in _pairs(model):
-            both = _merged(layer, norm)
-            if both is not None:
-                changed += [layer, norm]
-                _replace_call(layer, functools.partial(_call, both), thread)
-                _replace_call(norm, _identity, thread)
-        yield
-    finally:
-        for layer in changed:
-            vars(layer).pop("call", None)
+    functions, merged = [], {}
+    for layer, norm in _pairs(model):
+        both = _merged(layer, norm)
+        if both is not None:
+            functions += [
+                (layer, "call", functools.partial(_call, both)),
+                (norm, "call", _identity),
+            ]
+            merged[id(layer)] = both
+    with replaced(functions):
+        yield merged
 
 
-def _replace_call(layer, function, thread):
-    original = layer.call
-
-    def call(inputs, *args, **kwargs):
-        if threading.get_ident() != thread:
-            return original(inputs, *args, **kwargs)
-        return function(inputs)
-
-    # Not as an attribute, which Keras would look for weights in.
-    vars(layer)["call"] = call
-
-
-def _call(layer, inputs):
+def _call(layer, inputs, *args, **kwargs):
     return type(layer).call(layer, inputs)
 
 
-def _identity(inputs):
+def _identity(inputs, *args, **kwargs):
     return inputs
 
 

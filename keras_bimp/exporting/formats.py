@@ -43,7 +43,13 @@ FORMATS = {
         saved_model.write,
         None,
         runtime="tensorflow",
-        takes=("signatures", "labels", "warmup_data"),
+        takes=(
+            "signatures",
+            "labels",
+            "warmup_data",
+            "sparse_kernels",
+            "batch_sizes",
+        ),
     ),
     "litert": Format(
         litert.write,

@@ -19,6 +19,9 @@ class Options:
         quantize: `None` or `"int8"`, of LiteRT.
         calibration: Inputs to find the ranges with, of LiteRT.
         sparse_tensors: Whether LiteRT leaves zeros away.
+        sparse_kernels: `False`, `True`, or `"auto"`, of a SavedModel.
+        batch_sizes: Those that `"auto"` measures.
+        examples: Inputs that it measures with.
         tell: Takes up how far the writing came; see `waiting`.
     """
 
@@ -29,4 +32,7 @@ class Options:
     quantize: str | None = None
     calibration: list[np.ndarray] | None = None
     sparse_tensors: bool = False
+    sparse_kernels: bool | str = False
+    batch_sizes: Sequence[int] = (1, 32)
+    examples: list[np.ndarray] | None = None
     tell: Callable = lambda step, done=0, total=None: None

@@ -7,6 +7,7 @@ import pathlib
 import keras
 from keras.src.export.export_utils import get_input_signature
 
+from keras_bimp.exporting import sparse_kernels
 from keras_bimp.exporting.folding import folded
 from keras_bimp.exporting.inputs import input_names
 from keras_bimp.exporting.options import Options
@@ -22,9 +23,27 @@ def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
         options: Its `signatures`, `labels`, `top_k` and `warmup`.
     """
     # Not what is called in ways of its own, in training perhaps.
-    within = contextlib.nullcontext() if options.signatures else folded(model)
-    with within:
-        _write(model, path, options)
+    within = contextlib.nullcontext({}) if options.signatures else folded(model)
+    with within as merged:
+        if not options.sparse_kernels:
+            _write(model, path, options)
+            return
+        kernels = sparse_kernels.candidates(model, merged)
+        if options.sparse_kernels == "auto":
+            chosen = sparse_kernels.choose_by_time(
+                model,
+                kernels,
+                options.examples,
+                options.batch_sizes,
+                options.tell,
+            )
+        else:
+            chosen = sparse_kernels.choose_all(kernels)
+        options.tell("writing it")
+        those = sparse_kernels.sparse_ones(kernels, chosen)
+        with sparse_kernels.sparse(model, those):
+            _write(model, path, options)
+        sparse_kernels.write(path, chosen)
 
 
 def _write(model, path, options):
@@ -39,8 +58,11 @@ def _write(model, path, options):
     if options.labels is not None:
         classify = _classifier(model, options.labels, options.top_k)
         archive.add_endpoint("classify", classify, signature)
+    others = {}
     for name, function in (options.signatures or {}).items():
-        archive.add_endpoint(name, function, signature)
+        others[name] = archive.add_endpoint(name, function, signature)
+    if options.sparse_kernels:
+        sparse_kernels.check_not_compiled(others)
     archive.write_out(path, verbose=False)
     if options.warmup is not None:
         names = _names(serve, input_names(model))
@@ -95,7 +117,7 @@ def _write_warmup(path, arrays, names, signatures):
     from tensorflow_serving.apis import prediction_log_pb2
 
     folder = path / "assets.extra"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     file = folder / "tf_serving_warmup_requests"
     with tf.io.TFRecordWriter(str(file)) as writer:
         for signature in signatures:

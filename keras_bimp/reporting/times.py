@@ -1,15 +1,14 @@
 """How long predictions take."""
 
 import functools
-import time
 
 import keras
 import numpy as np
 
 from keras_bimp.reporting.copies import examples
 from keras_bimp.reporting.facts import TimeFacts
+from keras_bimp.turns import in_turns
 
-_WARM = 2
 _SECONDS = 4.0  # For all rounds of one size of batch,
 _ROUNDS = (5, 100)  # but so many at least, and at most.
 
@@ -34,11 +33,13 @@ def prediction_times(
         size = keras.tree.flatten(batches[0])[0].shape[0]
         if size in found:
             continue
-        seconds = _in_turns(
+        seconds = in_turns(
             [
                 functools.partial(copy.predict_on_batch, *batch)
                 for copy, batch in zip(copies, batches, strict=True)
-            ]
+            ],
+            _SECONDS,
+            _ROUNDS,
         )
         beside = len(copies) > 1
         found[size] = TimeFacts(
@@ -48,27 +49,6 @@ def prediction_times(
             _spread(seconds[1] / seconds[0]) if beside else None,
         )
     return list(found.values())
-
-
-def _in_turns(functions):
-    """Seconds of each call: one row per function, one column per round."""
-    for function in functions:
-        for _ in range(_WARM):
-            function()
-    begin = time.perf_counter()
-    rows = []
-    while len(rows) < _ROUNDS[1] and (
-        len(rows) < _ROUNDS[0] or time.perf_counter() - begin < _SECONDS
-    ):
-        row = []
-        # Who comes first changes from round to round.
-        order = range(len(functions))
-        for i in order if len(rows) % 2 else reversed(order):
-            start = time.perf_counter()
-            functions[i]()
-            row.append((i, time.perf_counter() - start))
-        rows.append([seconds for _, seconds in sorted(row)])
-    return np.array(rows).T
 
 
 def _spread(seconds):
