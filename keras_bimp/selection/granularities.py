@@ -181,6 +181,10 @@ class Unit(Filter):
 class Block(Granularity):
     """Blocks of weights, ranked by the mean of their scores.
 
+    `"1x4"` is `Block((4, 1))`: runs of 4 inputs of one output, the pattern for
+    which LiteRT has a sparse kernel of dense layers. Its own order of axes is
+    outputs first.
+
     Args:
         shape: Pair of integers, how many inputs and how many outputs a block
             spans. In a convolution a block lies at one place of space. Where
@@ -333,7 +337,9 @@ def as_granularity(granularity: "str | Granularity") -> Granularity:
             "`keras_bimp.selection.Block((4, 1))`, blocks of 4 x 1 weights. "
             f"Received: granularity={granularity!r}"
         )
+    if granularity == "1x4":
+        return Block((4, 1))
     if granularity in (Filter, Unit, Weight):
         return granularity()
-    check_choice("granularity", granularity, (*GRANULARITIES, "2:4"))
+    check_choice("granularity", granularity, (*GRANULARITIES, "2:4", "1x4"))
     return GRANULARITIES[granularity]()

@@ -15,9 +15,11 @@ from keras_bimp.exporting.sparse_kernels.within import sparse
 from keras_bimp.exporting.sparse_kernels.within import steps_at_once
 from keras_bimp.turns import in_turns
 
-# How many times as fast a sparse kernel must be at every size of batch. Less
-# may be chance, and what is around it may take more.
-_LEAST = 1.05
+# How many times as fast a kernel by itself must be, at every size of batch, to
+# be tried. Neighbours may save what it takes to turn its inputs around, so the
+# first may pay off with them only; of the two, the better one is taken.
+_LEAST = (0.75, 1.05)
+_LEAST_OF_MODELS = 1.03  # Less may be chance.
 
 _SECONDS = 0.5  # For all rounds of one kernel,
 _ROUNDS = (5, 50)  # but so many at least, and at most.
@@ -59,41 +61,48 @@ def choose_by_time(
         n: _input_shapes(model, open_ones, batch)
         for n, batch in batches.items()
     }
-    measured, choices = {}, []
-    for i, kernel in enumerate(kernels):
-        tell("measuring its kernels", i, len(kernels))
-        if kernel.reason is not None:
-            choices.append(_choice(kernel, False, kernel.reason))
-            continue
-        speedups = {}
-        for n in batch_sizes:
-            found = shapes[n][id(kernel.layer)]
-            speedups[n] = min(
-                (_speedup(kernel, shape, measured) for shape in found),
+    measured, speedups = {}, {}
+    for i, kernel in enumerate(open_ones):
+        tell("measuring its kernels", i, len(open_ones))
+        speedups[kernel.path] = {
+            n: min(
+                (
+                    _speedup(kernel, shape, measured)
+                    for shape in shapes[n][id(kernel.layer)]
+                ),
                 default=0.0,
             )
-        faster = min(speedups.values()) >= _LEAST
-        reason = "" if faster else "not faster at every size of batch"
-        choices.append(_choice(kernel, faster, reason, speedups))
-    chosen = SparseKernels(tuple(choices))
-    if not any(choice.sparse for choice in choices):
-        return chosen
+            for n in batch_sizes
+        }
     tell("measuring it as a whole")
-    speedups = _speedups_of_model(
-        model, sparse_ones(kernels, chosen), batches
+    tried = {}
+    for least in _LEAST:
+        those = [
+            kernel
+            for kernel in open_ones
+            if min(speedups[kernel.path].values()) >= least
+        ]
+        if those and len(those) not in tried:
+            found = _speedups_of_model(model, those, batches)
+            tried[len(those)] = those, found
+    best, found = max(
+        tried.values(), key=lambda one: min(one[1].values()), default=([], {})
     )
-    if min(speedups.values()) >= 1:
-        return SparseKernels(chosen.choices, speedups)
+    if not found or min(found.values()) < _LEAST_OF_MODELS:
+        best, found = [], {}
+    names = {kernel.path for kernel in best}
     return SparseKernels(
         tuple(
             _choice(
                 kernel,
-                False,
-                "the model as a whole was slower" if c.sparse else c.reason,
-                c.speedups,
+                kernel.path in names,
+                kernel.reason
+                or ("" if kernel.path in names else _SLOWER),
+                speedups.get(kernel.path),
             )
-            for kernel, c in zip(kernels, choices, strict=True)
-        )
+            for kernel in kernels
+        ),
+        found,
     )
 
 
@@ -199,7 +208,7 @@ def _speedup(kernel, shape, measured):
             ).get_concrete_function(spec)
         functions = [functools.partial(f, x) for f in (dense, other)]
         before, after = in_turns(functions, _SECONDS, _ROUNDS)
-        measured[key] = float(np.median(before / after))
+        measured[key] = _ratio(before, after)
     return measured[key]
 
 
@@ -229,5 +238,13 @@ def _speedups_of_model(model, kernels, batches):
         before, after = in_turns(
             functions, _SECONDS_OF_MODELS, _ROUNDS_OF_MODELS
         )
-        found[n] = float(np.median(before / after))
+        found[n] = _ratio(before, after)
     return found
+
+
+def _ratio(before, after):
+    """Of what they take where little else disturbs them."""
+    return float(np.percentile(before, 25) / np.percentile(after, 25))
+
+
+_SLOWER = "not faster at every size of batch"

@@ -125,8 +125,10 @@ def finished(columns: Columns, layouts: Layouts, bias, activation):
             x = ops.add(layouts.keep(columns), bias)
             return x if activation is None else activation(x)
         own, full, order = place
-        value = ops.reshape(ops.convert_to_tensor(bias), own)
-        value = ops.transpose(ops.broadcast_to(value, full), order)
+        value = ops.convert_to_tensor(bias)
+        if own != full or order != sorted(order):
+            value = ops.broadcast_to(ops.reshape(value, own), full)
+            value = ops.transpose(value, order)
         value = ops.reshape(value, (-1, 1))
         columns = columns._replace(matrix=ops.add(columns.matrix, value))
     if activation is None:
@@ -157,7 +159,7 @@ def _place(columns, shape):
     ):
         return None
     places = [place for place in axes if place < count]
-    full = tuple(columns.units[place] for place in places)
+    full = [columns.units[place] for place in places]
     own = [n for n, place in zip(sizes, axes, strict=True) if place < count]
     if any(n not in (1, m) for n, m in zip(own, full, strict=True)):
         return None

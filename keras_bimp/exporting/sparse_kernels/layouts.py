@@ -29,6 +29,10 @@ class Columns(NamedTuple):
     others: tuple
     axes: tuple[int, ...]
 
+    def of_units(self) -> tuple[int, ...]:
+        """The axes of the tensor that the rows run over, in that order."""
+        return tuple(map(self.axes.index, range(len(self.units))))
+
     def unpacked(self):
         """The tensor, its axes as they are here."""
         import tensorflow as tf
@@ -62,6 +66,19 @@ class Layouts:
         self._outputs[_key(x)] = x, columns
         return x
 
+    def known(self, x, units: tuple[int, ...]) -> Columns | None:
+        """A tensor as a matrix, if it is one already; see `matrix`."""
+        order = _order(x, units)
+        known = self.of(x)
+        if (
+            known is not None
+            and tuple(known.axes[i] for i in order) == (*range(len(order)),)
+            and len(known.units) == len(units)
+        ):
+            return known
+        _, columns = self._inputs.get((*_key(x), units), (None, None))
+        return columns
+
     def matrix(self, x, units: tuple[int, ...]) -> Columns:
         """A tensor as a matrix.
 
@@ -71,29 +88,21 @@ class Layouts:
         """
         import tensorflow as tf
 
-        others = [i for i in range(len(x.shape)) if i not in units]
-        order = (*units, *others)
-        known = self.of(x)
-        if (
-            known is not None
-            and tuple(known.axes[i] for i in order) == (*range(len(order)),)
-            and len(known.units) == len(units)
-        ):
-            return known
-        key = (*_key(x), order, len(units))
-        if key not in self._inputs:
-            sizes = sizes_of(x)
+        columns = self.known(x, units)
+        if columns is None:
+            order, sizes = _order(x, units), sizes_of(x)
             matrix = tf.reshape(
                 tf.transpose(x, order),
                 (math.prod(sizes[i] for i in units), -1),
             )
-            self._inputs[key] = x, Columns(
+            columns = Columns(
                 padded(matrix),
                 tuple(sizes[i] for i in units),
-                tuple(sizes[i] for i in others),
+                tuple(sizes[i] for i in order[len(units) :]),
                 tuple(order.index(i) for i in range(len(order))),
             )
-        return self._inputs[key][1]
+            self._inputs[*_key(x), units] = x, columns
+        return columns
 
 
 def sizes_of(x) -> list:
@@ -104,6 +113,10 @@ def sizes_of(x) -> list:
         tf.shape(x)[i] if size is None else size
         for i, size in enumerate(x.shape)
     ]
+
+
+def _order(x, units):
+    return *units, *(i for i in range(len(x.shape)) if i not in units)
 
 
 def _key(x):

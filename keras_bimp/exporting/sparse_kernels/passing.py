@@ -21,20 +21,59 @@ def activation(layer, layouts: Layouts, x, *args, **kwargs):
 
 def add(layer, layouts: Layouts, inputs):
     """What `Add` computes, of matrices if they are known."""
-    known = [layouts.of(x) for x in inputs]
-    shapes = {tuple(x.shape) for x in inputs}
-    axes = {columns and columns.axes for columns in known}
-    if (
-        None in axes
-        or len(axes) != 1
-        or len(shapes) != 1
-        or None in next(iter(shapes))[1:]
-    ):
+    first = next(filter(None, map(layouts.of, inputs)), None)
+    alike = len({tuple(x.shape) for x in inputs}) == 1
+    known = [
+        alike and first and layouts.known(x, first.of_units()) for x in inputs
+    ]
+    if not all(known):
         return type(layer).call(layer, inputs)
     matrix = known[0].matrix
     for columns in known[1:]:
-        matrix = ops.add(matrix, columns.matrix)
+        matrix = _same_sizes(known[0], columns)(
+            lambda a=matrix, b=columns.matrix: ops.add(a, b)
+        )
     return layouts.keep(known[0]._replace(matrix=matrix))
+
+
+def layer_normalization(layer, layouts: Layouts, x):
+    """What `LayerNormalization` computes, of a matrix if one is known."""
+    columns = layouts.of(x)
+    last = len(x.shape) - 1
+    if (
+        columns is None
+        or columns.of_units() != (last,)
+        or layer.axis not in (-1, last, [-1], [last], (-1,), (last,))
+        or layer.rms_scaling
+    ):
+        return type(layer).call(layer, x)
+    matrix = ops.layer_normalization(
+        columns.matrix, layer.gamma, layer.beta, 0, layer.epsilon
+    )
+    return layouts.keep(columns._replace(matrix=matrix))
+
+
+def _same_sizes(columns, others):
+    """Calls a function if sizes that are not known turn out to be the same."""
+    import tensorflow as tf
+
+    pairs = [
+        pair
+        for pair in zip(columns.others, others.others, strict=True)
+        if pair[0] is not pair[1] and not all(isinstance(n, int) for n in pair)
+    ]
+    if len(pairs) < 2:  # That of the batch is.
+        return lambda function: function()
+    check = tf.debugging.assert_equal(
+        *map(tf.stack, zip(*pairs, strict=True)),
+        "inputs of `Add` must have the same shape",
+    )
+
+    def call(function):
+        with tf.control_dependencies([check]):
+            return function()
+
+    return call
 
 
 def time_distributed(layer, x, training=None, mask=None):
@@ -63,6 +102,7 @@ def function_of(layer: keras.Layer):
 _FUNCTIONS = {
     layers.Add: add,
     layers.ELU: activation,
+    layers.LayerNormalization: layer_normalization,
     layers.LeakyReLU: activation,
     layers.ReLU: activation,
 }
