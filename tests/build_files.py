@@ -30,6 +30,8 @@ BESIDE = {
         "trial_values",
     ),
 }
+# Folders that are part of the target of the one above.
+WITHIN = {"keras_bimp/exporting/sparse_kernels": "keras_bimp/exporting"}
 # Import names that are not the name of what one installs.
 DISTRIBUTIONS = {
     "absl": "absl-py",
@@ -167,6 +169,7 @@ def target(source: str) -> str:
     folder, _, file = source.removesuffix(".py").rpartition("/")
     if folder == "keras_bimp":
         return next((k for k, v in BESIDE.items() if file in v), "base")
+    folder = WITHIN.get(folder, folder)
     return folder.removeprefix("keras_bimp/").replace("/", "_")
 
 
@@ -203,7 +206,8 @@ def _sources(name: str) -> str:
     if name in BESIDE:
         return _list([f"keras_bimp/{file}.py" for file in BESIDE[name]], "    ")
     if name != "base":
-        return f'glob(["{folder}/*.py"])'
+        deep = "**/" if folder in WITHIN.values() else ""
+        return f'glob(["{folder}/{deep}*.py"])'
     others = sorted(f"keras_bimp/{f}.py" for v in BESIDE.values() for f in v)
     return (
         f'glob(\n        ["{folder}/*.py"],\n'

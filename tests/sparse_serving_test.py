@@ -171,7 +171,9 @@ def test_equations_are_products_of_matrices(equation):
     columns = x.transpose(*order, *others).reshape(matrix.shape[1], -1)
     found = matrix @ columns
     expected = np.einsum(letters, x, kernel)
-    np.testing.assert_allclose(np.sort(found.ravel()), np.sort(expected.ravel()))
+    np.testing.assert_allclose(
+        np.sort(found.ravel()), np.sort(expected.ravel())
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import importlib
 from collections.abc import Callable
 
 import keras
+import networks
 import numpy as np
 from keras import layers
 
@@ -51,9 +52,9 @@ def transformer(width=512, inner=2048, heads=8, blocks=4):
 
 
 def bert(num_layers, width, num_heads):
-    import keras_hub
-
-    return keras_hub.models.BertBackbone(
+    """KerasHub's BERT."""
+    hub = importlib.import_module("keras_hub")
+    return hub.models.BertBackbone(
         vocabulary_size=30522,
         num_layers=num_layers,
         num_heads=num_heads,
@@ -70,10 +71,6 @@ def tokens():
         "padding_mask": np.ones(shape, "int32"),
         "segment_ids": np.zeros(shape, "int32"),
     }
-
-
-def resnet56():
-    return importlib.import_module("networks").resnet56()
 
 
 def digits():
@@ -102,15 +99,13 @@ PARTS = {
         more_sizes=((1, 512), (7, 512), (100, 512)),
         examples=lambda: np.random.default_rng(0).normal(size=(4, 64, 512)),
     ),
-    "bert_tiny": Part(
-        lambda: bert(2, 128, 2), (1, 8), (128,), examples=tokens
-    ),
+    "bert_tiny": Part(lambda: bert(2, 128, 2), (1, 8), (128,), examples=tokens),
     "bert_base": Part(
         lambda: bert(12, 768, 12), (1, 8), (128,), (1, 3), examples=tokens
     ),
     "resnet50": Part(
         lambda: keras.applications.ResNet50(weights=None), (1, 8), counts=(1, 3)
     ),
-    "resnet56": Part(resnet56),
+    "resnet56": Part(networks.resnet56),
     "digits": Part(digits),
 }

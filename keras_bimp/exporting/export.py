@@ -32,7 +32,9 @@ from keras_bimp.exporting.inputs import outputs_of
 from keras_bimp.exporting.inputs import tried_inputs
 from keras_bimp.exporting.litert_kernels import kernels_of
 from keras_bimp.exporting.options import Options
-from keras_bimp.exporting.sparse_kernels import check_types as check_sparse_types
+from keras_bimp.exporting.sparse_kernels import (
+    check_types as check_sparse_types,
+)
 from keras_bimp.exporting.sparse_kernels import read as read_choices
 from keras_bimp.exporting.sparse_kernels import remember
 from keras_bimp.exporting.verifying import default_tolerance

@@ -28,7 +28,9 @@ def kernels_of(path: pathlib.Path) -> SparseKernels:
         densified = {}
         for node in map(graph.Operators, range(graph.OperatorsLength())):
             code = model.OperatorCodes(node.OpcodeIndex())
-            name = operations[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+            name = operations[
+                max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+            ]
             inputs = node.InputsAsNumpy()
             if name == "DENSIFY":
                 densified[node.Outputs(0)] = inputs[0]

@@ -1,15 +1,13 @@
 """Which kernels of an exported model are sparse, and why."""
 
 import dataclasses
-import io
 import json
 import pathlib
 import weakref
 
 import keras
-import rich.box
-import rich.console
-import rich.table
+
+from keras_bimp.tabulating import tabulated
 
 # Beside what TensorFlow Serving reads; it passes over other files there.
 _FILE = "assets.extra/sparse_kernels.json"
@@ -56,12 +54,28 @@ class SparseKernels:
     speedups: dict[int, float] = dataclasses.field(default_factory=dict)
 
     def __str__(self):
-        console = rich.console.Console(
-            file=io.StringIO(), width=100, color_system=None, highlight=False
+        sizes = sorted({n for c in self.choices for n in c.speedups})
+        rows = [
+            (
+                choice.kernel,
+                "x".join(map(str, choice.shape)),
+                f"{choice.sparsity:.1%}",
+                *(
+                    f"{choice.speedups[n]:.2f}x" if n in choice.speedups else ""
+                    for n in sizes
+                ),
+                "sparse" if choice.sparse else f"dense: {choice.reason}",
+            )
+            for choice in self.choices
+        ]
+        titles = (
+            "kernel",
+            "shape",
+            "zeros",
+            *(f"batch {n}" for n in sizes),
+            "",
         )
-        console.print(self._table())
-        console.print(self.summary, soft_wrap=True)
-        return console.file.getvalue().rstrip("\n")
+        return f"{tabulated(titles, rows)}\n{self.summary}"
 
     @property
     def summary(self) -> str:
@@ -76,28 +90,6 @@ class SparseKernels:
                 for size, ratio in self.speedups.items()
             )
         return text
-
-    def _table(self):
-        sizes = sorted({n for c in self.choices for n in c.speedups})
-        table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("kernel", overflow="fold")
-        for title in ("shape", "zeros", *(f"batch {n}" for n in sizes)):
-            table.add_column(title, justify="right")
-        table.add_column("")
-        for choice in self.choices:
-            table.add_row(
-                choice.kernel,
-                "x".join(map(str, choice.shape)),
-                f"{choice.sparsity:.1%}",
-                *(
-                    f"{choice.speedups[n]:.2f}x" if n in choice.speedups else ""
-                    for n in sizes
-                ),
-                "sparse"
-                if choice.sparse
-                else f"dense: {choice.reason}",
-            )
-        return table
 
 
 def write(folder: pathlib.Path, kernels: SparseKernels) -> None:

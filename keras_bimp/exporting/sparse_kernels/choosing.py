@@ -96,8 +96,7 @@ def choose_by_time(
             _choice(
                 kernel,
                 kernel.path in names,
-                kernel.reason
-                or ("" if kernel.path in names else _SLOWER),
+                kernel.reason or ("" if kernel.path in names else _SLOWER),
                 speedups.get(kernel.path),
             )
             for kernel in kernels
@@ -167,7 +166,9 @@ def _traced(model, inputs, dynamic=True):
     specs = [
         tf.TensorSpec((None if dynamic else len(x), *x.shape[1:]), x.dtype)
         if x.dtype.kind != "U"
-        else tf.TensorSpec((None if dynamic else len(x), *x.shape[1:]), "string")
+        else tf.TensorSpec(
+            (None if dynamic else len(x), *x.shape[1:]), "string"
+        )
         for x in inputs
     ]
     return tf.function(

@@ -27,9 +27,7 @@ def _compiles_products(function):
     graph = function.graph.as_graph_def()
     bodies = {f.signature.name: f.node_def for f in graph.library.function}
     compiled = {
-        f.signature.name
-        for f in graph.library.function
-        if f.attr[_COMPILED].b
+        f.signature.name for f in graph.library.function if f.attr[_COMPILED].b
     }
     if function.function_def.attr[_COMPILED].b:
         return _holds(graph.node, bodies, set())

@@ -52,7 +52,9 @@ class Equation:
         kept = {*self._x} - {*self.summed}
         self.is_product = bool(
             found
-            and all(len({*s}) == len(s) for s in (self._x, self.kernel, self._y))
+            and all(
+                len({*s}) == len(s) for s in (self._x, self.kernel, self._y)
+            )
             and {*self.summed} <= {*self._x}
             and self.summed
             and not {*self.free} & {*self._x}
@@ -153,9 +155,7 @@ def _place(columns, shape):
     sizes = (1,) * (len(axes) - len(shape)) + tuple(shape)
     count = len(columns.units)
     if any(
-        n != 1
-        for n, place in zip(sizes, axes, strict=True)
-        if place >= count
+        n != 1 for n, place in zip(sizes, axes, strict=True) if place >= count
     ):
         return None
     places = [place for place in axes if place < count]

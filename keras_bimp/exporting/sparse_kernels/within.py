@@ -16,9 +16,7 @@ from keras_bimp.exporting.sparse_kernels.products import Product
 
 
 @contextlib.contextmanager
-def sparse(
-    model: keras.Model, kernels: Sequence[Candidate]
-) -> Iterator[None]:
+def sparse(model: keras.Model, kernels: Sequence[Candidate]) -> Iterator[None]:
     """For as long as this lasts, `model` is traced with sparse kernels.
 
     Args:

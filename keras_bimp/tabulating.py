@@ -1,0 +1,34 @@
+"""Tables as text."""
+
+import io
+from collections.abc import Sequence
+
+import rich.box
+import rich.console
+import rich.table
+
+
+def tabulated(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], width: int = 100
+) -> str:
+    """A table: words in the first and the last column, numbers between.
+
+    Args:
+        titles: Of the columns.
+        rows: Text of the cells.
+        width: How many characters fit in a line.
+    """
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for i, title in enumerate(titles):
+        is_words = i in (0, len(titles) - 1)
+        table.add_column(
+            title, justify="left" if is_words else "right", overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*row)
+    console = rich.console.Console(
+        file=io.StringIO(), width=width, color_system=None, highlight=False
+    )
+    console.print(table)
+    lines = console.file.getvalue().splitlines()
+    return "\n".join(line.rstrip() for line in lines if line.strip())
