@@ -13,6 +13,7 @@ from keras_bimp.backends import backend
 from keras_bimp.checks import check_choice
 from keras_bimp.checks import check_integer
 from keras_bimp.checks import check_positive
+from keras_bimp.exporting import sparse_kernels as sparse
 from keras_bimp.exporting.aside import check_writable
 from keras_bimp.exporting.aside import written_aside
 from keras_bimp.exporting.checking import check_arguments
@@ -32,11 +33,6 @@ from keras_bimp.exporting.inputs import outputs_of
 from keras_bimp.exporting.inputs import tried_inputs
 from keras_bimp.exporting.litert_kernels import kernels_of
 from keras_bimp.exporting.options import Options
-from keras_bimp.exporting.sparse_kernels import (
-    check_types as check_sparse_types,
-)
-from keras_bimp.exporting.sparse_kernels import read as read_choices
-from keras_bimp.exporting.sparse_kernels import remember
 from keras_bimp.exporting.verifying import default_tolerance
 from keras_bimp.exporting.verifying import verify as _verify
 from keras_bimp.waiting import waiting
@@ -204,7 +200,7 @@ def export(
         check_positive("tolerance", tolerance)
     batch_sizes = _checked_sparse_kernels(sparse_kernels, batch_sizes)
     if sparse_kernels is True:
-        check_sparse_types(model)
+        sparse.check_types(model)
     warmup = _inputs("warmup_data", warmup_data, model)
     quantize = _checked_quantize(quantize, calibration_data)
     if quantize and sparse_tensors:
@@ -241,7 +237,7 @@ def export(
         write(model, format, path, options)
         kernels = None
         if sparse_kernels:
-            kernels = read_choices(path)
+            kernels = sparse.read(path)
         elif sparse_tensors:
             kernels = kernels_of(path)
         if verify and FORMATS[format].runtime is not None:
@@ -264,7 +260,7 @@ def export(
     if kernels is not None:
         exported.sparse_kernels = kernels
         if sparse_kernels:
-            remember(model, kernels)
+            sparse.remember(model, kernels)
         if verbose:
             print(kernels, flush=True)
     return exported

@@ -28,6 +28,7 @@ def kernels_of(path: pathlib.Path) -> SparseKernels:
         densified = {}
         for node in map(graph.Operators, range(graph.OperatorsLength())):
             code = model.OperatorCodes(node.OpcodeIndex())
+            # Small codes are where old readers look for them.
             name = operations[
                 max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
             ]

@@ -70,8 +70,8 @@ def select(
             units of any layer: filters, units of dense and recurrent layers,
             heads of attention; `"2:4"` or `selection.NM(2, 4)`, 2 of 4
             weights along the inputs; `"1x4"` or `selection.Block((4, 1))`,
-            blocks of 4 inputs x 1 output. Kernels that it does not apply to stay as they
-            are and do not count.
+            blocks of 4 inputs x 1 output. Kernels that it does not apply to
+            stay as they are and do not count.
         masks: Boolean arrays, True where a weight is still there. What is
             pruned stays pruned. Defaults to nothing pruned.
         on_collapse: What to do if a kernel would keep fewer weights than it

@@ -68,13 +68,8 @@ class SparseKernels:
             )
             for choice in self.choices
         ]
-        titles = (
-            "kernel",
-            "shape",
-            "zeros",
-            *(f"batch {n}" for n in sizes),
-            "",
-        )
+        batches = (f"batch {n}" for n in sizes)
+        titles = ("kernel", "shape", "zeros", *batches, "")
         return f"{tabulated(titles, rows)}\n{self.summary}"
 
     @property

@@ -164,10 +164,9 @@ def _traced(model, inputs, dynamic=True):
     import tensorflow as tf
 
     specs = [
-        tf.TensorSpec((None if dynamic else len(x), *x.shape[1:]), x.dtype)
-        if x.dtype.kind != "U"
-        else tf.TensorSpec(
-            (None if dynamic else len(x), *x.shape[1:]), "string"
+        tf.TensorSpec(
+            (None if dynamic else len(x), *x.shape[1:]),
+            "string" if x.dtype.kind == "U" else x.dtype,
         )
         for x in inputs
     ]

@@ -34,12 +34,13 @@ def _compiles_products(function):
     for nodes in (graph.node, *bodies.values()):
         for node in nodes:
             inside = [*_called(node)]
-            if node.attr[_COMPILED].b or not compiled.isdisjoint(inside):
-                if any(
-                    _holds(bodies.get(name, ()), bodies, set())
-                    for name in inside
-                ):
-                    return True
+            is_compiled = node.attr[_COMPILED].b or any(
+                name in compiled for name in inside
+            )
+            if is_compiled and any(
+                _holds(bodies.get(name, ()), bodies, set()) for name in inside
+            ):
+                return True
     return False
 
 
