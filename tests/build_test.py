@@ -17,6 +17,7 @@ ROOMS = (
     "keras_bimp/hearsay",
     "keras_bimp/listing",
     "keras_bimp/tabulating",
+    "keras_bimp/kernel_choices",
     "keras_bimp/turns",
     "keras_bimp/waiting",
     "keras_bimp/layout",

@@ -161,9 +161,7 @@ def digits():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.filterwarnings("ignore:.*without its default delegate")
-def test_eight_bits_are_as_accurate(digits, sparse, tmp_path):
+def test_eight_bits_are_as_accurate(digits, tmp_path):
     model, (x_train, _), (x, y) = digits
     path = keras_bimp.export(
         model,
@@ -171,23 +169,62 @@ def test_eight_bits_are_as_accurate(digits, sparse, tmp_path):
         "litert",
         quantize="int8",
         calibration_data=x_train[:200],
-        sparse_tensors=sparse,
     )
     (found,) = runtimes.run("litert", str(path), [x], [None], [])
     accuracy = (found.argmax(axis=1) == y).mean()
     expected = (model.predict(x, verbose=0).argmax(axis=1) == y).mean()
     assert expected > 0.85
     assert abs(accuracy - expected) <= 0.01
-    floats = keras_bimp.export(
-        model,
-        tmp_path / "floats.tflite",
-        "litert",
-        sparse_tensors=sparse,
-    )
+    floats = keras_bimp.export(model, tmp_path / "floats.tflite", "litert")
     assert path.stat().st_size < floats.stat().st_size
     (found,) = runtimes.run("litert", str(floats), [x], [None], [])
     expected = outputs_of(model, [x])[0]
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_eight_bits_are_not_sparse(tmp_path):
+    with pytest.raises(ValueError, match=r"`sparse_tensors`.*int8"):
+        keras_bimp.export(
+            convolutional_model(),
+            tmp_path / "m.tflite",
+            "litert",
+            quantize="int8",
+            calibration_data=np.zeros((4, 8, 8, 1)),
+            sparse_tensors=True,
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("granularity", ["1x4", "weight"])
+def test_a_file_says_what_is_sparse_in_it(granularity, tmp_path, capsys):
+    hidden = keras.layers.Dense(64, activation="relu")
+    model = keras_bimp.wrap(
+        keras.Sequential([keras.Input((64,)), hidden, keras.layers.Dense(32)])
+    )
+    keras_bimp.prune(model, 0.9, granularity=granularity, allocation="uniform")
+    model = keras_bimp.strip(model)
+    if granularity == "1x4":
+        for kernel in (layer.kernel.numpy() for layer in model.layers):
+            runs = kernel.reshape(-1, 4, kernel.shape[1]) != 0
+            assert (runs.all(1) == runs.any(1)).all()
+    path = tmp_path / "m.tflite"
+    exported = keras_bimp.export(
+        model, path, "litert", sparse_tensors=True, verify=False
+    )
+    first, second = exported.sparse_kernels.choices
+    assert (first.shape, second.shape) == ((64, 64), (32, 64))
+    for choice in (first, second):
+        assert choice.sparse == (granularity == "1x4")
+        assert ("DENSIFY" in choice.reason) == (granularity == "weight")
+        assert abs(choice.sparsity - 0.9) < 0.01
+    said = {"1x4": "2 of 2 kernels", "weight": "No kernel is sparse"}
+    assert said[granularity] in capsys.readouterr().out
+    # LiteRT itself names the operations that it finds there.
+    from ai_edge_litert.interpreter import Interpreter
+
+    found = Interpreter(str(path))._get_ops_details()
+    densified = sum(op["op_name"] == "DENSIFY" for op in found)
+    assert densified == (2 if granularity == "weight" else 0)
 
 
 @pytest.mark.slow

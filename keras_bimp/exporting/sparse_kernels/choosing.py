@@ -8,11 +8,11 @@ import keras
 import numpy as np
 
 from keras_bimp.calls import replaced
-from keras_bimp.exporting.sparse_kernels.choices import KernelChoice
-from keras_bimp.exporting.sparse_kernels.choices import SparseKernels
 from keras_bimp.exporting.sparse_kernels.kernels import Candidate
 from keras_bimp.exporting.sparse_kernels.within import sparse
 from keras_bimp.exporting.sparse_kernels.within import steps_at_once
+from keras_bimp.kernel_choices import KernelChoice
+from keras_bimp.kernel_choices import SparseKernels
 from keras_bimp.turns import in_turns
 
 # How many times as fast a kernel by itself must be, at every size of batch, to

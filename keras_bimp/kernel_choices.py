@@ -76,15 +76,16 @@ class SparseKernels:
     def summary(self) -> str:
         """One sentence."""
         count = sum(choice.sparse for choice in self.choices)
-        text = f"{count} of {len(self.choices)} kernels are sparse."
         if not count:
             return "No kernel is sparse: all are multiplied as dense ones."
-        if self.speedups:
-            text += " The model as a whole: " + ", ".join(
-                f"{ratio:.2f} times as fast at batches of {size}"
-                for size, ratio in self.speedups.items()
-            )
-        return text
+        text = f"{count} of {len(self.choices)} kernels are sparse"
+        if not self.speedups:
+            return f"{text}."
+        ratios = ", ".join(
+            f"{ratio:.2f} times as fast at batches of {size}"
+            for size, ratio in self.speedups.items()
+        )
+        return f"{text}. The model as a whole is {ratios}."
 
 
 def write(folder: pathlib.Path, kernels: SparseKernels) -> None:
