@@ -61,7 +61,7 @@ SECOND_TIER = tuple(
         ("tensorflow", "exporting exporting_formats allocation_in_models"),
         ("tensorflow", "exporting_inputs exporting_messages"),
         ("tensorflow", "hub"),
-        ("tensorflow", "memory shrink_transformer"),
+        ("tensorflow", "memory shrink_transformer sparse_transformer"),
         ("torch", _TRAINING),
         ("jax", f"{_RESUMING} epoch_data"),
         ("tensorflow", "shrinking_networks flops_of_networks"),

@@ -1,0 +1,174 @@
+"""Prunes a transformer to 95 % zeros, and serves it with sparse kernels.
+
+Trains a transformer to predict the next byte of the documentation that comes
+with Python, prunes it in cycles, and exports it twice: with dense kernels, and
+with sparse ones, which TensorFlow on a CPU multiplies in less time. Both are
+loaded by TensorFlow alone and take turns.
+"""
+
+import os
+import pathlib
+import pydoc_data.topics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Fewer start-up messages.
+
+import keras
+import numpy as np
+import rich.console
+import rich.table
+import tensorflow as tf
+from absl import app
+from absl import flags
+from absl import logging
+from keras import layers
+
+import keras_bimp
+
+FLAGS = flags.FLAGS
+flags.DEFINE_float("target_sparsity", 0.95, "Share of zeros in the kernels.")
+flags.DEFINE_integer("epochs", 12, "Total budget.")
+flags.DEFINE_integer("dense_epochs", 4, "Epochs before the first pruning.")
+flags.DEFINE_integer("cycles", 2, "How often to prune and retrain.")
+flags.DEFINE_integer("blocks", 4, "Of the transformer.")
+flags.DEFINE_integer("width", 512, "Of the transformer.")
+flags.DEFINE_integer("heads", 8, "Of each block.")
+flags.DEFINE_integer("length", 64, "Bytes that it looks at.")
+flags.DEFINE_integer("subset", None, "Number of bytes to learn from.")
+flags.DEFINE_string("data_dir", None, "A folder of text files to learn from.")
+flags.DEFINE_float("learning_rate", 5e-4, "Largest learning rate.")
+flags.DEFINE_integer("rounds", 50, "How often the files take turns.")
+flags.DEFINE_integer("seed", 0, "Random seed.")
+flags.DEFINE_string("output_dir", "output/sparse", "Where to write.")
+
+
+def load_text():
+    """Pairs (bytes, next bytes) to learn from and to validate with."""
+    if FLAGS.data_dir:  # Multi30k, say: a sentence per line.
+        files = sorted(pathlib.Path(FLAGS.data_dir).rglob("*"))
+        text = b"\n\n".join(f.read_bytes() for f in files if f.is_file())
+    else:
+        topics = pydoc_data.topics.topics
+        text = "\n\n".join(topics[name] for name in sorted(topics)).encode()
+    rows = np.frombuffer(text[: FLAGS.subset], "uint8").astype("int32")
+    rows = rows[: (len(rows) - 1) // FLAGS.length * FLAGS.length + 1]
+    x, y = (part.reshape(-1, FLAGS.length) for part in (rows[:-1], rows[1:]))
+    validation = np.arange(len(x)) % 10 == 9
+    return [(x[here], y[here]) for here in (~validation, validation)]
+
+
+def build_transformer():
+    def block(x):
+        y = layers.LayerNormalization()(x)
+        y = layers.MultiHeadAttention(FLAGS.heads, FLAGS.width // FLAGS.heads)(
+            y, y, use_causal_mask=True
+        )
+        x = layers.Add()([x, y])
+        y = layers.LayerNormalization()(x)
+        y = layers.Dense(4 * FLAGS.width, activation="gelu")(y)
+        return layers.Add()([x, layers.Dense(FLAGS.width)(y)])
+
+    inputs = keras.Input((FLAGS.length,), dtype="int32")
+    places = keras.ops.cumsum(keras.ops.ones_like(inputs), axis=-1) - 1
+    x = layers.Embedding(256, FLAGS.width)(inputs)
+    x = x + layers.Embedding(FLAGS.length, FLAGS.width)(places)
+    for _ in range(FLAGS.blocks):
+        x = block(x)
+    x = layers.LayerNormalization()(x)
+    return keras.Model(inputs, layers.Dense(256)(x))
+
+
+def train(data, validation):
+    """A transformer with many zeros."""
+    keras.utils.set_random_seed(FLAGS.seed)
+    model = keras_bimp.wrap(build_transformer())
+    model.compile(
+        keras.optimizers.Adam(FLAGS.learning_rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    model.fit(
+        *data,
+        batch_size=32,
+        epochs=FLAGS.epochs,
+        validation_data=validation,
+        callbacks=keras_bimp.callbacks(
+            FLAGS.target_sparsity,
+            dense_epochs=FLAGS.dense_epochs,
+            cycles=FLAGS.cycles,
+            allocation="uniform",
+        ),
+        verbose=2,
+    )
+    return keras_bimp.strip(model)
+
+
+def export(name, model, x, **kwargs):
+    """The folder of a SavedModel, and the SavedModel itself."""
+    path = pathlib.Path(FLAGS.output_dir, name, "1")
+    if path.is_dir():
+        tf.io.gfile.rmtree(str(path))
+    keras_bimp.export(model, path, example_data=x[:8], **kwargs)
+    return path, tf.saved_model.load(str(path))
+
+
+def accuracy(loaded, data):
+    found = [
+        loaded.serve(part).numpy().argmax(-1)
+        for part in np.array_split(data[0], -(-len(data[0]) // 64))
+    ]
+    return np.mean(np.concatenate(found) == data[1])
+
+
+def milliseconds(loaded, x):
+    """What each takes for some texts, once a round."""
+    times = [[] for _ in loaded]
+    for round_ in range(-3, FLAGS.rounds):
+        for model, found in zip(loaded, times, strict=True):
+            begin = time.perf_counter()
+            model.serve(x).numpy()
+            if round_ >= 0:  # The first rounds warm up.
+                found.append(1000 * (time.perf_counter() - begin))
+    return np.array(times)
+
+
+def main(_):
+    logging.set_verbosity(logging.WARNING)
+    data, validation = load_text()
+    pruned = train(data, validation)
+    x = validation[0]
+    paths, loaded = zip(
+        export("dense", pruned, x),
+        export("sparse", pruned, x, sparse_kernels="auto", batch_sizes=(1, 8)),
+        strict=True,
+    )
+    table = rich.table.Table(
+        title=f"\nFor texts of {FLAGS.length} bytes, medians"
+    )
+    for title in ("", "dense kernels", "sparse kernels", "ratio", "quartiles"):
+        table.add_column(title, justify="right" if title else "left")
+    found = [f"{accuracy(model, validation):.2%}" for model in loaded]
+    table.add_row("accuracy", *found)
+    sizes = [
+        sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+        for path in paths
+    ]
+    table.add_row(
+        "folder",
+        *(f"{size / 1e6:.1f} MB" for size in sizes),
+        f"{sizes[0] / sizes[1]:.2f}",
+    )
+    for texts in (1, 8):
+        times = milliseconds(loaded, tf.constant(x[:texts]))
+        low, ratio, high = np.percentile(times[0] / times[1], (25, 50, 75))
+        table.add_row(
+            f"{texts} texts",
+            *(f"{t:.2f} ms" for t in np.median(times, axis=1)),
+            f"{ratio:.2f}",
+            f"{low:.2f} - {high:.2f}",
+        )
+    rich.console.Console().print(table)
+
+
+if __name__ == "__main__":
+    app.run(main)
