@@ -12,7 +12,7 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Fewer start-up messages.
 
-import common
+import data
 import keras
 import numpy as np
 from absl import app
@@ -36,8 +36,7 @@ PATTERNS = {
 }
 
 
-def train(data, sparsity, granularity):
-    (x, y), test = data
+def train(task, sparsity, granularity):
     keras.utils.set_random_seed(0)
     hidden = [layers.Dense(1024, activation="relu") for _ in range(3)]
     model = keras.Sequential(
@@ -57,8 +56,8 @@ def train(data, sparsity, granularity):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    model.fit(x, y, 128, FLAGS.epochs, callbacks=callbacks, verbose=0)
-    accuracy = model.evaluate(*test, verbose=0)[1]
+    model.fit(task.train, epochs=FLAGS.epochs, callbacks=callbacks, verbose=0)
+    accuracy = model.evaluate(task.test, verbose=0)[1]
     return (keras_bimp.strip(model) if sparsity else model), accuracy
 
 
@@ -90,17 +89,17 @@ def ratios(paths, images):
 
 def main(_):
     logging.set_verbosity(logging.WARNING)
-    data = common.load_fashion_mnist(FLAGS.data_dir)
-    images = data[1][0][:16].astype("float32")
+    task = data.load("fashion_mnist", data_dir=FLAGS.data_dir)
+    images = next(iter(task.test))[0][:16].numpy()
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        model, accuracy = train(data, 0, None)
+        model, accuracy = train(task, 0, None)
         path = folder / "dense.tflite"
         rows = [("dense", accuracy, path, "")]
         keras_bimp.export(model, path, "litert", verbose=0)
         for sparsity in map(float, FLAGS.sparsities):
             for name, granularity in PATTERNS.items():
-                model, accuracy = train(data, sparsity, granularity)
+                model, accuracy = train(task, sparsity, granularity)
                 path = folder / f"{len(rows)}.tflite"
                 written = keras_bimp.export(
                     model, path, "litert", sparse_tensors=True, verbose=0
