@@ -46,7 +46,7 @@ _HABITS = (
     "shrinking_subclasses"
 )
 _RESUMING = "backup baselines_backup"
-_MODELS = "flops_of_layers flops flops_tracing report"
+_MODELS = "flops_of_layers flops flops_tracing report sparse_serving"
 _STUDY = "networks segmentation translation"
 SECOND_TIER = tuple(
     (job, *(f"tests/{name}_test.py" for name in names.split()))
@@ -59,7 +59,7 @@ SECOND_TIER = tuple(
         ("tensorflow", "retraining_methods baselines baselines_checks"),
         ("jax", _TRAINING),
         ("tensorflow", "exporting exporting_formats allocation_in_models"),
-        ("tensorflow", "exporting_inputs exporting_messages"),
+        ("tensorflow", "exporting_inputs exporting_messages sparse_serving"),
         ("tensorflow", "hub"),
         ("tensorflow", "memory shrink_transformer sparse_transformer"),
         ("torch", _TRAINING),

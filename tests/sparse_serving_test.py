@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from jobs import first_and_slow
 from keras import layers
 
 import keras_bimp
@@ -52,7 +53,7 @@ def operations(path):
 
 def served(path, *inputs):
     loaded = tf.saved_model.load(str(path))  # It holds the variables.
-    outputs = loaded.serve(*inputs)
+    outputs = loaded.serve(inputs[0] if len(inputs) == 1 else [*inputs])
     return [np.array(y) for y in tf.nest.flatten(outputs)]
 
 
@@ -123,6 +124,14 @@ def sequences():
     return keras.Model(inputs, x)
 
 
+def states():
+    """A state that is given, a mask, and a loop that is unrolled."""
+    inputs, other = keras.Input((4, 6)), keras.Input((4, 6))
+    _, *state = layers.LSTM(5, return_state=True, unroll=True)(other)
+    x = layers.Masking()(layers.ReLU()(inputs))
+    return keras.Model([inputs, other], layers.LSTM(5)(x, state))
+
+
 def nested():
     inside = keras.Sequential([layers.Dense(8), layers.Dense(6, "tanh")])
     return keras.Sequential(
@@ -141,6 +150,7 @@ def nested():
         (attention, 10),
         (convolutions, 6),
         (sequences, 5),
+        (states, 2),
         (nested, 3),
     ],
 )
@@ -408,15 +418,23 @@ def test_a_dense_model_stays_dense(tmp_path):
 
 
 @pytest.mark.every_backend
-def test_from_every_backend(tmp_path):
-    import tensorflow as tf
-
+@pytest.mark.parametrize("kernels", first_and_slow([True, "auto"], [True]))
+def test_from_every_backend(kernels, tmp_path):
     model = pruned(dense_layers())
     x = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
     path = keras_bimp.export(
-        model, tmp_path / "1", sparse_kernels=True, verbose=0
+        model,
+        tmp_path / "1",
+        sparse_kernels=kernels,
+        batch_sizes=(1,),
+        verbose=0,
+        verify=False,
     )
-    assert sum(c.sparse for c in path.sparse_kernels.choices) == 3
+    choices = path.sparse_kernels.choices
+    if kernels == "auto":
+        assert all([*c.speedups] == [1] for c in choices)
+    else:
+        assert all(choice.sparse for choice in choices)
     loaded = tf.saved_model.load(str(path))
     found = loaded.serve(tf.constant(x))
     expected = model.predict(x, verbose=0)

@@ -22,7 +22,7 @@ def matrix(layer) -> np.ndarray:
     return np.ascontiguousarray(as_array(layer.cell.kernel).T)
 
 
-def call(layer, product: Product, layouts: Layouts, sequences, **kwargs):
+def call(layer, product: Product, layouts: Layouts, sequences, *args, **kwargs):
     """What a recurrent layer computes, with a sparse kernel for its inputs.
 
     Its cell takes what the kernel makes of them; see `methods`.
@@ -34,7 +34,7 @@ def call(layer, product: Product, layouts: Layouts, sequences, **kwargs):
         columns.others,
         (1, 2, 0),
     )
-    return type(layer).call(layer, gates.usual(), **kwargs)
+    return type(layer).call(layer, gates.usual(), *args, **kwargs)
 
 
 def methods(layer) -> list:
