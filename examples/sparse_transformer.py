@@ -1,4 +1,4 @@
-"""Prunes a transformer to 95 % zeros, and serves it with sparse kernels.
+"""Prunes a transformer to 95% zeros, and serves it with sparse kernels.
 
 Trains a transformer to predict the next byte of the documentation that comes
 with Python, prunes it in cycles, and exports it twice: with dense kernels, and

@@ -115,7 +115,7 @@ def export(
             `quantize`.
         sparse_kernels: Whether a SavedModel multiplies kernels that are mostly
             zeros as sparse matrices, which stock TensorFlow can on CPUs: from
-            some 95 % on it answers faster, and the kernels take a tenth of
+            some 95% on it answers faster, and the kernels take a tenth of
             the space. `"auto"` measures, and takes a sparse kernel only where
             it is faster at every one of `batch_sizes`; `True` takes all of
             more zeros than other weights. What has become of each is printed,
