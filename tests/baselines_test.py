@@ -182,7 +182,7 @@ def test_however_steps_are_compiled_they_do_the_same(method):
     np.testing.assert_allclose(*ends, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.slow("jax", "torch")
+@pytest.mark.slow
 @pytest.mark.every_backend
 def test_a_layer_alone_is_masked():
     for method in ("gmp", "dpf", "cs", "lc"):

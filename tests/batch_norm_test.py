@@ -65,6 +65,7 @@ def test_statistics_are_those_of_the_data(wrap):
             np.testing.assert_array_equal(old, new, err_msg=path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [5.0, np.nan])
 def test_it_mends_statistics_that_do_not_fit(broken):
     x, y = data(512)

@@ -1,6 +1,5 @@
 """Metrics that a model is compiled with as objects, not by name."""
 
-import jobs
 import keras
 import numpy as np
 import pytest
@@ -13,10 +12,7 @@ from keras import ops
 
 import keras_bimp
 
-pytestmark = [
-    pytest.mark.every_backend,
-    pytest.mark.slow("jax", "torch"),
-]
+pytestmark = [pytest.mark.every_backend, pytest.mark.slow]
 
 
 class Unsaved(keras.Metric):
@@ -70,9 +66,6 @@ METRICS = {
 }
 
 
-FEW_FIRST = jobs.first_and_slow(METRICS, ("keras", "no config"))
-
-
 def unlike():
     """Data on which the model is far worse than in training."""
     x, y = data(seed=5)
@@ -103,7 +96,7 @@ def assert_only_value(logs, expected):
     np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", FEW_FIRST)
+@pytest.mark.parametrize("name", METRICS)
 def test_after_strip_and_again_after_more_training(name):
     make, truth = METRICS[name]
     model = compiled(keras_bimp.wrap(dense_model()), make)
@@ -114,7 +107,7 @@ def test_after_strip_and_again_after_more_training(name):
         assert_only_value(first(model), truth(predicted(model)))
 
 
-@pytest.mark.parametrize("name", FEW_FIRST)
+@pytest.mark.parametrize("name", METRICS)
 def test_after_wrap_of_a_trained_model(name):
     make, truth = METRICS[name]
     model = compiled(dense_model(), make)
@@ -133,7 +126,7 @@ def test_wrap_hands_the_very_objects_over():
     np.testing.assert_allclose(float(metric.result()), logs["accuracy"][0])
 
 
-@pytest.mark.parametrize("name", FEW_FIRST)
+@pytest.mark.parametrize("name", METRICS)
 def test_in_a_report(name):
     make, truth = METRICS[name]
     model = compiled(keras_bimp.wrap(dense_model()), make)
@@ -168,7 +161,7 @@ def test_in_a_report_of_two_models_that_share_one_metric():
         np.testing.assert_array_equal(old, array(variable))
 
 
-@pytest.mark.parametrize("name", FEW_FIRST)
+@pytest.mark.parametrize("name", METRICS)
 def test_after_shrink(name):
     make, truth = METRICS[name]
     keras.utils.set_random_seed(0)

@@ -1,6 +1,5 @@
 """What a training is called at its end: complete only at its target."""
 
-import jobs
 import keras
 import numpy as np
 import pytest
@@ -16,10 +15,7 @@ from keras_bimp import baselines
 from keras_bimp.progress import progress_of
 from keras_bimp.sparsity import PolynomialDecay
 
-pytestmark = [
-    pytest.mark.every_backend,
-    pytest.mark.slow("jax", "torch"),
-]
+pytestmark = [pytest.mark.every_backend, pytest.mark.slow]
 
 EPOCHS = 3  # Of four steps each.
 
@@ -49,7 +45,7 @@ SHORT = {
 }
 
 
-@pytest.mark.parametrize("hard", jobs.first_and_slow([True, False], [True]))
+@pytest.mark.parametrize("hard", [True, False])
 @pytest.mark.parametrize("name", SHORT)
 def test_a_schedule_that_falls_short(name, hard, capsys, tmp_path):
     schedule, kwargs = SHORT[name]

@@ -1,4 +1,3 @@
-import jobs
 import keras
 import numpy as np
 import pytest
@@ -13,6 +12,8 @@ from helpers import wrapped
 import keras_bimp
 from keras_bimp import RecordLearningRate
 from keras_bimp import schedules
+
+pytestmark = pytest.mark.slow
 
 COSINE = keras.optimizers.schedules.CosineDecay(0.1, 40)
 
@@ -31,7 +32,7 @@ class EveryBatch(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = 0.01 * (batch + 1)
 
 
-@pytest.mark.parametrize("together", jobs.first_and_slow([1, 3, 8], [3]))
+@pytest.mark.parametrize("together", [1, 3, 8])
 @pytest.mark.parametrize("kind", ["number", "schedule", "plateau", "batches"])
 def test_it_records_what_the_compiled_step_used(kind, together):
     if together > 1:

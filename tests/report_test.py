@@ -86,6 +86,7 @@ def test_kernels_are_told_as_they_are():
     )
 
 
+@pytest.mark.slow
 def test_sizes_are_those_of_files(tmp_path):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((200,))
@@ -114,6 +115,7 @@ def test_sizes_are_those_of_files(tmp_path):
         assert size.dense_gzipped > 0.8 * size.dense_raw
 
 
+@pytest.mark.slow
 def test_metrics_are_those_of_both_models():
     x, y = data()
     dense = compile_model(dense_model())
@@ -139,6 +141,7 @@ class StopAfter(keras.callbacks.Callback):
         self.model.stop_training = epoch == 3
 
 
+@pytest.mark.slow
 def test_it_says_how_far_the_training_came():
     model, _ = trained()
     for each in (model, keras_bimp.strip(model)):
@@ -159,6 +162,7 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_it_says_how_far_an_interrupted_training_came():
     model = wrapped()
     ours = keras_bimp.callbacks(0.75, dense_epochs=2, cycles=2, verbose=0)
@@ -169,6 +173,7 @@ def test_it_says_how_far_an_interrupted_training_came():
     assert lines_with(found.state, "3 of 6")
 
 
+@pytest.mark.slow
 def test_it_says_that_the_training_failed(tmp_path):
     model = wrapped(keras.optimizers.SGD(1e30))
     with pytest.warns(RuntimeWarning, match=r"epoch \d.*learning rate"):

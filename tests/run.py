@@ -56,6 +56,7 @@ SECOND_TIER = tuple(
         ("tensorflow", "retraining rewinding shrinking_graphs progress"),
         ("tensorflow", "masking checkpoints unfreezing units waiting"),
         ("tensorflow", "metric_objects short loading recording sensitivity"),
+        ("tensorflow", "report batch_norm"),
         ("tensorflow", "retraining_methods baselines baselines_checks"),
         ("jax", _TRAINING),
         ("tensorflow", "exporting exporting_formats allocation_in_models"),

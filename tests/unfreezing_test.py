@@ -16,10 +16,7 @@ from keras import layers
 import keras_bimp
 from keras_bimp import baselines
 
-pytestmark = [
-    pytest.mark.every_backend,
-    pytest.mark.slow("jax", "torch"),
-]
+pytestmark = [pytest.mark.every_backend, pytest.mark.slow]
 
 KERNELS = {"a": 48, "b": 64, "head": 24}
 EVERY = sum(KERNELS.values())

@@ -433,6 +433,7 @@ def test_no_unit_is_left_to_a_layer():
     assert_same(pruned, keras_bimp.shrink(pruned, align=1))
 
 
+@pytest.mark.slow
 @pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_in_fit(capsys):
