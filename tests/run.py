@@ -43,7 +43,7 @@ _TRAINING = (
 _HABITS = (
     "metric_objects unfreezing stripping progress checkpoints own_optimizers "
     "waiting report_inputs exporting_inputs units sensitivity exporting "
-    "shrinking_subclasses"
+    "shrinking shrinking_subclasses"
 )
 _RESUMING = "backup baselines_backup"
 _MODELS = "flops_of_layers flops flops_tracing report sparse_serving"
