@@ -577,3 +577,24 @@ def test_on_every_backend(backend):
         return head(conv(4, padding="same")(y))
 
     assert shrunk_shapes(build(body, first, other))["first"][-1] == 6
+
+
+def sequential():
+    first = layers.Dense(8)
+    model = keras.Sequential([keras.Input((3,)), first, layers.Dense(2)])
+    return model, first
+
+
+def functional():
+    first = layers.Dense(8)
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, layers.Dense(2)(first(inputs))), first
+
+
+@pytest.mark.parametrize("make", [sequential, functional])
+def test_inputs_keep_the_names_that_clients_use(make):
+    model, first = make()
+    prune(first)
+    shrunk = keras_bimp.shrink(model, align=1)
+    assert shrunk.layers[-2].units == 5
+    assert [x.name for x in shrunk.inputs] == [x.name for x in model.inputs]

@@ -93,12 +93,14 @@ class _Building:
         shape = list(x.shape)
         if channels.size:
             shape[-1] = int(self._kept.of(channels).sum())
-        return keras.Input(
+        made = keras.Input(
             batch_shape=shape,
             dtype=x.dtype,
             sparse=x.sparse,
             name=x._keras_history.operation.name,
         )
+        made.name = x.name  # What clients of an exported model call it.
+        return made
 
 
 def _plain_initializers(operation):
