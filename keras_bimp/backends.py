@@ -8,6 +8,8 @@ import ml_dtypes
 import numpy as np
 from keras import ops
 
+from keras_bimp.keras_internals.trainer import strategy_of
+
 
 def backend() -> str:
     """The backend of Keras: "tensorflow", "jax" or "torch"."""
@@ -107,7 +109,7 @@ def strategy_scope(model: keras.Model):
     Under a `tf.distribute` strategy each replica has its own copy of a
     variable only if that was made in the strategy's scope.
     """
-    strategy = getattr(model, "_distribute_strategy", None)
+    strategy = strategy_of(model)
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
@@ -151,11 +153,3 @@ def give_each_its_own_buffer(variables: list[keras.Variable]) -> None:
         if id(variable.value) in seen:
             variable.assign(ops.copy(variable.value))
         seen.add(id(variable.value))
-
-
-def share_layout(variable: keras.Variable, follower: keras.Variable) -> None:
-    """Spreads a variable over devices as another of its shape is spread."""
-    layout = getattr(variable, "_layout", None)
-    if layout is not None:
-        follower._layout = layout
-        follower.assign(follower.value)

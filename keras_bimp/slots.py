@@ -9,6 +9,8 @@ from keras import ops
 
 from keras_bimp.backends import as_array
 from keras_bimp.backends import outside_strategies
+from keras_bimp.keras_internals.optimizers import lists_of_slots
+from keras_bimp.keras_internals.optimizers import slots_of
 
 # Entries of a variable that are changed at once.
 _PART = 1 << 22
@@ -104,13 +106,10 @@ def slots(optimizer, kernels: list[keras.Variable]) -> list[list[tuple]]:
             continue
         starts = outside_strategies(functools.partial(_starting_values, leaf))
         for kernel, pairs in zip(kernels, found, strict=True):
-            index = leaf._trainable_variables_indices.get(leaf._var_key(kernel))
-            if index is not None:
+            there = slots_of(leaf, kernel)
+            if there is not None:
                 known = True
-                pairs += [
-                    (slot, starts.get(name, 0.0))
-                    for name, slot in _slots_at(leaf, index, kernel)
-                ]
+                pairs += [(slot, starts.get(name, 0.0)) for name, slot in there]
     if not known:
         raise ValueError(
             "`optimizer` must be the one that trains the model. "
@@ -125,28 +124,10 @@ def all_slots(optimizer) -> list[keras.Variable]:
         slot
         for leaf in leaves(optimizer)
         if leaf.built
-        for _, per_variable in _lists_of_slots(leaf)
+        for _, per_variable in lists_of_slots(leaf)
         for slot in per_variable
-        if isinstance(slot, keras.Variable)
+        if slot is not None
     ]
-
-
-def _lists_of_slots(optimizer):
-    """Yields (attribute, list): Keras keeps slots in lists by variable."""
-    for name, value in vars(optimizer).items():
-        if name in ("_variables", "_trainable_variables"):
-            continue
-        if not isinstance(value, list):
-            continue
-        if len(value) == len(optimizer._trainable_variables):
-            yield name, value
-
-
-def _slots_at(optimizer, index, variable):
-    for name, per_variable in _lists_of_slots(optimizer):
-        slot = per_variable[index]
-        if isinstance(slot, keras.Variable) and slot.shape == variable.shape:
-            yield name, slot
 
 
 def _starting_values(optimizer):
@@ -156,7 +137,7 @@ def _starting_values(optimizer):
     fresh.build([probe])
     return {
         name: float(as_array(slot).flat[0])
-        for name, slot in _slots_at(fresh, 0, probe)
+        for name, slot in slots_of(fresh, probe)
     }
 
 

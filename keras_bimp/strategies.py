@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_bimp.keras_internals.trainer import strategy_of
 from keras_bimp.slots import innermost
 
 
@@ -10,7 +11,7 @@ def check_strategy(model: keras.Model) -> None:
 
     Keras' own `fit` fails then too, later and in other words.
     """
-    strategy = getattr(model, "_distribute_strategy", None)
+    strategy = strategy_of(model)
     if strategy is None:
         return
     import tensorflow as tf

@@ -10,6 +10,8 @@ from keras import tree
 
 from keras_bimp.backends import as_array
 from keras_bimp.hearsay import told
+from keras_bimp.keras_internals.layers import layers_in
+from keras_bimp.keras_internals.layers import seeds_of
 from keras_bimp.trial_values import Numbers
 
 # Of axes whose length is not fixed, until the model runs. Short ones come last,
@@ -150,12 +152,11 @@ def left_as_it_was(model: keras.Model) -> Iterator[None]:
 
 
 def _states(model):
-    for layer in model._flatten_layers():
+    for layer in layers_in(model):
         if getattr(layer, "stateful", False):
             yield from tree.flatten(getattr(layer, "states", None) or [])
 
 
 def _seeds(model):
-    for layer in model._flatten_layers():
-        for generator in getattr(layer, "_seed_generators", []):
-            yield generator.state
+    for layer in layers_in(model):
+        yield from seeds_of(layer)

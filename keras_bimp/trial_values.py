@@ -11,8 +11,11 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 from keras import layers
-from keras.src.models.functional import Functional
 
+from keras_bimp.keras_internals.graphs import graph_of
+from keras_bimp.keras_internals.graphs import nodes_of
+from keras_bimp.keras_internals.layers import layers_in
+from keras_bimp.keras_internals.layers import layers_of
 from keras_bimp.masking import Masked
 from keras_bimp.masking import MaskedModel
 
@@ -93,7 +96,7 @@ def input_values(model: keras.Model, dtypes: list[str]) -> list:
     """
     if isinstance(model, MaskedModel):
         model = model.wrapper.layer
-    graph = _graph(model)
+    graph = graph_of(model)
     if graph is None:
         found = [_inside(model)] * len(dtypes)
     else:
@@ -124,18 +127,18 @@ def _readers(graph, tensor, seen) -> Iterator:
     if (id(graph), id(tensor)) in seen:
         return
     seen.add((id(graph), id(tensor)))
-    for node in _nodes(graph):
+    for node in nodes_of(graph):
         if not any(x is tensor for x in node.input_tensors):
             continue
         operation = _without_mask(node.operation)
-        values, inner = _taken_by(operation), _graph(operation)
+        values, inner = _taken_by(operation), graph_of(operation)
         if values is not None:
             yield values
         elif inner is not None and len(inner.inputs) == len(node.input_tensors):
             for x, other in zip(node.input_tensors, inner.inputs, strict=True):
                 if x is tensor:
                     yield from _readers(inner, other, seen)
-        elif getattr(operation, "_layers", None):
+        elif isinstance(operation, keras.Layer) and layers_of(operation):
             yield from _inside(operation)
         elif not getattr(operation, "weights", None):
             for y in node.outputs:
@@ -144,18 +147,8 @@ def _readers(graph, tensor, seen) -> Iterator:
 
 def _inside(layer):
     """What layers inside one, of which no graph is known, can take."""
-    found = map(_taken_by, layer._flatten_layers(include_self=False))
+    found = map(_taken_by, layers_in(layer, include_self=False))
     return [values for values in found if values is not None]
-
-
-def _nodes(graph):
-    for nodes in graph._nodes_by_depth.values():
-        yield from (n for n in nodes if n.operation and not n.is_input)
-
-
-def _graph(operation):
-    graph = getattr(operation, "_functional", None) or operation
-    return graph if isinstance(graph, Functional) else None
 
 
 def _without_mask(operation):

@@ -32,6 +32,8 @@ BESIDE = {
 }
 # Folders that are part of the target of the one above.
 WITHIN = {"keras_bimp/exporting/sparse_kernels": "keras_bimp/exporting"}
+# Rooms that belong to the files beside the rooms.
+IN_BASE = ("keras_bimp/keras_internals",)
 # Import names that are not the name of what one installs.
 DISTRIBUTIONS = {
     "absl": "absl-py",
@@ -170,6 +172,8 @@ def target(source: str) -> str:
     if folder == "keras_bimp":
         return next((k for k, v in BESIDE.items() if file in v), "base")
     folder = WITHIN.get(folder, folder)
+    if folder in IN_BASE:
+        return "base"
     return folder.removeprefix("keras_bimp/").replace("/", "_")
 
 
@@ -209,8 +213,9 @@ def _sources(name: str) -> str:
         deep = "**/" if folder in WITHIN.values() else ""
         return f'glob(["{folder}/{deep}*.py"])'
     others = sorted(f"keras_bimp/{f}.py" for v in BESIDE.values() for f in v)
+    patterns = [f"{folder}/*.py" for folder in ("keras_bimp", *IN_BASE)]
     return (
-        f'glob(\n        ["{folder}/*.py"],\n'
+        f"glob(\n        {_list(patterns, ' ' * 8)},\n"
         f"        exclude = {_list(others, ' ' * 8)},\n    )"
     )
 

@@ -21,6 +21,7 @@ ROOMS = (
     "keras_bimp/turns",
     "keras_bimp/waiting",
     "keras_bimp/layout",
+    "keras_bimp/keras_internals",
     "keras_bimp/backends",
     "keras_bimp/calls",
     "keras_bimp/beside",

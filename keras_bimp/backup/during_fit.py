@@ -29,6 +29,7 @@ from keras_bimp.backup.training_state import read_training
 from keras_bimp.backup.training_state import set_training
 from keras_bimp.beside import callbacks_beside
 from keras_bimp.checks import check_integer
+from keras_bimp.keras_internals.trainer import begin_at
 from keras_bimp.processes import process_count
 from keras_bimp.processes import process_index
 
@@ -122,7 +123,7 @@ class Backup(keras.callbacks.Callback):
         self._led = any(resumable.leads for resumable in self._resumables)
         self._data = data_that_begins()
         failures.mark_failed(self.model, None)
-        self.model._initial_epoch = None
+        begin_at(self.model, None)
         stop_skipping(self.model)
         self._skipping = self._to_finish = None
         self._in_epoch = self._test_metrics = self._random_at_epoch = None
@@ -156,7 +157,7 @@ class Backup(keras.callbacks.Callback):
                 self._skipping = Skipping(
                     self, resumed["batch"], resumed["metrics"], self._go_on
                 )
-        self.model._initial_epoch = None  # Or the next `fit` begins there.
+        begin_at(self.model, None)  # Or the next `fit` begins there.
         self._act()
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -203,7 +204,7 @@ class Backup(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         resumed, self._resumed = self._resumed, None
-        self.model._initial_epoch = None
+        begin_at(self.model, None)
         epochs = self.params["epochs"]
         failures.settle(self.model)
         reason = failures.why_failed(self.model)
@@ -281,7 +282,7 @@ class Backup(keras.callbacks.Callback):
         for callback in self._beside:
             if isinstance(callback, keras.callbacks.CSVLogger):
                 callback.append = True
-        self.model._initial_epoch = state["epoch"]
+        begin_at(self.model, state["epoch"])
         self._done = state["epoch"]
         self._failure.warn()
         self._print(

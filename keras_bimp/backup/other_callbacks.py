@@ -2,25 +2,7 @@
 
 import collections
 
-import keras
-
-# What Keras' own keep in attributes.
-_ATTRIBUTES = {
-    keras.callbacks.EarlyStopping: (
-        "wait",
-        "best",
-        "best_epoch",
-        "best_weights",
-        "stopped_epoch",
-    ),
-    keras.callbacks.ModelCheckpoint: (
-        "best",
-        "_batches_seen_since_last_saving",
-        "_last_batch_seen",
-    ),
-    keras.callbacks.ReduceLROnPlateau: ("best", "wait", "cooldown_counter"),
-    keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
-}
+from keras_bimp.keras_internals.trainer import REMEMBERED
 
 
 def read_callbacks(callbacks: list) -> dict:
@@ -61,7 +43,7 @@ def _attributes(callback):
     return next(
         (
             names
-            for kind, names in _ATTRIBUTES.items()
+            for kind, names in REMEMBERED.items()
             if isinstance(callback, kind)
         ),
         (),

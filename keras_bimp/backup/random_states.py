@@ -4,12 +4,10 @@ import random
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
-from keras.src.random.seed_generator import global_seed_generator
 
 from keras_bimp.backends import as_array
 from keras_bimp.backends import backend
+from keras_bimp.keras_internals.saving import global_seed
 
 
 def read_random_states() -> dict:
@@ -19,9 +17,9 @@ def read_random_states() -> dict:
         "python": [version, np.array(words, "uint32"), gauss],
         "numpy": np.random.get_state(legacy=False),
     }
-    own = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
+    own = global_seed()
     if own is not None:
-        states["keras"] = as_array(own.state)
+        states["keras"] = as_array(own)
     if backend() == "torch":
         states["torch"] = [_as_numpy(state) for state in _read_torch()]
     return states
@@ -33,7 +31,7 @@ def set_random_states(states: dict) -> None:
     random.setstate((version, tuple(words.tolist()), gauss))
     np.random.set_state(states["numpy"])
     if "keras" in states:
-        global_seed_generator().state.assign(states["keras"])
+        global_seed(make=True).assign(states["keras"])
     if "torch" in states:
         import torch
 

@@ -7,6 +7,8 @@ import keras
 from keras_bimp.backends import backend
 from keras_bimp.backup.training_state import set_metrics
 from keras_bimp.beside import is_in_fit
+from keras_bimp.keras_internals.trainer import build_metrics
+from keras_bimp.keras_internals.trainer import strategy_of
 
 
 class Skipping:
@@ -48,14 +50,14 @@ class Skipping:
 
     def _on_tensorflow(self, iterator):
         batch = self._draw(iterator)
-        if self._model._distribute_strategy is None:
+        if strategy_of(self._model) is None:
             self._make_metrics(batch)
         return self._set_metrics()
 
     def _make_metrics(self, batch):
         # Else the first step makes them, and they are to be set now.
         try:
-            self._model._symbolic_build(data_batch=batch)
+            build_metrics(self._model, batch)
         except Exception as error:  # A train step may be of any kind.
             if self._metrics:
                 warnings.warn(

@@ -6,6 +6,7 @@ import numpy as np
 from keras_bimp.backends import as_array
 from keras_bimp.backends import numpy_dtype
 from keras_bimp.backends import strategy_scope
+from keras_bimp.keras_internals.optimizers import rate_of
 from keras_bimp.masking import state_variables
 from keras_bimp.slots import leaves
 
@@ -79,7 +80,7 @@ def set_metrics(model: keras.Model, arrays: list[np.ndarray]) -> None:
 def _rates(optimizer):
     if optimizer is None:
         return []
-    rates = [leaf._learning_rate for leaf in leaves(optimizer)]
+    rates = [rate_of(leaf) for leaf in leaves(optimizer)]
     return [rate for rate in rates if isinstance(rate, keras.Variable)]
 
 

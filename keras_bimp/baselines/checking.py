@@ -8,6 +8,7 @@ from keras_bimp.baselines.learned_rules import SigmoidGate
 from keras_bimp.baselines.rules import DecayOutsideTop
 from keras_bimp.baselines.rules import StraightThrough
 from keras_bimp.baselines.rules import TopWeights
+from keras_bimp.keras_internals.trainer import strategy_of
 from keras_bimp.masking import Rule
 from keras_bimp.masking import masked_layers
 from keras_bimp.retraining.targets import Targets
@@ -97,7 +98,7 @@ def check_gsm(model: keras.Model, found: Targets) -> None:
             "`model.compile(recipe.optimizer, ...)`. "
             f"Received: optimizer={type(optimizer).__name__}"
         )
-    strategy = getattr(model, "_distribute_strategy", None)
+    strategy = strategy_of(model)
     if strategy is not None and strategy.num_replicas_in_sync > 1:
         raise ValueError(
             "`gsm` must be trained in one replica: each would choose among "

@@ -8,10 +8,11 @@ from keras import ops
 from keras_bimp.baselines.thresholds import kth_smallest
 from keras_bimp.checks import check_rate
 from keras_bimp.checks import check_sparsity
+from keras_bimp.keras_internals.optimizers import ChangesGradients
 
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
-class GlobalSparseMomentum(keras.optimizers.SGD):
+class GlobalSparseMomentum(ChangesGradients, keras.optimizers.SGD):
     """SGD in which only the most important weights get their gradient.
 
     These are the `int((1 - target) * weights)` largest `|weight * gradient|`
@@ -65,15 +66,14 @@ class GlobalSparseMomentum(keras.optimizers.SGD):
         self._kernels = frozenset(map(id, kernels))
         return before != self._kernels
 
-    # Not in `apply`: gradients are unscaled, accumulated and clipped there.
-    def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        grads = list(grads)
+    def changed(self, grads: list, variables: list) -> list:
+        """The gradients, of which only the most important are not 0."""
         chosen = [
             i
-            for i, variable in enumerate(trainable_variables)
+            for i, variable in enumerate(variables)
             if self._is_chosen(variable)
         ]
-        kernels = [trainable_variables[i].value for i in chosen]
+        kernels = [variables[i].value for i in chosen]
         importance = [
             ops.abs(kernel * grads[i])
             for i, kernel in zip(chosen, kernels, strict=True)
@@ -86,7 +86,7 @@ class GlobalSparseMomentum(keras.optimizers.SGD):
                 score > threshold, grads[i], ops.zeros((), grads[i].dtype)
             )
             grads[i] = kept + self.kernel_decay * kernel
-        super()._backend_update_step(grads, trainable_variables, learning_rate)
+        return grads
 
     def _is_chosen(self, variable):
         if self._kernels is None:

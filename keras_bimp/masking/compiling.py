@@ -6,6 +6,9 @@ from keras import ops
 from keras import tree
 
 from keras_bimp.backends import strategy_scope
+from keras_bimp.keras_internals.layers import TRACKING
+from keras_bimp.keras_internals.trainer import compile_config_of
+from keras_bimp.keras_internals.trainer import lists_its_metrics
 from keras_bimp.masking.tasks import compile_as_keras_does
 
 
@@ -28,7 +31,7 @@ def compile_like(
             those hold what `source` has counted. A metric that cannot be
             copied is shared and counts from nothing again.
     """
-    config = dict(source._compile_config.config)
+    config = dict(compile_config_of(source))
     config["optimizer"] = optimizer
     config["jit_compile"] = source.jit_compile
     if not share_metrics:
@@ -43,16 +46,15 @@ def given_metrics(model: keras.Model) -> list[keras.Metric]:
 
     Keras does not list them before the first batch, nor reset them then.
     """
-    config = getattr(model, "_compile_config", None)
+    config = compile_config_of(model)
     if config is None:
         return []
-    return _objects({name: config.config[name] for name in _METRICS})
+    return _objects({name: config[name] for name in _METRICS})
 
 
 def reset_given_metrics(model: keras.Model) -> None:
     """Lets metrics that Keras does not list yet count from nothing."""
-    compiled = getattr(model, "_compile_metrics", None)
-    if compiled is None or compiled.built:
+    if lists_its_metrics(model):
         return
     for metric in given_metrics(model):
         if metric.variables:  # Or it is one that makes them later.
@@ -100,7 +102,7 @@ def _same(one, other):
     return all(
         _equal(value, vars(other)[name])
         for name, value in vars(one).items()
-        if not name.startswith(_TRACKING)
+        if not name.startswith(TRACKING)
     )
 
 
@@ -132,7 +134,3 @@ def _equal(one, other):
         return bool(one == other)
     except Exception:  # What `==` returns may be of any kind.
         return False
-
-
-# What Keras and TensorFlow keep of the attributes themselves.
-_TRACKING = ("_tracker", "_self_", "_auto_config", "_obj_reference_counts")

@@ -3,7 +3,7 @@
 import inspect
 import os
 
-from keras.src.backend.common import global_state
+from keras_bimp.keras_internals.saving import saves_legacy
 
 
 def refuse_hdf5_path(filepath) -> None:
@@ -18,7 +18,7 @@ def refuse_hdf5_config() -> None:
     `keras.saving.save_model` opens the file before it asks the model for
     anything.
     """
-    if not global_state.get_global_attribute("use_legacy_config", False):
+    if not saves_legacy():
         return
     _refuse(_take_back(inspect.currentframe()))
 

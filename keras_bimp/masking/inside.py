@@ -1,5 +1,6 @@
 """Which kernels of the layer inside a `Masked` have a mask."""
 
+from keras_bimp.keras_internals.layers import layers_in
 from keras_bimp.masking.prunable import FROZEN
 from keras_bimp.masking.prunable import Kernel
 from keras_bimp.masking.prunable import find_prunable
@@ -87,5 +88,5 @@ def _at_indices(layer, indices):
             f"Received: indices={indices} for {len(weights)} weights"
         )
     # An inner layer comes after those around it: the last owner is the inmost.
-    owners = {id(v): x for x in layer._flatten_layers() for v in x.weights}
+    owners = {id(v): x for x in layers_in(layer) for v in x.weights}
     return tuple(Kernel(weights[i], owners[id(weights[i])]) for i in indices)

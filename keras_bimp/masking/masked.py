@@ -8,13 +8,20 @@ from collections.abc import Iterable
 import keras
 from keras import ops
 from keras import tree
-from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from keras_bimp.backends import as_array
 from keras_bimp.backends import eager_on_torch
 from keras_bimp.backends import outside_graphs
-from keras_bimp.backends import share_layout
 from keras_bimp.checks import check_choice
+from keras_bimp.keras_internals.layers import adopt_signature
+from keras_bimp.keras_internals.layers import in_stateless_scope
+from keras_bimp.keras_internals.layers import is_training
+from keras_bimp.keras_internals.layers import layers_in
+from keras_bimp.keras_internals.layers import more_variables
+from keras_bimp.keras_internals.layers import own_metrics
+from keras_bimp.keras_internals.layers import own_variables
+from keras_bimp.keras_internals.layers import share_layout
+from keras_bimp.keras_internals.layers import sort_own_variables
 from keras_bimp.masking.holding import regularize_what_is_left
 from keras_bimp.masking.inside import Inside
 from keras_bimp.masking.prunable import Kernel
@@ -137,15 +144,12 @@ class Masked(keras.layers.Wrapper):
         self.masks.append(mask)
         position = self._inside.position_of(kernel.variable)
         setattr(self, f"_mask_of_{position}", mask)
-        others = {id(v) for v in self._own_variables()}
+        others = {id(v) for v in own_variables(self)}
         rule.build(self, kernel.variable)
-        made = [v for v in self._own_variables() if id(v) not in others]
+        made = [v for v in own_variables(self) if id(v) not in others]
         for i, variable in enumerate(made):
             setattr(self, f"_rule_{i}_of_{position}", variable)
         self._inside.put(position, mask, *made)
-
-    def _own_variables(self):
-        return [*self._trainable_variables, *self._non_trainable_variables]
 
     def mask_unfrozen(self):
         """Masks kernels that were frozen and are trainable now.
@@ -156,19 +160,13 @@ class Masked(keras.layers.Wrapper):
             return
         if in_stateless_scope():
             return  # No variable can be made here.
-        self._tracker.unlock()
-        with outside_graphs():
+        with more_variables(self), outside_graphs():
             for kernel, rule in self._inside.take_unfrozen():
                 self._add_mask(kernel, rule)
-        self._tracker.lock()
         # As if none had been frozen: variables are saved by position.
         order = self._inside.sort()
         self.masks = [self.masks[i] for i in order]
-        for variables in (
-            self._trainable_variables,
-            self._non_trainable_variables,
-        ):
-            variables.sort(key=self._inside.position_of)
+        sort_own_variables(self, key=self._inside.position_of)
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -194,7 +192,7 @@ class Masked(keras.layers.Wrapper):
     @property
     def metrics(self) -> list[keras.Metric]:
         """Metrics of the layers inside, but not those a model compiled."""
-        return [m for x in self.layer._flatten_layers() for m in x._metrics]
+        return [m for x in layers_in(self.layer) for m in own_metrics(x)]
 
     def __call__(self, *args, **kwargs):
         if not self.layer.built:
@@ -207,7 +205,7 @@ class Masked(keras.layers.Wrapper):
 
     @eager_on_torch
     def call(self, *args, **kwargs):
-        training = bool(self._get_call_context().training)
+        training = is_training(self)
         if training and not self.was_trained:
             self.was_trained = True
         with self.scope(training=training) as scope:
@@ -303,22 +301,6 @@ class Masked(keras.layers.Wrapper):
         return config
 
 
-def adopt_signature(outer: keras.Layer, inner: keras.Layer) -> None:
-    """Makes Keras bind the arguments of `outer` as it does those of `inner`.
-
-    Keras reads the signature of `call` once, in `Layer.__init__`.
-    """
-    for name in (
-        "_call_signature",
-        "call_signature_parameters",
-        "_call_has_training_arg",
-        "_call_has_mask_arg",
-        "_call_has_context_arg",
-    ):
-        if hasattr(inner, name):
-            setattr(outer, name, getattr(inner, name))
-
-
 def _as_keras_tensor(x):
     if hasattr(x, "shape") and hasattr(x, "dtype"):
         return keras.KerasTensor(
@@ -330,7 +312,7 @@ def _as_keras_tensor(x):
 def state_variables(layer: keras.Layer) -> list[keras.Variable]:
     """All variables of a layer or model, also those Keras does not list."""
     variables = layer.variables
-    for inner in layer._flatten_layers():
+    for inner in layers_in(layer):
         # A stateful RNN keeps its state from batch to batch here.
         states = tree.flatten(getattr(inner, "states", None))
         variables += [v for v in states if isinstance(v, keras.Variable)]
@@ -366,4 +348,4 @@ def forget(masked: Masked) -> None:
 
 def masked_layers(model: keras.Layer) -> list[Masked]:
     """All `Masked` layers in a model, however deep."""
-    return [x for x in model._flatten_layers() if isinstance(x, Masked)]
+    return [x for x in layers_in(model) if isinstance(x, Masked)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import keras
 
+from keras_bimp.keras_internals.layers import layers_of
 from keras_bimp.layout import Layout
 
 # The reason why `find_prunable` leaves a kernel alone that is not trained.
@@ -179,7 +180,7 @@ def unique_paths(kernels: Iterable[Kernel]) -> list[str]:
 def _walk(layer, around=()):
     """Yields each layer with those around it, but for the outermost."""
     yield layer, around[1:]
-    for inner in layer._layers:
+    for inner in layers_of(layer):
         # Sequential holds a Functional model of its own name: itself again.
         again = inner.name == layer.name
         yield from _walk(inner, around if again else (*around, layer))
@@ -203,7 +204,7 @@ def _candidates(layer, embeddings):
             "`enable_lora`, and expect no zeros of the two together. "
             f"Received: layer '{layer.path or layer.name}' with LoRA enabled"
         )
-    inner = {id(v) for sub in layer._layers for v in sub.variables}
+    inner = {id(v) for sub in layers_of(layer) for v in sub.variables}
     return [
         v
         for v in layer.weights

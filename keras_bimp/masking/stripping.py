@@ -3,8 +3,9 @@
 import weakref
 
 import keras
-from keras.src.models.functional import Functional
 
+from keras_bimp.keras_internals.graphs import Functional
+from keras_bimp.keras_internals.layers import own_variables
 from keras_bimp.masking.compiling import compile_like
 from keras_bimp.masking.holding import release
 from keras_bimp.masking.masked import Masked
@@ -132,11 +133,7 @@ def _wrapper_of_plain(wrapper):
     config.pop("layer")
     plain = type(wrapper)(_unmasked(inner), **config)
     plain.build_from_config(wrapper.get_build_config())
-    own = zip(_own_variables(plain), _own_variables(wrapper), strict=True)
+    own = zip(own_variables(plain), own_variables(wrapper), strict=True)
     for variable, old in own:
         variable.assign(old)
     return plain
-
-
-def _own_variables(layer):
-    return [*layer._trainable_variables, *layer._non_trainable_variables]

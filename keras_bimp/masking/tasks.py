@@ -5,6 +5,9 @@ import inspect
 
 import keras
 
+from keras_bimp.keras_internals.graphs import OF_THE_GRAPH
+from keras_bimp.keras_internals.layers import SavedAsLayer
+
 # What a subclass of `keras.Model` may override and a model around it loses.
 _TRAINER_METHODS = (
     "fit",
@@ -19,19 +22,6 @@ _TRAINER_METHODS = (
     "make_train_function",
     "make_test_function",
     "make_predict_function",
-)
-# What `keras.Functional` keeps of its graph.
-_OF_THE_GRAPH = frozenset(
-    {
-        "_inputs",
-        "_inputs_struct",
-        "_nodes",
-        "_nodes_by_depth",
-        "_operations",
-        "_operations_by_depth",
-        "_outputs",
-        "_outputs_struct",
-    }
 )
 
 
@@ -116,15 +106,12 @@ def compile_as_keras_does(target: keras.Model, source: keras.Model, **config):
         target.generate_function = None  # It was compiled with another one.
 
 
-class AroundTask:
+class AroundTask(SavedAsLayer):
     """What a masked model around a KerasHub task does besides.
 
     Comes before the class of the task, whose methods find in it what they
     look for: attributes of the task, and a call with masks.
     """
-
-    # Else a task tracks nothing on torch until its own `__init__` is over.
-    _initialized = True
 
     def __getattr__(self, name):
         if _is_of_the_task(name):
@@ -141,9 +128,6 @@ class AroundTask:
                 setattr(self, f"{each}_function", None)
             return
         super().__setattr__(name, value)
-
-    def _obj_type(self):
-        return "Layer"  # Not "Functional": the graph is that of the task.
 
     def get_compile_config(self):
         config = super().get_compile_config()
@@ -247,7 +231,7 @@ def _is_of_the_task(name):
     return (
         name != "wrapper"
         and not name.startswith(("__", "_self_"))
-        and (name in _OF_THE_GRAPH or name not in _names_of_keras())
+        and (name in OF_THE_GRAPH or name not in _names_of_keras())
     )
 
 

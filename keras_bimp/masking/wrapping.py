@@ -7,6 +7,10 @@ import keras
 from keras_bimp.backends import compile_anew
 from keras_bimp.backends import count_nonzero
 from keras_bimp.backends import strategy_scope
+from keras_bimp.keras_internals.layers import adopt_signature
+from keras_bimp.keras_internals.trainer import SavedWithSignature
+from keras_bimp.keras_internals.trainer import begin_at
+from keras_bimp.keras_internals.trainer import input_signature
 from keras_bimp.listing import listed
 from keras_bimp.masking.compiling import compile_like
 from keras_bimp.masking.compiling import reset_given_metrics
@@ -15,7 +19,6 @@ from keras_bimp.masking.hdf5 import refuse_hdf5_path
 from keras_bimp.masking.holding import hold_zeros
 from keras_bimp.masking.holding import kernels_to_hold
 from keras_bimp.masking.masked import Masked
-from keras_bimp.masking.masked import adopt_signature
 from keras_bimp.masking.masked import masked_layers
 from keras_bimp.masking.prunable import as_filter
 from keras_bimp.masking.rules import Rule
@@ -42,7 +45,7 @@ _PLACE_OF_SHUFFLE = list(inspect.signature(keras.Model.fit).parameters).index(
 
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
-class MaskedModel(keras.Model):
+class MaskedModel(SavedWithSignature, keras.Model):
     """A model around one `Masked`. Made by `wrap`, undone by `strip`.
 
     Args:
@@ -82,7 +85,7 @@ class MaskedModel(keras.Model):
             self.wrapper.mask_unfrozen()
         self._hold_zeros()
         # A `fit` that was refused may have left it.
-        self._initial_epoch = None
+        begin_at(self, None)
         x = args[0] if args else kwargs.get("x")
         if len(args) < _PLACE_OF_SHUFFLE and getattr(
             x, "shuffles_itself", False
@@ -143,14 +146,12 @@ class MaskedModel(keras.Model):
         with self.wrapper.final_kernels():
             return self.wrapper.layer.export(*args, **kwargs)
 
-    @property
-    def _default_save_signature(self):
-        # What `tf.saved_model.save` gives a model to be called by; Keras knows
-        # it of its own classes, and on TensorFlow only.
-        inner = self.wrapper.layer._default_save_signature
+    def save_signature(self):
+        """What `tf.saved_model.save` gives a model to be called by."""
+        # Keras knows it of its own classes, and on TensorFlow only.
         import tensorflow as tf
 
-        @tf.function(input_signature=inner.input_signature)
+        @tf.function(input_signature=input_signature(self.wrapper.layer))
         def serving_default(inputs):
             return self(inputs)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import keras
 
+from keras_bimp.keras_internals.layers import layers_in
 from keras_bimp.metrics.effective import EffectiveKernels
 from keras_bimp.metrics.rules import UnknownWorkError
 from keras_bimp.metrics.rules import work_of
@@ -261,9 +262,9 @@ def _check_rules(rules):
 def _inside_recurrent(model):
     return {
         id(inner)
-        for layer in model._flatten_layers()
+        for layer in layers_in(model)
         if isinstance(layer, keras.layers.RNN)
-        for inner in layer._flatten_layers(include_self=False)
+        for inner in layers_in(layer, include_self=False)
     }
 
 

@@ -6,6 +6,9 @@ from typing import NamedTuple
 import keras
 from keras import layers
 
+from keras_bimp.keras_internals.layers import layers_of
+from keras_bimp.keras_internals.layers import stored_embeddings
+from keras_bimp.keras_internals.layers import stored_kernel
 from keras_bimp.metrics.tracing import Call
 
 
@@ -67,7 +70,7 @@ def _is_kerass_own(operation):
 def _why_unknown(operation):
     if not isinstance(operation, keras.Layer):
         return "an operation of a class of its own"
-    inside = {id(v) for x in operation._layers for v in x.weights}
+    inside = {id(v) for x in layers_of(operation) for v in x.weights}
     kernels = [
         v.name
         for v in operation.weights
@@ -88,17 +91,21 @@ def _work_of_layer(layer, call):
 
 
 def _dense(layer, call):
-    return Work(((layer._kernel, math.prod(call.outputs) // layer.units),))
+    return Work(
+        ((stored_kernel(layer), math.prod(call.outputs) // layer.units),)
+    )
 
 
 def _einsum_dense(layer, call):
-    shape = layer._kernel.shape
+    shape = stored_kernel(layer).shape
     total = _einsum_size(layer.equation, [call.inputs["inputs"], shape])
-    return Work(((layer._kernel, total // math.prod(shape)),))
+    return Work(((stored_kernel(layer), total // math.prod(shape)),))
 
 
 def _convolution(layer, call):
-    return Work(((layer._kernel, math.prod(call.outputs) // layer.filters),))
+    return Work(
+        ((stored_kernel(layer), math.prod(call.outputs) // layer.filters),)
+    )
 
 
 def _depthwise(layer, call):
@@ -125,7 +132,7 @@ def _transposed(layer, call):
 def _reversed_embedding(layer, call):
     if not call.inputs.get("reverse"):
         return Work()
-    table = layer._embeddings
+    table = stored_embeddings(layer)
     if not layer.tie_weights:
         table = layer.reverse_embeddings
     return Work(((table, math.prod(call.outputs) // layer.input_dim),))

@@ -8,9 +8,14 @@ from typing import NamedTuple
 import keras
 import numpy as np
 from keras import tree
-from keras.src.backend import compute_output_spec
 
 from keras_bimp.hearsay import told
+from keras_bimp.keras_internals.graphs import compute_output_spec
+from keras_bimp.keras_internals.graphs import graph_of
+from keras_bimp.keras_internals.graphs import inputs_of
+from keras_bimp.keras_internals.graphs import operations_of
+from keras_bimp.keras_internals.layers import layers_in
+from keras_bimp.keras_internals.layers import shapes_built_with
 from keras_bimp.masking import MaskedModel
 from keras_bimp.trial_runs import left_as_it_was
 
@@ -124,9 +129,9 @@ def _as_arrays(batch):
 
 def _operations(model):
     found = {}
-    for layer in model._flatten_layers():
+    for layer in layers_in(model):
         found[id(layer)] = layer
-        for operation in getattr(layer, "_operations", ()):
+        for operation in operations_of(layer):
             found[id(operation)] = operation
     return list(found.values())
 
@@ -211,7 +216,7 @@ def _is_by_name(model, given):
     """Whether a dict holds the arguments of `call`."""
     return (
         isinstance(given, dict)
-        and not hasattr(model, "_inputs_struct")
+        and inputs_of(model) is None
         and set(given) <= set(inspect.signature(model.call).parameters)
     )
 
@@ -219,14 +224,13 @@ def _is_by_name(model, given):
 def _built_with(model):
     """The same, as far as the model knows."""
     # Of a Sequential model, the functional one inside.
-    graph = getattr(model, "_functional", None) or model
-    inputs = getattr(graph, "_inputs_struct", None)
+    inputs = inputs_of(graph_of(model) or model)
     if inputs is not None:
         spec = tree.map_structure(
             lambda x: keras.InputSpec(shape=x.shape, dtype=x.dtype), inputs
         )
         return (spec,), {}
-    specs = _as_built(model._build_shapes_dict or {}, model.input_dtype)
+    specs = _as_built(shapes_built_with(model), model.input_dtype)
     if len(specs) > 1:
         return (), {name.removesuffix("_shape"): specs[name] for name in specs}
     return tuple(specs.values()), {}

@@ -6,8 +6,10 @@ import tempfile
 
 import keras
 import numpy as np
-from keras.src.models.functional import Functional
 
+from keras_bimp.keras_internals.graphs import Functional
+from keras_bimp.keras_internals.graphs import inputs_of
+from keras_bimp.keras_internals.layers import layers_in
 from keras_bimp.masking import masked_layers
 from keras_bimp.masking import strip
 from keras_bimp.metrics import EffectiveKernels
@@ -34,7 +36,7 @@ def plain_copy(model: keras.Model, input_shape=None) -> keras.Model:
         random.setstate(state)
     if masked_layers(copy):
         copy = strip(copy)
-    if not hasattr(copy, "_inputs_struct"):
+    if inputs_of(copy) is None:
         copy(*examples(copy, 1, input_shape))  # Or it cannot be exported.
     return copy
 
@@ -69,7 +71,7 @@ def _rebuilt(model):
     if type(inner) not in (keras.Sequential, Functional) or not all(
         type(layer).__module__.startswith("keras.")
         and not hasattr(layer, "adapt")  # These hold more than variables.
-        for layer in inner._flatten_layers()
+        for layer in layers_in(inner)
     ):
         return None
     copy = type(inner).from_config(inner.get_config())
@@ -103,7 +105,7 @@ def _classes(model):
     """The classes in a model by name, that need not be registered."""
     return {
         type(layer).__name__: type(layer)
-        for layer in model._flatten_layers()
+        for layer in layers_in(model)
         if type(layer).__module__.partition(".")[0]
         not in ("keras", "keras_bimp")
     }

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_bimp.keras_internals.graphs import maker_of
+from keras_bimp.keras_internals.layers import layers_in
 from keras_bimp.kernel_choices import last_choices
 from keras_bimp.masking import Kernel
 from keras_bimp.metrics import EffectiveKernels
@@ -150,11 +152,11 @@ def _channels(model, kernels, effective):
 def _layers_of_outputs(model):
     """The layers whose outputs are the model's: these have a meaning."""
     outputs = keras.tree.flatten(getattr(model, "outputs", None))
-    histories = [getattr(x, "_keras_history", None) for x in outputs]
-    if None in histories or not histories:
+    makers = [maker_of(x) for x in outputs]
+    if None in makers or not makers:
         # A subclassed model: whichever layer comes last.
-        return model._flatten_layers()[-1:]
-    return [history.operation for history in histories]
+        return layers_in(model)[-1:]
+    return makers
 
 
 def _is_zero(kernel, effective):

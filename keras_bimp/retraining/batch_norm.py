@@ -8,6 +8,7 @@ from keras import ops
 from keras_bimp.backends import as_array
 from keras_bimp.checks import check_integer
 from keras_bimp.evaluating import fixed_batch_size
+from keras_bimp.keras_internals.layers import layers_in
 from keras_bimp.processes import check_alone
 from keras_bimp.retraining.samples import split
 
@@ -56,7 +57,7 @@ def recalibrate_batch_norm(
     check_alone("`recalibrate_batch_norm`")
     layers = [
         layer
-        for layer in model._flatten_layers()
+        for layer in layers_in(model)
         if isinstance(layer, keras.layers.BatchNormalization)
         and layer.trainable
     ]

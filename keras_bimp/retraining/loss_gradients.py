@@ -8,6 +8,8 @@ from keras import ops
 
 from keras_bimp.backends import outside_strategies
 from keras_bimp.evaluating import fixed_batch_size
+from keras_bimp.keras_internals.layers import takes_training
+from keras_bimp.keras_internals.trainer import loss_of
 from keras_bimp.processes import check_alone
 from keras_bimp.retraining.samples import Samples
 
@@ -67,7 +69,7 @@ def gradients(
 def _averages(model, variables, samples, limit, scale):
     values = [ops.convert_to_tensor(v.value) for v in variables]
     sums = [np.zeros(v.shape) for v in variables]
-    training = {"training": False} if model._call_has_training_arg else {}
+    training = {"training": False} if takes_training(model) else {}
     seen = 0
     for x, y, sample_weight in samples.batches(limit, fixed_batch_size(model)):
         size = len(keras.tree.flatten(x)[0])
@@ -82,7 +84,8 @@ def _averages(model, variables, samples, limit, scale):
                 list(zip(variables, values, strict=True)), collect_losses=True
             )
             with scope:
-                total = model._compute_loss(
+                total = loss_of(
+                    model,
                     x=x,
                     y=y,
                     y_pred=model(x, **training),

@@ -4,7 +4,10 @@ import keras
 import numpy as np
 
 from keras_bimp.backends import as_array
-from keras_bimp.backends import backend
+from keras_bimp.keras_internals.optimizers import counter_of
+from keras_bimp.keras_internals.optimizers import rate_of
+from keras_bimp.keras_internals.optimizers import replace_rate
+from keras_bimp.keras_internals.optimizers import set_variables
 from keras_bimp.schedules import Joined
 from keras_bimp.schedules import schedule_values
 from keras_bimp.slots import MULTI_OPTIMIZER
@@ -13,8 +16,7 @@ from keras_bimp.slots import innermost
 
 def step_count(optimizer) -> int:
     """The count that the optimizer calls its schedule with next."""
-    # Not `iterations`: gradient accumulation divides that.
-    return int(as_array(innermost(optimizer)._iterations))
+    return int(as_array(counter_of(innermost(optimizer))))
 
 
 def peak_rate(optimizer, steps: int) -> tuple[float, str]:
@@ -37,7 +39,7 @@ def peak_rate(optimizer, steps: int) -> tuple[float, str]:
             "MultiOptimizer, each of whose optimizers has its own. Use one "
             "optimizer, or prune in a loop of your own with `prune()`"
         )
-    rate = optimizer._learning_rate
+    rate = rate_of(optimizer)
     start = step_count(optimizer)
     if isinstance(rate, Joined):
         # A run that was left in its midst: look from where it began.
@@ -69,7 +71,7 @@ def install(optimizer, joined: Joined):
         What the learning rate was: a variable, a schedule or a callable.
     """
     optimizer = innermost(optimizer)
-    present = optimizer._learning_rate
+    present = rate_of(optimizer)
     if isinstance(present, Joined):
         joined.replaced = present.replaced
     elif isinstance(present, keras.Variable):
@@ -77,30 +79,30 @@ def install(optimizer, joined: Joined):
     else:
         joined.replaced = present
     optimizer.learning_rate = joined
-    checkpointed = list(optimizer._variables)
+    checkpointed = optimizer.variables
     if isinstance(joined.replaced, float):
         # In its place, so that a checkpoint fits an optimizer before or after.
         checkpointed.insert(1, _rate_variable(optimizer, joined.replaced))
-    _set_variables(optimizer, optimizer._variables, checkpointed)
+    set_variables(optimizer, optimizer.variables, checkpointed)
     return present
 
 
 def uninstall(optimizer) -> None:
     """Puts the learning rate back that `install` replaced."""
     optimizer = innermost(optimizer)
-    present = optimizer._learning_rate
+    present = rate_of(optimizer)
     if not isinstance(present, Joined):
         return
-    variables = list(optimizer._variables)
+    variables = optimizer.variables
     if isinstance(present.replaced, float):
         rate = _rate_variable(optimizer, present.replaced)
-        optimizer._learning_rate = rate
+        replace_rate(optimizer, rate)
         # Keras creates it right after the iteration count and saves by
         # position.
         variables.insert(1, rate)
     else:
-        optimizer._learning_rate = present.replaced
-    _set_variables(optimizer, variables, variables)
+        replace_rate(optimizer, present.replaced)
+    set_variables(optimizer, variables)
 
 
 def _rate_variable(optimizer, rate):
@@ -111,28 +113,3 @@ def _rate_variable(optimizer, rate):
             trainable=False,
             aggregation="only_first_replica",
         )
-
-
-def _set_variables(optimizer, variables, checkpointed):
-    """Sets the variables of an optimizer, and those of a TensorFlow checkpoint.
-
-    TensorFlow refuses to save a list of which anything but its end was
-    changed, as Keras does with this one where a schedule replaces a rate.
-    """
-    variables = list(variables)
-    store = optimizer._tracker.config
-    store["variables"] = (store["variables"][0], variables)
-    if backend() != "tensorflow":
-        vars(optimizer)["_variables"] = variables
-        return
-    import tensorflow as tf
-
-    tracking = tf.__internal__.tracking
-    if checkpointed == variables:
-        # One list: variables that are made later are in both.
-        variables = checkpointed = tracking.wrap(variables)
-        store["variables"] = (store["variables"][0], variables)
-    else:
-        checkpointed = tracking.wrap(checkpointed)
-    vars(optimizer)["_variables"] = variables
-    optimizer._track_trackable(checkpointed, "_variables", overwrite=True)

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_bimp.backends import as_array
 from keras_bimp.backends import backend
+from keras_bimp.keras_internals.optimizers import counter_of
 from keras_bimp.masking import masked_layers
 from keras_bimp.slots import innermost
 from keras_bimp.slots import leaves
@@ -76,7 +77,7 @@ _TRAINED = "_trainable_variables"  # Of a built optimizer.
 
 def _made_steps(optimizer):
     return any(
-        leaf.built and int(as_array(leaf._iterations)) > 0
+        leaf.built and int(as_array(counter_of(leaf))) > 0
         for leaf in leaves(optimizer)
     )
 
@@ -209,7 +210,7 @@ def _counts(optimizer):
         else:
             counts += [0, optimizer.initial_scale]
         optimizer = optimizer.inner_optimizer
-    counts.append(optimizer._iterations)
+    counts.append(counter_of(optimizer))
     return [
         float(as_array(count) if isinstance(count, keras.Variable) else count)
         for count in counts

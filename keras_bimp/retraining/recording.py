@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_bimp.backends import as_array
 from keras_bimp.backup import Resumable
+from keras_bimp.keras_internals.optimizers import rate_of
 from keras_bimp.retraining.files import read_arrays
 from keras_bimp.retraining.files import write_arrays
 from keras_bimp.retraining.optimizers import step_count
@@ -96,7 +97,7 @@ class RecordLearningRate(Resumable):
         self._rates, self._before = self._before, []
         self._begin = self._read - len(self._rates)
         self._follows_schedule = isinstance(
-            optimizer._learning_rate,
+            rate_of(optimizer),
             keras.optimizers.schedules.LearningRateSchedule,
         )
 
@@ -104,7 +105,7 @@ class RecordLearningRate(Resumable):
         if self._follows_schedule:
             return
         optimizer = self._optimizer()
-        rate = optimizer._learning_rate
+        rate = rate_of(optimizer)
         count = step_count(optimizer)
         rate = as_array(rate) if isinstance(rate, keras.Variable) else rate()
         self._rates += [float(rate)] * (count - self._read)
@@ -130,9 +131,7 @@ class RecordLearningRate(Resumable):
             optimizer = self._optimizer()
             steps = step_count(optimizer) - self._begin
             if steps:
-                rates = schedule_values(
-                    optimizer._learning_rate, steps, self._begin
-                )
+                rates = schedule_values(rate_of(optimizer), steps, self._begin)
         return np.asarray(rates, dtype="float64")
 
     def _optimizer(self):

@@ -7,6 +7,7 @@ import keras
 
 from keras_bimp.backends import as_array
 from keras_bimp.backends import in_type_of
+from keras_bimp.keras_internals.optimizers import averages_of
 from keras_bimp.masking import MaskedModel
 from keras_bimp.masking import masked_layers
 from keras_bimp.retraining.files import read_arrays
@@ -219,14 +220,9 @@ def _weights(model):
 def _average_from_here(optimizer):
     """Lets moving averages of weights begin at what the weights are now."""
     for leaf in leaves(optimizer):
-        if leaf.built and leaf.use_ema:
-            for variable, average in zip(
-                leaf._trainable_variables,
-                leaf._model_variables_moving_average,
-                strict=True,
-            ):
-                # A copy: JAX donates each buffer once.
-                average.assign(as_array(variable))
+        for variable, average in averages_of(leaf):
+            # A copy: JAX donates each buffer once.
+            average.assign(as_array(variable))
 
 
 def _read_file(path, model):

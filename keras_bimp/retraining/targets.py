@@ -12,6 +12,7 @@ from keras_bimp.backends import as_array
 from keras_bimp.backends import count_nonzero
 from keras_bimp.backends import is_spread
 from keras_bimp.backends import strategy_scope
+from keras_bimp.keras_internals.layers import layers_of
 from keras_bimp.listing import listed
 from keras_bimp.masking import Kernel
 from keras_bimp.masking import Masked
@@ -319,6 +320,6 @@ def _variables_outside_masks(layer):
         return set()
     # What is masked may be listed around the mask too: ask layers without
     # layers inside only.
-    if not layer._layers:
+    if not layers_of(layer):
         return {id(v) for v in layer.weights}
-    return set().union(*map(_variables_outside_masks, layer._layers))
+    return set().union(*map(_variables_outside_masks, layers_of(layer)))

@@ -5,6 +5,7 @@ import numpy as np
 from keras import tree
 
 from keras_bimp.backends import as_array
+from keras_bimp.keras_internals.layers import parts_of_attention
 from keras_bimp.selection import Part
 from keras_bimp.shrinking.channels import Channels
 from keras_bimp.shrinking.rules import NotFollowedError
@@ -24,12 +25,7 @@ class MultiHeadAttention(Rule):
 
     def __init__(self, operation, classes):
         super().__init__(operation, classes)
-        names = ["query", "key", "value", "gate", "output"]
-        self.dense = {
-            name: getattr(operation, f"_{name}_dense")
-            for name in names
-            if hasattr(operation, f"_{name}_dense")
-        }
+        self.dense = parts_of_attention(operation)
         self.kernels = {
             name: as_array(dense.kernel) for name, dense in self.dense.items()
         }

@@ -2,8 +2,11 @@
 
 import keras
 from keras import tree
-from keras.src.models.functional import Functional
 
+from keras_bimp.keras_internals.graphs import Functional
+from keras_bimp.keras_internals.graphs import graph_of
+from keras_bimp.keras_internals.graphs import inputs_of as graph_inputs_of
+from keras_bimp.keras_internals.graphs import nodes_of
 from keras_bimp.masking import Masked
 from keras_bimp.masking import MaskedModel
 from keras_bimp.shrinking.channels import Channels
@@ -134,21 +137,6 @@ class Followed:
         return Channels(self.classes.new(size or 0))
 
 
-def graph_of(model: keras.Model) -> Functional:
-    """The functional graph of a Functional or Sequential model."""
-    return getattr(model, "_functional", None) or model
-
-
-def nodes_of(graph: Functional) -> list:
-    """The calls in a graph, in an order that they can be made in."""
-    return [
-        node
-        for depth in sorted(graph._nodes_by_depth, reverse=True)
-        for node in graph._nodes_by_depth[depth]
-        if node.operation and not node.is_input
-    ]
-
-
 def is_graph(operation: keras.Operation) -> bool:
     """Whether an operation is a model whose graph is all that it does.
 
@@ -158,7 +146,7 @@ def is_graph(operation: keras.Operation) -> bool:
     return (
         isinstance(operation, Functional | keras.Sequential)
         and type(operation).call in (Functional.call, keras.Sequential.call)
-        and hasattr(graph_of(operation), "_nodes_by_depth")
+        and graph_of(operation) is not None
     )
 
 
@@ -203,7 +191,7 @@ def inputs_of(node, graph: Functional) -> list | None:
     (given,) = node.arguments.args
     names = [x.name for x in graph.inputs]
     by_name = isinstance(given, dict) and not isinstance(
-        graph._inputs_struct, dict
+        graph_inputs_of(graph), dict
     )
     if by_name and set(given) != set(names):
         return None

@@ -7,8 +7,12 @@ import tempfile
 import keras
 import numpy as np
 from keras import tree
-from keras.src.saving.serialization_lib import SafeModeScope
 
+from keras_bimp.keras_internals.graphs import inputs_of
+from keras_bimp.keras_internals.graphs import maker_of
+from keras_bimp.keras_internals.graphs import run_through
+from keras_bimp.keras_internals.layers import layers_in
+from keras_bimp.keras_internals.saving import trusted_code
 from keras_bimp.shrinking.channels import Kept
 from keras_bimp.shrinking.following import Followed
 from keras_bimp.shrinking.following import graph_of
@@ -50,10 +54,8 @@ class _Building:
             for layer in model.layers:
                 made.add(self.operation(layer))
         else:
-            structure = tree.pack_sequence_as(model._inputs_struct, inputs)
-            outputs = model._run_through_graph(
-                structure, operation_fn=self.operation
-            )
+            structure = tree.pack_sequence_as(inputs_of(model), inputs)
+            outputs = run_through(model, structure, self.operation)
             made = keras.Model(structure, outputs, name=model.name)
         if not model.trainable:
             made.trainable = False
@@ -97,7 +99,7 @@ class _Building:
             batch_shape=shape,
             dtype=x.dtype,
             sparse=x.sparse,
-            name=x._keras_history.operation.name,
+            name=maker_of(x).name,
         )
         made.name = x.name  # What clients of an exported model call it.
         return made
@@ -123,7 +125,7 @@ def _like(operation, config):
         if "activation" in config and inspect.isfunction(activation):
             config["activation"] = activation
         # What a `Lambda` holds runs in this process already.
-        with SafeModeScope(False):
+        with trusted_code():
             return type(operation).from_config(config)
     except Exception as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
@@ -143,9 +145,7 @@ def _states(layer):
 
 def _copy_weights(old, new):
     # As saved files do, which know of what else a layer keeps.
-    for one, other in zip(
-        old._flatten_layers(), new._flatten_layers(), strict=True
-    ):
+    for one, other in zip(layers_in(old), layers_in(new), strict=True):
         store = {}
         one.save_own_variables(store)
         other.load_own_variables(

@@ -11,6 +11,9 @@ from keras import tree
 from keras_bimp.backends import backend
 from keras_bimp.checks import check_integer
 from keras_bimp.failures import why_failed
+from keras_bimp.keras_internals.graphs import graph_of
+from keras_bimp.keras_internals.graphs import inputs_of
+from keras_bimp.keras_internals.layers import layers_in
 from keras_bimp.listing import listed
 from keras_bimp.masking import compile_like
 from keras_bimp.masking import has_own_steps
@@ -18,7 +21,6 @@ from keras_bimp.masking import masked_layers
 from keras_bimp.progress import progress_of
 from keras_bimp.progress import set_progress
 from keras_bimp.shrinking.following import Followed
-from keras_bimp.shrinking.following import graph_of
 from keras_bimp.shrinking.following import is_graph
 from keras_bimp.shrinking.rebuilding import rebuild
 from keras_bimp.shrinking.rules import Barrier
@@ -134,7 +136,7 @@ def _check_model(model):
             "`call` of its own, for its graph to be known. "
             f"Received: model of class {type(model).__name__}"
         )
-    for layer in model._flatten_layers():
+    for layer in layers_in(model):
         lora = getattr(layer, "lora_enabled", False)
         quantized = layer.quantization_mode is not None and layer.weights
         if lora or quantized:
@@ -180,7 +182,7 @@ def _check_outputs(model, smaller):
     )
     with left_as_it_was(smaller):
         found = _outputs(smaller, inputs)
-    half = any("16" in layer.compute_dtype for layer in model._flatten_layers())
+    half = any("16" in layer.compute_dtype for layer in layers_in(model))
     tolerance = 0.1 if half else 1e-3
     if _difference(expected, found, tolerance) is None:
         return
@@ -221,7 +223,7 @@ def _outputs(model, inputs):
 
 def _made_up(model, length, make_one):
     rng = np.random.default_rng(0)
-    struct = graph_of(model)._inputs_struct
+    struct = inputs_of(graph_of(model))
     dtypes = [
         keras.backend.standardize_dtype(x.dtype) for x in tree.flatten(struct)
     ]

@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from keras_bimp.keras_internals.graphs import is_of_kerass_ops
 from keras_bimp.shrinking import attention
 from keras_bimp.shrinking import convolutions
 from keras_bimp.shrinking import depthwise
@@ -20,7 +21,7 @@ def rule_of(operation: keras.Operation, classes: Classes) -> Rule:
     """Returns the rule of an operation; a `Barrier` where there is none."""
     kind = type(operation)
     rule = _LAYERS.get(kind)
-    if rule is None and kind.__module__.startswith("keras.src.ops."):
+    if rule is None and is_of_kerass_ops(kind):
         rule = _OPERATIONS.get(kind.__name__)
     if rule is None:
         what = f"{kind.__name__} is not followed"

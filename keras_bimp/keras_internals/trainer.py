@@ -1,0 +1,70 @@
+"""What Keras keeps of the training of a model."""
+
+import keras
+
+# What Keras' own callbacks remember from epoch to epoch in attributes.
+REMEMBERED = {
+    keras.callbacks.EarlyStopping: (
+        "wait",
+        "best",
+        "best_epoch",
+        "best_weights",
+        "stopped_epoch",
+    ),
+    keras.callbacks.ModelCheckpoint: (
+        "best",
+        "_batches_seen_since_last_saving",
+        "_last_batch_seen",
+    ),
+    keras.callbacks.ReduceLROnPlateau: ("best", "wait", "cooldown_counter"),
+    keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
+}
+
+
+def begin_at(model: keras.Model, epoch: int | None) -> None:
+    """Has `fit` begin at an epoch, or where its `initial_epoch` says."""
+    model._initial_epoch = epoch
+
+
+def strategy_of(model: keras.Model):
+    """The `tf.distribute` strategy that a model was made under, if any."""
+    return getattr(model, "_distribute_strategy", None)
+
+
+def compile_config_of(model: keras.Model) -> dict | None:
+    """The arguments of `compile`, as objects; `None` if it is not compiled."""
+    config = getattr(model, "_compile_config", None)
+    return None if config is None else config.config
+
+
+def lists_its_metrics(model: keras.Model) -> bool:
+    """Whether a model knows its metrics, or has none compiled."""
+    compiled = getattr(model, "_compile_metrics", None)
+    return compiled is None or compiled.built
+
+
+def loss_of(model: keras.Model, **given):
+    """The loss that a model computes, as its steps do."""
+    return model._compute_loss(**given)
+
+
+def build_metrics(model: keras.Model, batch) -> None:
+    """Makes the variables that the first step would make."""
+    model._symbolic_build(data_batch=batch)
+
+
+def input_signature(model: keras.Model) -> list:
+    """What `tf.saved_model.save` takes a model to be called with."""
+    return model._default_save_signature.input_signature
+
+
+class SavedWithSignature:
+    """A base of models that say how TensorFlow calls them once saved."""
+
+    def save_signature(self):
+        """A `tf.function` with an input signature."""
+        raise NotImplementedError
+
+    @property
+    def _default_save_signature(self):
+        return self.save_signature()

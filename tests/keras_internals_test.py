@@ -1,0 +1,370 @@
+"""What is used of Keras' inside is there, and does what it is used for."""
+
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+
+import keras_bimp
+from keras_bimp.keras_internals import graphs
+from keras_bimp.keras_internals import layers
+from keras_bimp.keras_internals import optimizers
+from keras_bimp.keras_internals import saving
+from keras_bimp.keras_internals import trainer
+
+pytestmark = pytest.mark.every_backend
+
+
+def functional():
+    inputs = keras.Input((3,), name="given")
+    hidden = keras.layers.Dense(4, name="hidden")(inputs)
+    return keras.Model(inputs, keras.ops.relu(hidden), name="outer")
+
+
+def compiled(optimizer="sgd"):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile(optimizer, "mse", metrics=["mae"])
+    return model
+
+
+# Private names are used in that folder only.
+
+
+def test_private_names_of_keras_are_in_one_place():
+    folder = pathlib.Path(keras_bimp.__file__).parent
+    found = [
+        f"{path.relative_to(folder)}: {line.strip()}"
+        for path in sorted(folder.rglob("*.py"))
+        if path.parent.name not in ("keras_internals", "exporting")
+        for line in path.read_text("utf-8").splitlines()
+        if re.search(
+            r"keras\.src|\w\)?\._(?!_)(?!replace\()\w+", line.split(" #")[0]
+        )
+        and not re.search(
+            r"\b(self|cls|rule|scores|other|data|train_function)\._", line
+        )
+        and "tf.__internal__" not in line
+    ]
+    assert not found
+
+
+# Layers.
+
+
+def test_layers_and_variables_are_found():
+    model = compiled()
+    inner = layers.layers_in(model)
+    assert inner[0] is model
+    assert model.layers[0] in inner
+    assert model.layers[0] in layers.layers_of(model)
+    assert model not in layers.layers_in(model, include_self=False)
+    dense = model.layers[0]
+    assert layers.own_variables(dense) == [dense.kernel, dense.bias]
+    assert layers.own_variables(model) == []
+    assert layers.stored_kernel(dense) is dense.kernel
+    assert layers.shapes_built_with(dense) == {"input_shape": (None, 3)}
+
+
+def test_variables_can_be_made_late_and_are_sorted():
+    dense = compiled().layers[0]
+    with layers.more_variables(dense):
+        late = dense.add_weight(shape=(), name="late")
+    assert layers.own_variables(dense)[-1] is late
+    with pytest.raises(ValueError, match="cannot add new elements"):
+        dense.another = keras.Variable(0.0)
+    layers.sort_own_variables(dense, key=lambda v: v.name)
+    assert [v.name for v in layers.own_variables(dense)] == [
+        "bias",
+        "kernel",
+        "late",
+    ]
+
+
+def test_metrics_and_seeds_of_a_layer_are_its_own():
+    class Counting(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.metric = keras.metrics.Mean()
+            self.dropout = keras.layers.Dropout(0.5, seed=1)
+
+    layer = Counting()
+    assert layers.own_metrics(layer) == [layer.metric]
+    assert layers.seeds_of(layer) == []
+    (seed,) = layers.seeds_of(layer.dropout)
+    assert seed is layer.dropout.seed_generator.state
+
+
+def test_arguments_are_bound_as_of_another_layer():
+    class Outer(keras.layers.Layer):
+        def call(self, *args, **kwargs):
+            return args, sorted(kwargs), layers.is_training(self)
+
+    class Inner(keras.layers.Layer):
+        def call(self, x, other, training=None):
+            return x
+
+    outer = Outer()
+    assert not layers.takes_training(outer)
+    layers.adopt_signature(outer, Inner())
+    assert layers.takes_training(outer)
+    _, names, training = outer(np.ones(2), other=np.ones(2), training=True)
+    assert "training" in names
+    assert training
+    assert not outer(np.ones(2), other=np.ones(2))[2]
+
+
+def test_parts_of_attention_and_tables():
+    attention = keras.layers.MultiHeadAttention(2, 2)
+    attention(np.ones((1, 2, 4)), np.ones((1, 2, 4)))
+    assert {"query", "key", "value", "output"} <= set(
+        layers.parts_of_attention(attention)
+    )
+    table = keras.layers.Embedding(3, 2)
+    table.build()
+    assert layers.stored_embeddings(table) is table.embeddings
+
+
+def test_a_stateless_scope_is_known():
+    assert not layers.in_stateless_scope()
+    with keras.StatelessScope():
+        assert layers.in_stateless_scope()
+
+
+# Graphs.
+
+
+def test_graphs_are_found():
+    model = functional()
+    assert type(model) is graphs.Functional
+    assert graphs.graph_of(model) is model
+    assert graphs.graph_of(compiled()).inputs
+    assert graphs.graph_of(keras.layers.Dense(2)) is None
+    dense, relu = [node.operation for node in graphs.nodes_of(model)]
+    assert dense is model.get_layer("hidden")
+    assert graphs.is_of_kerass_ops(type(relu))
+    assert not graphs.is_of_kerass_ops(type(dense))
+    assert set(graphs.operations_of(model)) >= {dense, relu}
+    assert graphs.operations_of(dense) == []
+    assert graphs.maker_of(model.outputs[0]) is relu
+    assert graphs.maker_of(np.ones(2)) is None
+    assert graphs.inputs_of(dense) is None
+    assert set(vars(model)) >= graphs.OF_THE_GRAPH
+
+
+def test_a_graph_is_run_through():
+    seen = []
+
+    def noted(operation):
+        seen.append(operation)
+        return operation
+
+    model = functional()
+    x = np.ones((2, 3), "float32")
+    found = graphs.run_through(model, x, noted)
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(found),
+        keras.ops.convert_to_numpy(model(x)),
+    )
+    assert model.get_layer("hidden") in seen
+    spec = graphs.compute_output_spec(model, keras.KerasTensor((5, 3)))
+    assert spec.shape == (5, 4)
+
+
+# Optimizers.
+
+
+@pytest.mark.parametrize(
+    "optimizer, kinds",
+    [
+        (keras.optimizers.SGD, {"momentums"}),
+        (keras.optimizers.Adam, {"_momentums", "_velocities"}),
+        (keras.optimizers.Adagrad, {"_accumulators"}),
+        (keras.optimizers.Ftrl, {"_accumulators", "_linears"}),
+    ],
+    ids=["SGD", "Adam", "Adagrad", "Ftrl"],
+)
+def test_slots_are_found_and_none_is_left_out(optimizer, kinds):
+    given = {"momentum": 0.9} if optimizer is keras.optimizers.SGD else {}
+    optimizer = optimizer(0.1, use_ema=True, **given)
+    # The first and the third have one shape, and one name.
+    kernels = [
+        keras.Variable(np.ones(shape), name="kernel")
+        for shape in [(2, 3), (3,), (2, 3)]
+    ]
+    optimizer.build(kernels)
+    found = [optimizers.slots_of(optimizer, kernel) for kernel in kernels]
+    kinds = {*kinds, "_model_variables_moving_average"}
+    assert {name for name, _ in found[0]} == kinds
+    slots = [slot for pairs in found for _, slot in pairs]
+    assert len({id(slot) for slot in slots}) == 3 * len(kinds)
+    own = {id(optimizers.counter_of(optimizer)), id(optimizer.learning_rate)}
+    assert {id(slot) for slot in slots} == {
+        id(v) for v in optimizer.variables if id(v) not in own
+    }
+    assert optimizers.slots_of(optimizer, keras.Variable(1.0)) is None
+    pairs = optimizers.averages_of(optimizer)
+    assert [one for one, _ in pairs] == kernels
+
+
+class Hidden(keras.optimizers.SGD):
+    """Keeps what it remembers where nobody looks."""
+
+    def build(self, variables):
+        super().build(variables)
+        self.memory = {
+            v.path: self.add_variable_from_reference(v, "memory")
+            for v in variables
+        }
+
+
+def test_slots_that_cannot_be_found_are_an_error():
+    optimizer = Hidden(0.1)
+    kernel = keras.Variable(np.ones((2, 3)), name="kernel")
+    optimizer.build([kernel])
+    with pytest.raises(ValueError, match="optimizer=Hidden"):
+        optimizers.slots_of(optimizer, kernel)
+
+
+def test_a_list_of_something_else_is_not_taken_for_slots():
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    kernel = keras.Variable(np.ones((2, 3)), name="kernel")
+    optimizer.build([kernel])
+    optimizer.watched = [kernel]
+    assert [name for name, _ in optimizers.slots_of(optimizer, kernel)] == [
+        "momentums"
+    ]
+
+
+def test_a_rate_is_replaced_and_put_back():
+    optimizer = keras.optimizers.SGD(0.5)
+    rate = optimizers.rate_of(optimizer)
+    assert isinstance(rate, keras.Variable)
+    before = optimizer.variables
+    optimizers.replace_rate(optimizer, lambda: 0.25)
+    assert float(optimizer.learning_rate) == 0.25
+    optimizers.set_variables(optimizer, before[:1], before)
+    assert optimizer.variables == before[:1]
+    optimizers.replace_rate(optimizer, rate)
+    optimizers.set_variables(optimizer, before)
+    assert optimizer.variables == before
+    assert float(optimizer.learning_rate) == 0.5
+
+
+def test_gradients_are_changed_before_the_step():
+    class Halved(optimizers.ChangesGradients, keras.optimizers.SGD):
+        def changed(self, gradients, variables):
+            return [gradient / 2 for gradient in gradients]
+
+    kernel = keras.Variable([1.0])
+    optimizer = Halved(1.0)
+    optimizer.build([kernel])
+    optimizer.apply([keras.ops.convert_to_tensor([1.0])])
+    assert keras.ops.convert_to_numpy(kernel.value)[0] == 0.5
+
+
+# Training.
+
+
+def test_fit_begins_where_it_is_told():
+    model = compiled()
+    trainer.begin_at(model, 2)
+    history = model.fit(np.ones((2, 3)), np.ones((2, 2)), epochs=3, verbose=0)
+    assert history.epoch == [2]
+    trainer.begin_at(model, None)
+    history = model.fit(np.ones((2, 3)), np.ones((2, 2)), verbose=0)
+    assert history.epoch == [0]
+
+
+def test_what_a_model_is_compiled_with():
+    model = compiled()
+    assert trainer.strategy_of(model) is None
+    assert trainer.compile_config_of(model)["metrics"] == ["mae"]
+    assert trainer.compile_config_of(keras.Sequential()) is None
+    assert not trainer.lists_its_metrics(model)
+    batch = np.ones((2, 3), "float32"), np.ones((2, 2), "float32")
+    trainer.build_metrics(model, batch)
+    assert trainer.lists_its_metrics(model)
+    x, y = map(keras.ops.convert_to_tensor, batch)
+    loss = trainer.loss_of(model, x=x, y=y, y_pred=y + 1, sample_weight=None)
+    assert float(loss) == 1.0
+
+
+def test_callbacks_remember_what_is_asked_for():
+    model = compiled()
+    made = {
+        keras.callbacks.EarlyStopping: {"monitor": "loss"},
+        keras.callbacks.ModelCheckpoint: {"filepath": "{epoch}.keras"},
+        keras.callbacks.ReduceLROnPlateau: {"monitor": "loss"},
+        keras.callbacks.SwapEMAWeights: {},
+    }
+    for kind, names in trainer.REMEMBERED.items():
+        callback = kind(**made[kind])
+        callback.set_model(model)
+        if kind is not keras.callbacks.SwapEMAWeights:
+            callback.on_train_begin()
+        assert not [name for name in names if not hasattr(callback, name)]
+
+
+@pytest.mark.job("tensorflow")
+def test_a_model_says_how_it_is_called_once_saved():
+    model = functional()
+    (spec,) = trainer.input_signature(model)
+    assert spec.shape == (None, 3)
+
+    class Model(trainer.SavedWithSignature, keras.Model):
+        def save_signature(self):
+            return "this"
+
+    assert Model()._default_save_signature == "this"
+
+
+# Saving and random numbers.
+
+
+def test_a_legacy_file_is_told(tmp_path):
+    told = []
+
+    class Layer(keras.layers.Layer):
+        def get_config(self):
+            told.append(saving.saves_legacy())
+            return super().get_config()
+
+    model = keras.Sequential([keras.Input((1,)), Layer()])
+    model.save(tmp_path / "model.keras")
+    assert not any(told)
+    told.clear()
+    model.save(tmp_path / "model.h5")
+    assert all(told)
+
+
+def test_code_is_trusted_in_a_scope_only():
+    layer = keras.layers.Lambda(lambda x: x + 1)
+    config = layer.get_config()
+    with pytest.raises(ValueError, match="safe"):
+        keras.layers.Lambda.from_config(config)
+    with saving.trusted_code():
+        keras.layers.Lambda.from_config(config)
+
+
+def test_the_global_seed_is_found():
+    state = saving.global_seed(make=True)
+    assert state is saving.global_seed()
+    before = keras.ops.convert_to_numpy(state.value).copy()
+    keras.random.uniform((1,))
+    assert (keras.ops.convert_to_numpy(state.value) != before).any()
+
+
+def test_a_saved_model_is_not_what_it_is_by_class():
+    class Model(layers.SavedAsLayer, graphs.Functional):
+        pass
+
+    inputs = keras.Input((2,))
+    assert Model(inputs, keras.layers.Dense(1)(inputs))._obj_type() == "Layer"
+
+
+def test_inputs_are_told_for_a_file():
+    (spec,) = keras.tree.flatten(saving.get_input_signature(functional()))
+    assert spec.name == "given"
+    assert spec.shape == (None, 3)
