@@ -16,6 +16,7 @@ from keras import layers
 
 from keras_bimp.backends import as_array
 from keras_bimp.calls import replaced
+from keras_bimp.keras_internals.layers import layers_in
 from keras_bimp.shrinking.following import graph_of
 from keras_bimp.shrinking.following import is_graph
 from keras_bimp.shrinking.following import nodes_of
@@ -136,7 +137,7 @@ def _called_elsewhere(nodes):
         for node in nodes
         if isinstance(node.operation, keras.Layer)
         and (trains(node) or not _is_followed(node.operation))
-        for layer in node.operation._flatten_layers(include_self=False)
+        for layer in layers_in(node.operation, include_self=False)
     ]
 
 

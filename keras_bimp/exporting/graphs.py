@@ -13,11 +13,14 @@ import warnings
 import keras
 import numpy as np
 from keras import tree
-from keras.src.export.export_utils import get_input_signature
 
 from keras_bimp.exporting import saved_model
 from keras_bimp.exporting.options import Options
 from keras_bimp.hearsay import told
+from keras_bimp.keras_internals.layers import layers_in
+from keras_bimp.keras_internals.saving import get_input_signature
+from keras_bimp.keras_internals.saving import make_tf_tensor_spec
+from keras_bimp.keras_internals.saving import patch_tf2onnx
 from keras_bimp.listing import listed
 
 
@@ -51,8 +54,6 @@ def _convert_to_onnx(model, path):
     """
     import tensorflow as tf
     import tf2onnx
-    from keras.src.export.export_utils import make_tf_tensor_spec
-    from keras.src.export.tf2onnx_lib import patch_tf2onnx
     from tensorflow.python.framework.convert_to_constants import (
         convert_variables_to_constants_v2,
     )
@@ -153,7 +154,7 @@ def _cannot(model, format, said):
         remedy = tables
     elif stateful := [
         f"'{layer.name}'"
-        for layer in model._flatten_layers()
+        for layer in layers_in(model)
         if getattr(layer, "stateful", False)
     ]:
         remedy = (

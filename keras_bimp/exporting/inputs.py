@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 from keras import tree
-from keras.src.export.export_utils import get_input_signature
 
+from keras_bimp.keras_internals.saving import get_input_signature
 from keras_bimp.trial_runs import check_lengths
 from keras_bimp.trial_runs import left_as_it_was
 from keras_bimp.trial_runs import try_inputs

@@ -9,6 +9,7 @@ from keras_bimp.exporting import saved_model
 from keras_bimp.exporting.inputs import input_names
 from keras_bimp.exporting.options import Options
 from keras_bimp.hearsay import told
+from keras_bimp.keras_internals.layers import layers_in
 from keras_bimp.listing import listed
 
 
@@ -53,7 +54,7 @@ def _reason(text, model):
     """Why the converter refuses a model, of all that it says."""
     loops = [
         f"'{layer.name}'"
-        for layer in model._flatten_layers()
+        for layer in layers_in(model)
         if isinstance(layer, keras.layers.RNN) and not layer.unroll
     ]
     if loops and "TensorList" in text:

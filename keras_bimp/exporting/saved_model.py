@@ -5,12 +5,13 @@ import functools
 import pathlib
 
 import keras
-from keras.src.export.export_utils import get_input_signature
 
 from keras_bimp.exporting import sparse_kernels
 from keras_bimp.exporting.folding import folded
 from keras_bimp.exporting.inputs import input_names
 from keras_bimp.exporting.options import Options
+from keras_bimp.keras_internals.layers import layers_in
+from keras_bimp.keras_internals.saving import get_input_signature
 from keras_bimp.listing import listed
 
 
@@ -50,7 +51,7 @@ def _write(model, path, options):
     # Not `model.export`: it tracks the model too and writes every weight
     # twice (keras-team/keras#23553).
     archive = keras.export.ExportArchive()
-    for layer in model._flatten_layers():
+    for layer in layers_in(model):
         if isinstance(layer, WITH_TABLES):
             archive.track(layer.lookup_table)
     signature = get_input_signature(model)
@@ -144,7 +145,7 @@ def remedy_of_tables(model: keras.Model) -> str:
     """What to do about layers that look up in tables; empty if none does."""
     tables = [
         f"'{layer.name}'"
-        for layer in model._flatten_layers()
+        for layer in layers_in(model)
         if isinstance(layer, WITH_TABLES)
     ]
     if not tables:

@@ -17,6 +17,7 @@ from keras_bimp.exporting.formats import FORMATS
 from keras_bimp.exporting.formats import how_to_install
 from keras_bimp.exporting.formats import is_installed
 from keras_bimp.hearsay import told
+from keras_bimp.keras_internals.layers import layers_in
 
 _FLOAT32 = 1e-5
 _ROUNDED = 1e-2  # float16, 8-bit layers of Keras, TF32 of GPUs.
@@ -28,7 +29,7 @@ def default_tolerance(model: keras.Model, quantize: str | None) -> float:
     """How far outputs may be off, relative to the largest of them."""
     if quantize:
         return _INT8
-    layers = model._flatten_layers()
+    layers = layers_in(model)
     types = {layer.compute_dtype for layer in layers}
     if "bfloat16" in types:
         return _BFLOAT16
