@@ -33,6 +33,8 @@ MODULES = {
     "keras_bimp.exporting": None,
     "keras_bimp.backup": None,
 }
+# What is public, and hides a builtin: `import *` leaves it out.
+ALSO = {"keras_bimp.baselines": ["str"]}
 LISTS = ("Args", "Attributes", "Raises")
 SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Example|Reference):(.*)")
 
@@ -69,6 +71,7 @@ def public(module_name: str) -> list:
             if getattr(thing, "__module__", None) == module_name
             and not name.startswith("_")
         ]
+    names = [*names, *ALSO.get(module_name, [])]
     things = [(name, getattr(module, name)) for name in names]
     return [
         (name, thing)

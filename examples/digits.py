@@ -89,10 +89,10 @@ def train_dense(train):
     backup = keras_bimp.Backup(
         backup_dir() / "dense", save_freq=FLAGS.save_freq or "epoch"
     )
-    model.fit(
+    keras_bimp.fit(
+        model,
         batches(train),
         epochs=FLAGS.epochs,
-        shuffle=False,  # The data do it.
         callbacks=[backup],
         verbose=0,
     )

@@ -12,6 +12,7 @@ from keras_bimp import shrinking
 from keras_bimp import sparsity
 from keras_bimp.backup import Backup
 from keras_bimp.exporting import export
+from keras_bimp.fitting import fit
 from keras_bimp.layer_sensitivity import Sensitivity
 from keras_bimp.layer_sensitivity import sensitivity
 from keras_bimp.masking import Masked
@@ -45,6 +46,7 @@ __all__ = [
     "callbacks",
     "export",
     "exporting",
+    "fit",
     "masking",
     "metrics",
     "prune",

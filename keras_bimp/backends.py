@@ -79,13 +79,16 @@ def is_spread(variable: keras.Variable) -> bool:
 def in_step(variable: keras.Variable):
     """A variable's value, for use inside a compiled step.
 
-    JAX compiles it in, which it refuses to do with the array of a variable
-    that several processes share.
+    JAX compiles it in unless the step is given it. It refuses to do so with
+    the array of a variable that several processes share.
     """
     value = variable.value
-    if getattr(value, "is_fully_addressable", True):
+    if backend() != "jax":
         return value
-    return np.asarray(value)
+    import jax
+
+    given = isinstance(value, jax.core.Tracer) or value.is_fully_addressable
+    return value if given else np.asarray(value)
 
 
 def count_nonzero(value) -> int:

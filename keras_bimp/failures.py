@@ -3,16 +3,12 @@
 import hashlib
 import math
 import warnings
-import weakref
 
 import keras
 from keras import ops
 
 from keras_bimp.backends import as_array
-from keras_bimp.masking import MaskedModel
-
-# Models -> why their last training failed.
-_FAILED = weakref.WeakKeyDictionary()
+from keras_bimp.record import record_of
 
 
 def all_finite(model: keras.Model) -> bool:
@@ -48,8 +44,9 @@ def stop_if_broken(model: keras.Model, epoch: int, logs: dict) -> None:
 def stop(model: keras.Model, reason: str) -> None:
     """Stops a `fit` that failed, with a warning the first time."""
     model.stop_training = True
-    if model not in _FAILED:
-        _FAILED[model] = reason, None
+    record = record_of(model)
+    if record.failure is None:
+        record.failure = reason, None
         warnings.warn(
             f"The training is stopped: {reason}. A lower learning rate or "
             "clipped gradients may help.",
@@ -60,19 +57,15 @@ def stop(model: keras.Model, reason: str) -> None:
 
 def settle(model: keras.Model) -> None:
     """Holds a failure against the weights that its `fit` ends with."""
-    reason, _ = _FAILED.get(model, (None, None))
-    mark_failed(model, reason)
+    record = record_of(model)
+    if record.failure is not None:
+        mark_failed(model, record.failure[0])
 
 
 def mark_failed(model: keras.Model, reason: str | None) -> None:
     """Says why the training of a model failed; `None` if it did not."""
-    parts = [model]
-    if isinstance(model, MaskedModel):
-        parts.append(model.wrapper.layer)  # What `strip` returns.
-    for part in parts:
-        _FAILED.pop(part, None)
-        if reason is not None:
-            _FAILED[part] = reason, _digest(part)
+    record = record_of(model)
+    record.failure = None if reason is None else (reason, _digest(record))
 
 
 def why_failed(model: keras.Model) -> str | None:
@@ -80,14 +73,15 @@ def why_failed(model: keras.Model) -> str | None:
 
     A model that has other weights since then did not.
     """
-    if model not in _FAILED:
+    record = record_of(model)
+    if record.failure is None:
         return None
-    reason, digest = _FAILED[model]
-    return reason if digest in (None, _digest(model)) else None
+    reason, digest = record.failure
+    return reason if digest in (None, _digest(record)) else None
 
 
-def _digest(model):
+def _digest(record):
     digest = hashlib.sha256()
-    for variable in model.trainable_variables:
+    for variable in record.model().trainable_variables:
         digest.update(as_array(variable, copy=False).tobytes())
-    return digest.digest()
+    return digest.hexdigest()

@@ -18,11 +18,17 @@ _PART = 1 << 22
 MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())
 
 
+def chain(optimizer) -> list[keras.optimizers.Optimizer]:
+    """An optimizer and those inside it, below loss scaling."""
+    found = [optimizer]
+    while isinstance(found[-1], keras.optimizers.LossScaleOptimizer):
+        found.append(found[-1].inner_optimizer)
+    return found
+
+
 def innermost(optimizer) -> keras.optimizers.Optimizer:
     """The optimizer whose learning rate counts, below loss scaling."""
-    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
-    return optimizer
+    return chain(optimizer)[-1]
 
 
 def check_optimizer(optimizer) -> None:
@@ -47,7 +53,7 @@ def leaves(optimizer) -> list[keras.optimizers.Optimizer]:
     return [optimizer]
 
 
-def zero_pruned(kernels, masks, optimizer) -> None:
+def zero_pruned(kernels, masks, optimizer, weights: bool = True) -> None:
     """Sets pruned weights, and what the optimizer remembers of them, to 0.
 
     A slot that does not start at 0 gets its starting value back.
@@ -57,12 +63,13 @@ def zero_pruned(kernels, masks, optimizer) -> None:
         masks: List of their masks, boolean `keras.Variable`s, True = kept.
         optimizer: The optimizer that trains them, a list of several, or
             `None`.
+        weights: Whether the weights too, or only what is remembered of them.
     """
     remembered = [[] for _ in kernels]
     if optimizer is not None and kernels:
         remembered = slots(optimizer, kernels)
     for kernel, mask, pairs in zip(kernels, masks, remembered, strict=True):
-        for variable, value in [(kernel, 0.0), *pairs]:
+        for variable, value in [(kernel, 0.0), *pairs] if weights else pairs:
             value = ops.cast(value, variable.dtype)
             parts = _parts(variable)
             if parts is None:

@@ -121,7 +121,7 @@ class PolynomialDecay:
         return due and past % self.frequency == 0, sparsity
 
 
-def chained_counts(total: int, sparsities: Sequence[float]) -> list[int]:
+def pruned_weights(total: int, sparsities: Sequence[float]) -> list[int]:
     """The exact number of pruned weights after each of several prunings.
 
     Every pruning but the last removes `round(q * remaining)` weights, with
@@ -137,14 +137,14 @@ def chained_counts(total: int, sparsities: Sequence[float]) -> list[int]:
 
     Example:
 
-    >>> keras_bimp.sparsity.chained_counts(1000, [0.5, 0.75, 0.9])
+    >>> keras_bimp.sparsity.pruned_weights(1000, [0.5, 0.75, 0.9])
     [500, 750, 900]
     """
     final = round(sparsities[-1] * total)
-    counts, pruned, before = [], 0, 0.0
+    found, pruned, before = [], 0, 0.0
     for sparsity in sparsities[:-1]:
         fraction = max(0.0, 1 - (1 - sparsity) / (1 - before))
         pruned = min(pruned + round(fraction * (total - pruned)), final)
-        counts.append(pruned)
+        found.append(pruned)
         before = max(before, sparsity)
-    return [*counts, final]
+    return [*found, final]

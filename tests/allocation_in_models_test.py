@@ -194,7 +194,7 @@ def test_filters_in_three_cycles(capsys):
     assert lines_with(printed, "net/head/kernel", "filters")
     # The plan says before what comes of it.
     left = [sum(p.counts.values()) for p in callback.prunings]
-    assert [264 - n for n in callback.plan.counts(264)[1:]] == left
+    assert [264 - n for n in callback.plan.pruned(264)[1:]] == left
     for count in left:
         assert f" {count} " in printed
 
@@ -207,7 +207,7 @@ def test_a_plan_says_how_many_weights_uniform_leaves():
     fit(model, 3, [callback])
     # Of 48 and 24 weights 33.6 and 16.8 go: 34 and 17, not 50.4 of 72.
     assert list(callback.prunings[-1].counts.values()) == [14, 7]
-    assert callback.plan.counts(72)[-1] == 51
+    assert callback.plan.pruned(72)[-1] == 51
 
 
 def test_2_of_4_in_fit():

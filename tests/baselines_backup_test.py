@@ -70,7 +70,7 @@ def check(make, folder, *moments):
         np.testing.assert_array_equal(array(one), array(other), one.path)
     assert history.epoch == history_again.epoch
     assert history.history == history_again.history
-    progress = keras_bimp.progress.progress_of
+    progress = keras_bimp.record.progress_of
     assert progress(model) == progress(again)
 
 

@@ -24,8 +24,6 @@ BESIDE = {
     "keras_bimp": ("__init__", "layer_sensitivity"),
     "over_masking": (
         "evaluating",
-        "failures",
-        "progress",
         "trial_runs",
         "trial_values",
     ),

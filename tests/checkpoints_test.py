@@ -22,6 +22,7 @@ from keras import layers
 import keras_bimp
 from keras_bimp import baselines
 from keras_bimp import slots
+from keras_bimp.keras_internals.layers import own_variables
 
 TARGET = 0.75
 PRUNED = round(TARGET * TOTAL)
@@ -253,14 +254,14 @@ def test_a_checkpoint_holds_what_a_rule_keeps(rule, tmp_path):
         return compile_model(keras_bimp.wrap(dense_model(), rule=rule))
 
     model = make()
-    for i, variable in enumerate(masked(model)._own_variables()):
+    for i, variable in enumerate(own_variables(masked(model))):
         variable.assign(np.full(variable.shape, i % 3))
     path = checkpoint(model).save(str(tmp_path / "c"))
     again = make()
     checkpoint(again).restore(path)
-    own = masked(model)._own_variables()
+    own = own_variables(masked(model))
     assert len(own) > 2
-    for one, other in zip(masked(again)._own_variables(), own, strict=True):
+    for one, other in zip(own_variables(masked(again)), own, strict=True):
         np.testing.assert_array_equal(array(one), array(other))
 
 

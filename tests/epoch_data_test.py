@@ -162,9 +162,16 @@ def test_a_fit_that_shuffles_it_is_told(tmp_path):
     batches = EpochData(*data(), batch_size=4)
     backup = keras_bimp.Backup(tmp_path, verbose=0)
     with pytest.raises(ValueError, match="shuffle=False"):
-        model.fit(batches, epochs=2, verbose=0, callbacks=[backup])
+        keras_bimp.fit(
+            model,
+            batches,
+            epochs=2,
+            verbose=0,
+            shuffle=True,
+            callbacks=[backup],
+        )
     assert model.history.epoch == []
-    model.fit(batches, epochs=2, verbose=0, shuffle=False, callbacks=[backup])
+    keras_bimp.fit(model, batches, epochs=2, verbose=0, callbacks=[backup])
 
 
 @pytest.mark.slow("jax", "torch")

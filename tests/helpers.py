@@ -4,6 +4,7 @@ import contextlib
 import json
 import pathlib
 import re
+from functools import partial
 
 import keras
 import numpy as np
@@ -59,7 +60,9 @@ def wrapped(optimizer=None, model=None, **kwargs):
 
 def fit(model, epochs, callbacks=(), batch_size=16, **kwargs):
     x, y = data()
-    return model.fit(
+    wrapped = isinstance(model, keras_bimp.masking.MaskedModel)
+    function = model.fit if wrapped else partial(keras_bimp.fit, model)
+    return function(
         x,
         y,
         epochs=epochs,

@@ -37,14 +37,12 @@ def test_private_names_of_keras_are_in_one_place():
     found = [
         f"{path.relative_to(folder)}: {line.strip()}"
         for path in sorted(folder.rglob("*.py"))
-        if path.parent.name not in ("keras_internals", "exporting")
+        if path.parent.name != "keras_internals"
         for line in path.read_text("utf-8").splitlines()
         if re.search(
             r"keras\.src|\w\)?\._(?!_)(?!replace\()\w+", line.split(" #")[0]
         )
-        and not re.search(
-            r"\b(self|cls|rule|scores|other|data|train_function)\._", line
-        )
+        and not re.search(r"\b(self|cls|rule|scores|other|pool)\._", line)
         and "tf.__internal__" not in line
     ]
     assert not found
@@ -176,7 +174,7 @@ def test_a_graph_is_run_through():
 
 
 @pytest.mark.parametrize(
-    "optimizer, kinds",
+    ("optimizer", "kinds"),
     [
         (keras.optimizers.SGD, {"momentums"}),
         (keras.optimizers.Adam, {"_momentums", "_velocities"}),
@@ -368,3 +366,50 @@ def test_inputs_are_told_for_a_file():
     (spec,) = keras.tree.flatten(saving.get_input_signature(functional()))
     assert spec.name == "given"
     assert spec.shape == (None, 3)
+
+
+@pytest.mark.job("jax")
+@pytest.mark.parametrize("scaled", [False, True])
+def test_state_that_is_added_is_in_no_file(scaled):
+    inner = keras.optimizers.SGD(0.1, momentum=0.9)
+    around = [inner]
+    if scaled:
+        around = [keras.optimizers.LossScaleOptimizer(inner), inner]
+    kernel = keras.Variable(np.ones((2, 3)), name="kernel")
+    around[0].build([kernel])
+    variables, plain = around[0].variables, {}
+    around[0].save_own_variables(plain)
+    # It has the shape of a slot, and is none.
+    mask = keras.Variable(np.ones((2, 3)), name="mask")
+    optimizers.add_state(around, [mask])
+    assert around[0].variables == [*variables, mask]
+    assert optimizers.added_state(inner) == [mask]
+    assert len(optimizers.slots_of(inner, kernel)) == 1
+    stored = {}
+    around[0].save_own_variables(stored)
+    assert stored.keys() == plain.keys()
+    around[0].load_own_variables(stored)
+    assert around[0].variables == [*variables, mask]
+    optimizers.remove_state(around)
+    assert around[0].variables == variables
+    assert optimizers.added_state(inner) == []
+    optimizers.remove_state(around)
+
+
+def test_validation_data_are_split_off_as_keras_does():
+    x, y = np.arange(8), np.arange(8) + 1
+    given = {"x": x, "y": y, "validation_split": 0.25}
+    found = trainer.validation_split_of(given)
+    np.testing.assert_array_equal(found[0], [6, 7])
+    np.testing.assert_array_equal(found[1], [7, 8])
+    assert trainer.validation_split_of({**given, "validation_data": 3}) == 3
+    assert trainer.validation_split_of({"x": x}) is None
+    assert trainer.validation_split_of({**given, "x": object()}) is None
+
+
+def test_a_variable_is_spread_as_another():
+    one, other = keras.Variable([1.0]), keras.Variable([2.0])
+    layers.share_layout(one, other)  # Nothing is spread here.
+    one._layout = None
+    layers.share_layout(one, other)
+    assert float(keras.ops.convert_to_numpy(other.value)[0]) == 2.0

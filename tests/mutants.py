@@ -126,8 +126,8 @@ MUTANTS = [
     Mutant(
         "the optimizer remembers what is pruned",
         "slots.py",
-        "for variable, value in [(kernel, 0.0), *pairs]:",
-        "for variable, value in [(kernel, 0.0)]:",
+        "[(kernel, 0.0), *pairs] if weights else pairs",
+        "[(kernel, 0.0)]",
         "retraining",
         "every_optimizer",
     ),
@@ -199,12 +199,8 @@ MUTANTS = [
     Mutant(
         "the learning rate stays ours after the run",
         "retraining/prune_and_retrain.py",
-        "            optimizers.uninstall(self.model.optimizer)\n"
-        "        self.model.make_train_function(force=True)\n\n"
-        "    def facts",
-        "            pass\n"
-        "        self.model.make_train_function(force=True)\n\n"
-        "    def facts",
+        "            optimizers.uninstall(self.model.optimizer)\n",
+        "            pass\n",
         "retraining",
         "rate_back or comes_back",
     ),
@@ -237,6 +233,22 @@ MUTANTS = [
         "for old in paths[_KEPT - 1 :]:",
         "for old in paths[_KEPT - 2 :]:",
         "generations",
+    ),
+    Mutant(
+        "what a fit that dies began is not undone",
+        "fitting.py",
+        "            fit.undo()\n        finally:",
+        "            pass\n        finally:",
+        "fitting",
+        "leaves_all",
+    ),
+    Mutant(
+        "a slot that is in no list is overlooked",
+        "keras_internals/optimizers.py",
+        "and id(other) not in known:",
+        "and False:",
+        "keras_internals",
+        "slots",
     ),
     Mutant(
         "one batch is skipped too many",

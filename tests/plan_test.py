@@ -34,7 +34,7 @@ def test_sparsity_is_geometric_and_counts_are_exact():
     left = [1 - p.sparsity for p in plan.phases]
     np.testing.assert_allclose(left, 0.1 ** (np.arange(4) / 3), rtol=1e-12)
     assert plan.phases[-1].sparsity == 0.9
-    assert plan.counts(1528) == [0, 819, 1199, 1375]
+    assert plan.pruned(1528) == [0, 819, 1199, 1375]
 
 
 def test_values_join_the_phases():

@@ -12,7 +12,7 @@ from keras import layers
 
 import keras_bimp
 from keras_bimp import baselines
-from keras_bimp.progress import progress_of
+from keras_bimp.record import progress_of
 from keras_bimp.sparsity import PolynomialDecay
 
 pytestmark = [pytest.mark.every_backend, pytest.mark.slow]

@@ -8,8 +8,8 @@ from keras import ops
 
 import keras_bimp
 from keras_bimp.backends import as_array
-from keras_bimp.progress import Progress
-from keras_bimp.progress import set_progress
+from keras_bimp.record import Progress
+from keras_bimp.record import record_of
 from keras_bimp.trial_runs import check_lengths
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -146,7 +146,7 @@ def test_states_and_statistics_stay():
 def test_what_a_training_came_to_goes_along(tmp_path):
     inputs = keras.Input((8,))
     model = keras.Model(inputs, layers.Dense(3)(layers.Dense(16)(inputs)))
-    set_progress(half_gone(model), Progress(4, 12, 10, 100, 0.8))
+    record_of(half_gone(model)).progress = Progress(4, 12, 10, 100, 0.8)
     small = keras_bimp.shrink(model)
     with pytest.raises(
         ValueError, match=r"`model`.* 4 .*12 .*check_sparsity=False"

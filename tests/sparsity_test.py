@@ -5,13 +5,13 @@ from helpers import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_bimp.sparsity import chained_counts
 from keras_bimp.sparsity import geometric
+from keras_bimp.sparsity import pruned_weights
 
 
 def geometric_counts(total, target, cycles):
     cycles = [geometric(j / cycles, target) for j in range(1, cycles)]
-    return chained_counts(total, [*cycles, target])
+    return pruned_weights(total, [*cycles, target])
 
 
 def test_geometric_prunes_the_same_fraction_in_every_cycle():
@@ -42,5 +42,5 @@ def test_counts_end_exactly_and_never_fall(total, target, cycles):
 
 
 def test_counts_follow_any_sparsities():
-    assert chained_counts(1000, [0.1, 0.2, 0.2, 0.8]) == [100, 200, 200, 800]
-    assert chained_counts(1000, [0.5, 0.3]) == [300, 300]
+    assert pruned_weights(1000, [0.1, 0.2, 0.2, 0.8]) == [100, 200, 200, 800]
+    assert pruned_weights(1000, [0.5, 0.3]) == [300, 300]

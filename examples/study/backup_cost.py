@@ -71,7 +71,8 @@ def main(_):
     model.compile("adam", "mse")
     with tempfile.TemporaryDirectory(dir=FLAGS.folder) as folder:
         compare = Compare(pathlib.Path(folder))
-        model.fit(
+        keras_bimp.fit(
+            model,
             np.zeros((1, FLAGS.units)),
             np.zeros((1, FLAGS.units)),
             epochs=FLAGS.rounds + 1,

@@ -2,7 +2,6 @@
 
 from keras_bimp.backup.during_fit import Backup
 from keras_bimp.backup.epoch_data import EpochData
-from keras_bimp.backup.epoch_data import data_that_begins
 from keras_bimp.backup.generations import Generations
 from keras_bimp.backup.generations import UnreadableError
 from keras_bimp.backup.resumable import Resumable
@@ -13,5 +12,4 @@ __all__ = [
     "Generations",
     "Resumable",
     "UnreadableError",
-    "data_that_begins",
 ]

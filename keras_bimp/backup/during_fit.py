@@ -3,7 +3,6 @@
 import json
 import os
 import warnings
-import weakref
 
 import keras
 import numpy as np
@@ -12,7 +11,6 @@ from keras_bimp import failures
 from keras_bimp.backup import messages
 from keras_bimp.backup.agreement import check_processes
 from keras_bimp.backup.agreement import check_state
-from keras_bimp.backup.epoch_data import data_that_begins
 from keras_bimp.backup.generations import Generations
 from keras_bimp.backup.generations import UnreadableError
 from keras_bimp.backup.interrupts import Interrupts
@@ -27,14 +25,13 @@ from keras_bimp.backup.training_state import build_optimizer
 from keras_bimp.backup.training_state import read_metrics
 from keras_bimp.backup.training_state import read_training
 from keras_bimp.backup.training_state import set_training
-from keras_bimp.beside import callbacks_beside
 from keras_bimp.checks import check_integer
+from keras_bimp.fitting import fit_of
+from keras_bimp.fitting import leave
 from keras_bimp.keras_internals.trainer import begin_at
 from keras_bimp.processes import process_count
 from keras_bimp.processes import process_index
-
-# Models -> folders of the runs that they have had in this program.
-_FINISHED = weakref.WeakKeyDictionary()
+from keras_bimp.record import record_of
 
 
 class Backup(keras.callbacks.Callback):
@@ -61,12 +58,14 @@ class Backup(keras.callbacks.Callback):
     saved.
 
     `keras_bimp.callbacks(..., backup_dir=...)` has one. Use this class for
-    trainings without pruning. List it after `keras_bimp.callbacks` and before
-    other callbacks. These are resumed: `EarlyStopping`, `ModelCheckpoint`,
-    `ReduceLROnPlateau`, `SwapEMAWeights`, `CSVLogger` if it is listed after
-    this one (it may write the row of the last epoch twice), and your own
-    callbacks that have the methods `get_state()`, which returns a dict of
-    numbers, strings, lists, arrays and such dicts, and `set_state(state)`.
+    trainings without pruning, and `keras_bimp.fit(model, ...)` in place of
+    `model.fit(...)` if the model is not wrapped. List it after
+    `keras_bimp.callbacks` and before other callbacks. These are resumed:
+    `EarlyStopping`, `ModelCheckpoint`, `ReduceLROnPlateau`, `SwapEMAWeights`,
+    `CSVLogger` if it is listed after this one (it may write the row of the
+    last epoch twice), and your own callbacks that have the methods
+    `get_state()`, which returns a dict of numbers, strings, lists, arrays and
+    such dicts, and `set_state(state)`.
 
     After a backup in the middle of an epoch, callbacks see the batches before
     it again, with the metrics as they were at the backup.
@@ -87,10 +86,10 @@ class Backup(keras.callbacks.Callback):
 
     ```python
     data = keras_bimp.backup.EpochData(x, y, batch_size=64, seed=0)
-    model.fit(
+    keras_bimp.fit(
+        model,
         data,
         epochs=100,
-        shuffle=False,
         callbacks=[keras_bimp.Backup("backup/dense")],
     )
     ```
@@ -116,32 +115,31 @@ class Backup(keras.callbacks.Callback):
         self._failure = messages.FailureNote(backup_dir)
 
     def on_train_begin(self, logs=None):
-        found = callbacks_beside(self)
-        self._beside = [c for c in found if c is not self]
+        self._fit = fit_of(self)
+        self._beside = [c for c in self._fit.callbacks if c is not self]
         self._resumables = [c for c in self._beside if isinstance(c, Resumable)]
-        # What leads has an eye on data and weights, too.
-        self._led = any(resumable.leads for resumable in self._resumables)
-        self._data = data_that_begins()
         failures.mark_failed(self.model, None)
-        begin_at(self.model, None)
-        stop_skipping(self.model)
         self._skipping = self._to_finish = None
         self._in_epoch = self._test_metrics = self._random_at_epoch = None
-        self._interrupts = Interrupts(self)
+        self._interrupts = Interrupts()
         self._done = 0
+        self._fit.on_exit(self._put_back)
         try:
-            self._check_beside(found[found.index(self) + 1 :])
+            self._check_beside()
             self._resumed = self._prepare()
         except BaseException:
-            for callback in self._resumables:
-                callback.undo_train_begin()
+            self._fit.undo()
             raise
         if process_count() == 1:
             self._interrupts.install()
 
+    def _put_back(self):
+        begin_at(self.model, None)
+        stop_skipping(self.model)
+        self._interrupts.restore()
+
     def on_epoch_begin(self, epoch, logs=None):
-        if self._data is not None and not self._led:
-            self._data.epoch = epoch
+        self._fit.begin_epoch(epoch)
         resumed, self._resumed = self._resumed, None
         self._in_epoch = epoch
         self._batch = self._saved_at = 0
@@ -155,9 +153,11 @@ class Backup(keras.callbacks.Callback):
             if resumed["batch"]:
                 self._to_finish = resumed
                 self._skipping = Skipping(
-                    self, resumed["batch"], resumed["metrics"], self._go_on
+                    self.model,
+                    resumed["batch"],
+                    resumed["metrics"],
+                    self._go_on,
                 )
-        begin_at(self.model, None)  # Or the next `fit` begins there.
         self._act()
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -182,9 +182,7 @@ class Backup(keras.callbacks.Callback):
             return
         self._finish()
         self._test_metrics = read_metrics(self.model)
-        validation = data_that_begins()
-        if validation is not None and validation is not self._data:
-            validation.epoch = self._in_epoch
+        self._fit.begin_validation(self._in_epoch)
 
     def on_test_batch_begin(self, batch, logs=None):
         if self._interrupts.asked is not None and self._in_epoch is not None:
@@ -197,14 +195,10 @@ class Backup(keras.callbacks.Callback):
         steps = self.params.get("steps")
         if steps is None or self._batches_done() == steps:
             self._done = epoch + 1
-        if self._data is not None and not self._led:
-            self._data.check_order()
-        if not self._led:
-            failures.stop_if_broken(self.model, epoch, logs or {})
+        self._fit.end_epoch(self.model, epoch, logs)
 
     def on_train_end(self, logs=None):
         resumed, self._resumed = self._resumed, None
-        begin_at(self.model, None)
         epochs = self.params["epochs"]
         failures.settle(self.model)
         reason = failures.why_failed(self.model)
@@ -217,20 +211,14 @@ class Backup(keras.callbacks.Callback):
         elif self._done == epochs > 0:
             self._save(epochs, 0)
         if self._done == epochs and reason is None:
-            folders = _FINISHED.setdefault(self.model, set())
-            folders.add(self._folder.resolve())
+            record_of(self.model).finished.add(self._folder.resolve())
         else:
             self._say_incomplete()
         self._act()
-        self._interrupts.restore()
+        self._put_back()
+        leave(self)
 
-    def _check_beside(self, after):
-        for callback in after:
-            if isinstance(callback, Resumable) and callback.leads:
-                raise ValueError(
-                    "`Backup` must be listed after what `keras_bimp.callbacks` "
-                    f"returns. Received: {type(callback).__name__} after it"
-                )
+    def _check_beside(self):
         for callback in self._beside:
             if isinstance(callback, Backup | keras.callbacks.BackupAndRestore):
                 raise ValueError(
@@ -256,7 +244,7 @@ class Backup(keras.callbacks.Callback):
                 f"Received: model={self.model!r}"
             )
         build_optimizer(self.model)
-        finished = self._folder.resolve() in _FINISHED.get(self.model, ())
+        finished = self._folder.resolve() in record_of(self.model).finished
         if finished and self._generations.paths():
             raise ValueError(
                 "`backup_dir` must be a folder for one `fit` alone. Received: "

@@ -1,17 +1,12 @@
 """Data whose order can be had again."""
 
 import math
-import threading
-import weakref
 from collections.abc import Callable
 
 import keras
 import numpy as np
 
 from keras_bimp.checks import check_integer
-
-# The data that the latest `fit` of each thread began with.
-_LATEST = threading.local()
 
 
 class EpochData(keras.utils.PyDataset):
@@ -23,9 +18,9 @@ class EpochData(keras.utils.PyDataset):
     neither is in `fit`, it counts how often it was gone through, but not with
     `use_multiprocessing`.
 
-    A model that is not wrapped must be trained with `fit(shuffle=False)`, for
-    `fit` shuffles the batches of this class too, and without
-    `steps_per_epoch`.
+    A model that is not wrapped must be trained with `keras_bimp.fit`: without
+    it nothing tells the epoch, and `fit` shuffles the batches of this class
+    too unless `shuffle=False`. And without `steps_per_epoch`.
 
     Args:
         x: Array whose first axis counts samples, or a dict, list or tuple of
@@ -81,7 +76,6 @@ class EpochData(keras.utils.PyDataset):
         if sample_weight is None:
             self._arrays = (x,) if y is None else (x, y)
         self._size = _common_length(self._arrays)
-        self._shuffled = False
         self.epoch = 0
 
     @property
@@ -98,6 +92,7 @@ class EpochData(keras.utils.PyDataset):
         self._now = epoch, order
         self._drawn = self._in_turn = 0
         self._last_drawn = -1
+        self._shuffled = False
 
     @property
     def num_batches(self) -> int:
@@ -121,11 +116,11 @@ class EpochData(keras.utils.PyDataset):
 
     def on_epoch_end(self):
         # Keras calls this, too, when a `fit` begins.
-        _LATEST.data = weakref.ref(self)
         if self._drawn >= self.num_batches:
             single = self.workers <= 1 and self.num_batches > 3
-            self._shuffled = single and self._in_turn < self._drawn / 2
+            shuffled = single and self._in_turn < self._drawn / 2
             self.epoch += 1
+            self._shuffled = shuffled
 
     def check_order(self) -> None:
         """Raises ValueError if the last epoch had them in another order."""
@@ -136,18 +131,6 @@ class EpochData(keras.utils.PyDataset):
                 "batches of an `EpochData`, which shuffles its samples itself. "
                 "Received: batches in another order"
             )
-
-
-def data_that_begins() -> EpochData | None:
-    """The `EpochData` that the `fit` which begins now goes through.
-
-    To be called in `on_train_begin`; in `on_test_begin` for an `evaluate`.
-    """
-    latest = getattr(_LATEST, "data", None)
-    data = None if latest is None else latest()
-    if data is not None:
-        data._shuffled = False
-    return data
 
 
 def _common_length(arrays):

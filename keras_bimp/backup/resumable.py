@@ -30,6 +30,3 @@ class Resumable(keras.callbacks.Callback):
     def set_state(self, state: dict) -> None:
         """Sets it to what `get_state` returned, after `on_train_begin`."""
         raise NotImplementedError
-
-    def undo_train_begin(self) -> None:
-        """Undoes `on_train_begin`, for a `fit` that is refused after it."""

@@ -6,7 +6,6 @@ import keras
 
 from keras_bimp.backends import backend
 from keras_bimp.backup.training_state import set_metrics
-from keras_bimp.beside import is_in_fit
 from keras_bimp.keras_internals.trainer import build_metrics
 from keras_bimp.keras_internals.trainer import strategy_of
 
@@ -19,15 +18,14 @@ class Skipping:
     those before, and dropped.
 
     Args:
-        callback: The callback in whose `fit` it is.
+        model: The model whose `fit` it is.
         batches: Integer >= 1, how many batches to skip.
         metrics: What the metrics had counted after them.
         then: Callable to call when they are drawn.
     """
 
-    def __init__(self, callback, batches: int, metrics, then):
-        self._callback = callback
-        self._model = callback.model
+    def __init__(self, model: keras.Model, batches: int, metrics, then):
+        self._model = model
         self._left = batches
         self._metrics = metrics
         self._then = then
@@ -38,14 +36,10 @@ class Skipping:
         """Takes the place of the train step, which may have been made anew."""
         present = self._model.train_function
         if present is not self:
-            self._train = present
+            self.train_function = present
             self._model.train_function = self
 
     def __call__(self, *args):
-        if not is_in_fit(self._callback):
-            # That one died while it was skipping.
-            stop_skipping(self._model)
-            return self._train(*args)
         return getattr(self, f"_on_{backend()}")(*args)
 
     def _on_tensorflow(self, iterator):
@@ -110,4 +104,4 @@ class Skipping:
 def stop_skipping(model: keras.Model) -> None:
     """Puts the train step of a model back, if a `Skipping` stands in."""
     if isinstance(model.train_function, Skipping):
-        model.train_function = model.train_function._train
+        model.train_function = model.train_function.train_function

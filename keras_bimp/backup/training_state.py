@@ -6,6 +6,7 @@ import numpy as np
 from keras_bimp.backends import as_array
 from keras_bimp.backends import numpy_dtype
 from keras_bimp.backends import strategy_scope
+from keras_bimp.keras_internals.optimizers import added_state
 from keras_bimp.keras_internals.optimizers import rate_of
 from keras_bimp.masking import state_variables
 from keras_bimp.slots import leaves
@@ -87,8 +88,10 @@ def _rates(optimizer):
 def _slots(optimizer):
     if optimizer is None:
         return []
-    rates = {id(rate) for rate in _rates(optimizer)}
-    return [v for v in optimizer.variables if id(v) not in rates]
+    left_out = {id(rate) for rate in _rates(optimizer)}
+    for leaf in leaves(optimizer):
+        left_out |= {id(variable) for variable in added_state(leaf)}
+    return [v for v in optimizer.variables if id(v) not in left_out]
 
 
 def _read(variables, copy=True):

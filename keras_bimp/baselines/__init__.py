@@ -5,7 +5,7 @@ from keras_bimp.baselines.global_sparse_momentum import GlobalSparseMomentum
 from keras_bimp.baselines.gradual_pruning import GradualPruning
 from keras_bimp.baselines.learned_recipes import cs
 from keras_bimp.baselines.learned_recipes import dst
-from keras_bimp.baselines.learned_recipes import str
+from keras_bimp.baselines.learned_recipes import str  # noqa: F401
 from keras_bimp.baselines.learned_rules import SigmoidGate
 from keras_bimp.baselines.learned_rules import SoftThreshold
 from keras_bimp.baselines.learned_rules import StepThreshold
@@ -21,6 +21,7 @@ from keras_bimp.baselines.rules import Soft
 from keras_bimp.baselines.rules import StraightThrough
 from keras_bimp.baselines.rules import TopWeights
 
+# Not `str`: `import *` would hide Python's own.
 __all__ = [
     "Cyclic",
     "DecayOutsideTop",
@@ -41,5 +42,4 @@ __all__ = [
     "gradual_sparsities",
     "gsm",
     "lc",
-    "str",
 ]

@@ -2,7 +2,6 @@
 
 import keras
 
-from keras_bimp.backup import Resumable
 from keras_bimp.baselines.global_sparse_momentum import GlobalSparseMomentum
 from keras_bimp.baselines.learned_rules import SigmoidGate
 from keras_bimp.baselines.rules import DecayOutsideTop
@@ -11,6 +10,7 @@ from keras_bimp.baselines.rules import TopWeights
 from keras_bimp.keras_internals.trainer import strategy_of
 from keras_bimp.masking import Rule
 from keras_bimp.masking import masked_layers
+from keras_bimp.retraining.leader import Leader
 from keras_bimp.retraining.targets import Targets
 from keras_bimp.slots import innermost
 
@@ -40,28 +40,14 @@ def check_rules(model: keras.Model, found: Targets, rule: Rule) -> None:
         )
 
 
-def check_fit(
-    callback: Resumable, beside: list, rule: Rule, by_step: bool
-) -> None:
+def check_fit(callback: Leader, rule: Rule, by_step: bool) -> None:
     """Raises ValueError if a recipe's callback cannot do its work in a `fit`.
 
     Args:
         callback: The callback.
-        beside: All callbacks of the same `fit`.
         rule: The recipe's rule.
         by_step: Whether it prunes at the beginning of single steps.
     """
-    for other in beside:
-        if (
-            isinstance(other, Resumable)
-            and other.leads
-            and other is not callback
-        ):
-            raise ValueError(
-                "`callbacks` of one `fit` must hold those of one recipe, or "
-                "what `keras_bimp.callbacks` returns, only. Received: "
-                f"{type(other).__name__} beside {type(callback).__name__}"
-            )
     if isinstance(rule, SigmoidGate) and callback.params.get("steps") is None:
         raise ValueError(
             "`fit` must know how long an epoch is, so that the gates close at "

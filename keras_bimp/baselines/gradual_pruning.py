@@ -1,39 +1,28 @@
 """The callback that prunes little by little, or at the end."""
 
-import keras
 import numpy as np
 
 from keras_bimp import failures
 from keras_bimp.backends import as_array
-from keras_bimp.backends import compile_anew
-from keras_bimp.backup import Backup
-from keras_bimp.backup import Resumable
-from keras_bimp.backup import data_that_begins
 from keras_bimp.baselines import checking
 from keras_bimp.baselines.global_sparse_momentum import GlobalSparseMomentum
 from keras_bimp.baselines.learned_rules import SigmoidGate
 from keras_bimp.baselines.rules import StraightThrough
 from keras_bimp.baselines.rules import TopWeights
-from keras_bimp.beside import begin_comparing_anew
-from keras_bimp.beside import best_so_far
-from keras_bimp.beside import callbacks_beside
-from keras_bimp.masking import hold_zeros
 from keras_bimp.masking import kernels_to_hold
 from keras_bimp.metrics.effective import EffectiveKernels
-from keras_bimp.progress import ROUNDING
-from keras_bimp.progress import Progress
-from keras_bimp.progress import set_progress
+from keras_bimp.record import ROUNDING
+from keras_bimp.record import Progress
+from keras_bimp.retraining.leader import Leader
 from keras_bimp.retraining.optimizers import step_count
-from keras_bimp.retraining.own_optimizers import Steps
 from keras_bimp.retraining.own_optimizers import check_own_optimizers
+from keras_bimp.retraining.pruning import apply_masks
 from keras_bimp.retraining.pruning import prune_to
 from keras_bimp.retraining.targets import find_targets
 from keras_bimp.slots import innermost
-from keras_bimp.slots import slots
-from keras_bimp.strategies import check_strategy
 
 
-class GradualPruning(Resumable):
+class GradualPruning(Leader):
     """Prunes at the beginning of some epochs, and at the end of the training.
 
     What is masked follows from the rule: for good with `masking.Hard`, and
@@ -69,7 +58,7 @@ class GradualPruning(Resumable):
         check=None,
         verbose=1,
     ):
-        super().__init__()
+        super().__init__(verbose)
         self._rule = rule
         self._policy = policy
         self._target_sparsity = target_sparsity
@@ -77,40 +66,32 @@ class GradualPruning(Resumable):
         self._by_step = by_step
         self._at_the_end = at_the_end
         self._check = check
-        self._verbose = verbose
         self.sparsities = {}
 
-    def on_train_begin(self, logs=None):
-        check_strategy(self.model)
-        self._beside = callbacks_beside(self)
+    def begin(self):
         self._found = find_targets(self.model, self._policy)
         checking.check_rules(self.model, self._found, self._rule)
         check_own_optimizers(self.model)
         by_step = self._by_step is not None
-        checking.check_fit(self, self._beside, self._rule, by_step)
+        checking.check_fit(self, self._rule, by_step)
         if self._check is not None:
             self._check(self.model, self._found)
-        self._moved = kernels_to_hold(self._found.hard, self.model.optimizer)
+        self._held = kernels_to_hold(self._found.hard, self.model.optimizer)
         epochs = self.params["epochs"]
         self.sparsities = self._planned(epochs) if self._planned else {}
-        self._thresholds = best_so_far(self._beside)
-        self._data = data_that_begins()
-        failures.mark_failed(self.model, None)
-        self._done = 0
         self._asked = 0.0  # The sparsity of the last pruning.
-        self._steps = Steps(self.model)
-        self._note_progress()
         # The epoch, its first step, and the last step that was looked at.
         self._epoch, self._first, self._last = None, 0, -1
+
+    def install(self):
         optimizer = innermost(self.model.optimizer)
         if isinstance(optimizer, GlobalSparseMomentum):
             kernels = [t.kernel.variable for t in self._found.targets]
             if optimizer.choose_among(kernels):
-                compile_anew(self.model)
+                return []
+        return None
 
-    def on_epoch_begin(self, epoch, logs=None):
-        if self._data is not None:
-            self._data.epoch = epoch
+    def begin_epoch(self, epoch):
         if epoch == self._epoch:  # It goes on in its midst.
             return
         self._epoch, self._first = epoch, step_count(self.model.optimizer)
@@ -132,26 +113,11 @@ class GradualPruning(Resumable):
         if bool(due):
             self._prune(float(share), self.model.optimizer)
 
-    def on_epoch_end(self, epoch, logs=None):
-        logs = {} if logs is None else logs
-        self._done = epoch + 1
-        if self._data is not None:
-            self._data.check_order()
-        failures.stop_if_broken(self.model, epoch, logs)
+    def end_epoch(self, epoch, logs):
         self._choose_anew()
-        self._steps.check(self.model, self._found)
         at_the_end = self._at_the_end and self._done == self.params["epochs"]
         if at_the_end and failures.why_failed(self.model) is None:
             self._prune(self._target_sparsity)
-        progress = self._note_progress()
-        logs["sparsity"] = progress.pruned / progress.weights
-
-    def on_train_end(self, logs=None):
-        failures.settle(self.model)
-        progress = self._note_progress()
-        backed_up = any(isinstance(c, Backup) for c in self._beside)
-        if progress.is_news(backed_up):
-            self._print(str(progress))
 
     def facts(self):
         return {
@@ -176,25 +142,24 @@ class GradualPruning(Resumable):
         self._done, self._epoch = state["done"], state["epoch"]
         self._asked = state.get("asked", 0.0)
         self._first, self._last = state["first"], state["last"]
-        self._hold()
+        apply_masks(self.model, self._found, None, held=self._held)
 
     def _prune(self, share, optimizer=None):
         """Prunes to a sparsity; forgets the momentum if given an optimizer."""
         found = self._found
         self._asked = share
         if found.hard:
-            prune_to(found, share, optimizer)
-            self._hold()
+            prune_to(self.model, found, share, optimizer, held=self._held)
         else:
             kernels = self._kernels()
             every = [np.ones(kernel.shape, bool) for kernel in kernels]
-            self._assign(found.choose(kernels, share, every).masks)
-            if isinstance(self._rule, StraightThrough):
+            chosen = found.choose(kernels, share, every).masks
+            straight = isinstance(self._rule, StraightThrough)
+            self._assign(chosen, None if straight else optimizer)
+            if straight:
                 for target in found.targets:
                     target.rule.pruned.assign(found.pruned)
-            elif optimizer is not None:
-                self._forget(optimizer)
-        begin_comparing_anew(self._beside, self._thresholds)
+        self._fit.compare_anew()
         self._print(
             f"pruned to {found.pruned / found.size:.2%}, "
             f"{found.size - found.pruned:,} of {found.size:,} weights left"
@@ -231,11 +196,12 @@ class GradualPruning(Resumable):
             for target in self._found.targets
         ]
 
-    def _assign(self, masks):
-        for target, mask in zip(self._found.targets, masks, strict=True):
-            target.mask.assign(mask)
+    def _assign(self, masks, optimizer=None):
+        apply_masks(
+            self.model, self._found, list(masks), optimizer, forget=True
+        )
 
-    def _note_progress(self):
+    def progress(self):
         effective = EffectiveKernels(self.model)
         kernels = [target.kernel for target in self._found.targets]
         progress = Progress(
@@ -246,9 +212,7 @@ class GradualPruning(Resumable):
             self._target_sparsity,
             self._found.skipped,
         )
-        progress = progress._replace(reached=self._reached(progress))
-        set_progress(self.model, progress)
-        return progress
+        return progress._replace(reached=self._reached(progress))
 
     def _reached(self, progress):
         target = self._target_sparsity
@@ -259,24 +223,3 @@ class GradualPruning(Resumable):
             self._asked >= target - ROUNDING
             or progress.pruned + 1 > target * progress.weights
         )
-
-    def _hold(self):
-        if hold_zeros(self._moved):
-            compile_anew(self.model)
-
-    def _forget(self, optimizer):
-        """Multiplies what the optimizer remembers by the masks."""
-        targets = self._found.targets
-        kernels = [target.kernel.variable for target in targets]
-        for target, pairs in zip(
-            targets, slots(optimizer, kernels), strict=True
-        ):
-            for slot, start in pairs:
-                value = keras.ops.cast(start, slot.dtype)
-                slot.assign(
-                    keras.ops.where(target.mask.value, slot.value, value)
-                )
-
-    def _print(self, text):
-        if self._verbose:
-            print(text)

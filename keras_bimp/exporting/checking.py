@@ -7,17 +7,19 @@ import warnings
 
 import keras
 import numpy as np
-from keras.src.export.export_utils import get_input_signature
-from keras.src.models.functional import Functional
 
 from keras_bimp.backends import as_array
 from keras_bimp.backends import count_nonzero
 from keras_bimp.exporting.inputs import input_names
 from keras_bimp.exporting.runtimes import in_tensorflow
 from keras_bimp.failures import why_failed
+from keras_bimp.keras_internals.graphs import Functional
+from keras_bimp.keras_internals.layers import layers_in
+from keras_bimp.keras_internals.layers import shapes_built_with
+from keras_bimp.keras_internals.saving import get_input_signature
 from keras_bimp.masking import masked_kernels
 from keras_bimp.masking import masked_layers
-from keras_bimp.progress import progress_of
+from keras_bimp.record import progress_of
 
 
 def check_model(model: keras.Model) -> None:
@@ -44,7 +46,7 @@ def check_types(
     model: keras.Model, format: str, lacks: tuple[str, ...]
 ) -> None:
     """Raises ValueError if a layer computes in a type that a format lacks."""
-    for layer in model._flatten_layers():
+    for layer in layers_in(model):
         if layer.compute_dtype in lacks and _computes(layer):
             raise ValueError(
                 f"`model` must not compute in {layer.compute_dtype}, for which "
@@ -72,7 +74,7 @@ def remedy_of_types(model: keras.Model) -> str:
     """What may help a runtime that lacks operations; empty if nothing."""
     types = {
         layer.compute_dtype
-        for layer in model._flatten_layers()
+        for layer in layers_in(model)
         if _computes(layer)
         and keras.backend.is_float_dtype(layer.compute_dtype)
     }
@@ -105,7 +107,7 @@ def check_arguments(model: keras.Model) -> None:
         and parameter.kind
         not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    built = [key.removesuffix("_shape") for key in model._build_shapes_dict]
+    built = [key.removesuffix("_shape") for key in shapes_built_with(model)]
     try:
         bound = signature.bind(*specs, **dict.fromkeys(implied)).arguments
         bound = [name for name in bound if name not in implied]
@@ -118,7 +120,7 @@ def check_arguments(model: keras.Model) -> None:
             f"`call` takes: define `build({wanted})`, with the arguments of "
             "`call`, none of them by keyword only, in their order. Received: "
             f"a model whose `call` takes {', '.join(takes)}, and that was "
-            f"built with {', '.join(model._build_shapes_dict)}"
+            f"built with {', '.join(shapes_built_with(model))}"
         )
 
 

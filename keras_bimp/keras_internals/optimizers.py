@@ -1,10 +1,13 @@
 """What Keras keeps of an optimizer."""
 
+import functools
 from collections.abc import Iterator
 
 import keras
 
-_OWN_LISTS = ("_variables", "_trainable_variables")
+# The attribute of an optimizer that holds what `add_state` added.
+_ADDED = "_keras_bimp_added"
+_OWN_LISTS = ("_variables", "_trainable_variables", _ADDED)
 
 
 class ChangesGradients:
@@ -74,6 +77,58 @@ def set_variables(
     optimizer._track_trackable(checkpointed, "_variables", overwrite=True)
 
 
+def add_state(around: list, variables: list[keras.Variable]) -> None:
+    """Gives the compiled step of JAX variables that no file holds.
+
+    There it is a function of what it is given: of anything else it keeps what
+    that was when it was compiled.
+
+    Args:
+        around: Optimizers, each around the next; the last one holds them.
+        variables: What is added, until `remove_state`.
+    """
+    inner = around[-1]
+    set_variables(inner, [*inner.variables, *variables])
+    vars(inner)[_ADDED] = [*added_state(inner), *variables]
+    for optimizer in around:
+        for name in ("save_own_variables", "load_own_variables"):
+            vars(optimizer)[name] = functools.partial(
+                _without_added, inner, getattr(type(optimizer), name), optimizer
+            )
+
+
+def added_state(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """What `add_state` has added to an optimizer."""
+    return vars(optimizer).get(_ADDED, [])
+
+
+def remove_state(around: list) -> None:
+    """Takes from an optimizer what `add_state` gave it."""
+    if not added_state(around[-1]):
+        return
+    _set_without_added(around[-1])
+    del vars(around[-1])[_ADDED]
+    for optimizer in around:
+        del vars(optimizer)["save_own_variables"]
+        del vars(optimizer)["load_own_variables"]
+
+
+def _without_added(inner, method, optimizer, store):
+    variables = inner.variables
+    _set_without_added(inner)
+    try:
+        method(optimizer, store)
+    finally:
+        set_variables(inner, variables)
+
+
+def _set_without_added(optimizer):
+    added = {id(variable) for variable in added_state(optimizer)}
+    set_variables(
+        optimizer, [v for v in optimizer.variables if id(v) not in added]
+    )
+
+
 def slots_of(
     optimizer: keras.optimizers.Optimizer, variable: keras.Variable
 ) -> list[tuple[str, keras.Variable]] | None:
@@ -92,7 +147,8 @@ def slots_of(
         return None
     index = trained.index(id(variable))
     shape = tuple(variable.shape)
-    known, found = set(trained), []
+    known = {*trained, *map(id, added_state(optimizer))}
+    found = []
     for name, slots in lists_of_slots(optimizer):
         known |= {id(slot) for slot in slots}
         slot = slots[index]

@@ -1,6 +1,9 @@
 """What Keras keeps of the training of a model."""
 
 import keras
+from keras.src.trainers.data_adapters.array_slicing import (
+    train_validation_split,
+)
 
 # What Keras' own callbacks remember from epoch to epoch in attributes.
 REMEMBERED = {
@@ -68,3 +71,19 @@ class SavedWithSignature:
     @property
     def _default_save_signature(self):
         return self.save_signature()
+
+
+def validation_split_of(given: dict):
+    """The validation data of a `fit`, split off as Keras does if asked.
+
+    Args:
+        given: The arguments of `fit`, by name.
+    """
+    share = given.get("validation_split")
+    if given.get("validation_data") is not None or not share:
+        return given.get("validation_data")
+    arrays = tuple(given.get(name) for name in ("x", "y", "sample_weight"))
+    try:
+        return train_validation_split(arrays, validation_split=share)[1]
+    except ValueError:
+        return None  # It is not for this to say.

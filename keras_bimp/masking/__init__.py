@@ -3,6 +3,8 @@
 from keras_bimp.masking.compiling import compile_like
 from keras_bimp.masking.compiling import given_metrics
 from keras_bimp.masking.compiling import reset_given_metrics
+from keras_bimp.masking.holding import copy_masks
+from keras_bimp.masking.holding import drop_copies
 from keras_bimp.masking.holding import hold_zeros
 from keras_bimp.masking.holding import kernels_to_hold
 from keras_bimp.masking.masked import Masked
@@ -32,6 +34,8 @@ __all__ = [
     "Rule",
     "as_filter",
     "compile_like",
+    "copy_masks",
+    "drop_copies",
     "find_prunable",
     "given_metrics",
     "has_own_steps",

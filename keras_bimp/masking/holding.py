@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_bimp.backends import as_array
 from keras_bimp.backends import backend
+from keras_bimp.keras_internals.layers import share_layout
 from keras_bimp.slots import ranks_moved
 
 
@@ -21,15 +22,37 @@ class HeldAtZero(keras.constraints.Constraint):
     def __init__(self, mask: keras.Variable, inner=None):
         self.inner = inner
         self._mask = mask
-        self._compiled_in = None
+        # A step of JAX must be given all variables that it reads. The
+        # optimizer's are, the mask is not: it is compiled in, or a copy of it
+        # is the optimizer's for a while.
+        self._copy = self._compiled_in = None
         self.refresh()
 
-    def refresh(self) -> None:
-        """Takes up what the mask is now."""
+    def refresh(self) -> bool:
+        """Takes up what the mask is now; returns whether to compile again."""
+        if self._copy is not None:
+            self._copy.assign(ops.copy(self._mask.value))  # Not its buffer.
+            return False
         if backend() == "jax":
-            # There the step must be given all variables that it reads, and
-            # is not given this one: it is compiled in.
             self._compiled_in = as_array(self._mask)
+        return backend() == "jax"
+
+    def copy_mask(self) -> keras.Variable:
+        """Reads a copy of the mask from now on, which it returns."""
+        self._compiled_in = None
+        self._copy = keras.Variable(
+            ops.copy(self._mask.value),
+            dtype="bool",
+            trainable=False,
+            autocast=False,
+        )
+        share_layout(self._mask, self._copy)
+        return self._copy
+
+    def drop_copy(self) -> None:
+        """Reads the copy no longer."""
+        self._copy = None
+        self.refresh()
 
     def __call__(self, w):
         if self.inner is not None:
@@ -37,7 +60,7 @@ class HeldAtZero(keras.constraints.Constraint):
         w = ops.convert_to_tensor(w)
         mask = self._compiled_in
         if mask is None:
-            mask = self._mask.value
+            mask = (self._mask if self._copy is None else self._copy).value
         return ops.where(mask, w, ops.zeros((), w.dtype))
 
 
@@ -76,10 +99,27 @@ def hold_zeros(masked_kernels: list[tuple]) -> bool:
     return any([_hold(kernel, mask) for kernel, mask in masked_kernels])
 
 
+def copy_masks(masked_kernels: list[tuple]) -> list[keras.Variable]:
+    """Copies of the masks of kernels that are held, for a step of JAX.
+
+    If it is given them, `hold_zeros` changes them, and it need not be compiled
+    again. None where it is not JAX that compiles.
+    """
+    if backend() != "jax":
+        return []
+    return [kernel.constraint.copy_mask() for kernel, _ in masked_kernels]
+
+
+def drop_copies(masked_kernels: list[tuple]) -> None:
+    """Ends what `copy_masks` began."""
+    for kernel, _ in masked_kernels:
+        if isinstance(kernel.constraint, HeldAtZero):
+            kernel.constraint.drop_copy()
+
+
 def _hold(kernel, mask):
     if isinstance(kernel.constraint, HeldAtZero):
-        kernel.constraint.refresh()
-        return backend() == "jax"
+        return kernel.constraint.refresh()
     kernel.constraint = HeldAtZero(mask, kernel.constraint)
     return True
 

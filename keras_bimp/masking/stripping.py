@@ -14,10 +14,7 @@ from keras_bimp.masking.masked import masked_layers
 from keras_bimp.masking.prunable import Kernel
 from keras_bimp.masking.wrapping import MaskedModel
 from keras_bimp.masking.wrapping import is_kerass_own
-
-# Models that `strip` returned -> their kernels that had a mask, and pairs
-# (path, reason) of the others.
-_STRIPPED = weakref.WeakKeyDictionary()
+from keras_bimp.record import record_of
 
 
 def strip(model: keras.Model) -> keras.Model:
@@ -59,7 +56,7 @@ def strip(model: keras.Model) -> keras.Model:
         plain = model.layer
     else:
         plain = _without_masked(model)
-    _STRIPPED[plain] = masked_kernels(model)
+    _note(model, plain)
     for masked in found:
         for kernel, mask, rule in zip(
             masked.kernels, masked.masks, masked.rules, strict=True
@@ -85,11 +82,26 @@ def masked_kernels(
     """
     found = masked_layers(model)
     if not found:
-        return _STRIPPED.get(model, ((), ()))
+        record = record_of(model)
+        # Weakly: a layer that owns its kernel may be the model itself.
+        pairs = ((variable, layer()) for variable, layer in record.masked)
+        return tuple(Kernel(*pair) for pair in pairs), record.skipped
     return (
         tuple(kernel for masked in found for kernel in masked.kernels),
         tuple(pair for masked in found for pair in masked.skipped),
     )
+
+
+def _note(model, plain):
+    """Has the record of what `strip` returns say what was masked."""
+    kernels, skipped = masked_kernels(model)
+    record = record_of(plain)
+    record.masked = tuple(
+        (kernel.variable, weakref.ref(kernel.layer)) for kernel in kernels
+    )
+    record.skipped = skipped
+    if record is not record_of(model):
+        record.progress = record_of(model).progress
 
 
 def _without_masked(model):

@@ -1,15 +1,13 @@
 """`wrap` puts a mask around a model; `strip` takes it off again."""
 
-import inspect
-
 import keras
 
 from keras_bimp.backends import compile_anew
 from keras_bimp.backends import count_nonzero
 from keras_bimp.backends import strategy_scope
+from keras_bimp.fitting import run_fit
 from keras_bimp.keras_internals.layers import adopt_signature
 from keras_bimp.keras_internals.trainer import SavedWithSignature
-from keras_bimp.keras_internals.trainer import begin_at
 from keras_bimp.keras_internals.trainer import input_signature
 from keras_bimp.listing import listed
 from keras_bimp.masking.compiling import compile_like
@@ -25,6 +23,7 @@ from keras_bimp.masking.rules import Rule
 from keras_bimp.masking.tasks import as_not_compiled
 from keras_bimp.masking.tasks import check_trainer
 from keras_bimp.masking.tasks import class_around
+from keras_bimp.record import share_record
 from keras_bimp.slots import zero_pruned
 from keras_bimp.strategies import check_strategy
 
@@ -37,10 +36,6 @@ _OF_THE_MODEL_INSIDE = (
     "outputs",
     "output_names",
     "output_shape",
-)
-
-_PLACE_OF_SHUFFLE = list(inspect.signature(keras.Model.fit).parameters).index(
-    "shuffle"
 )
 
 
@@ -65,6 +60,7 @@ class MaskedModel(SavedWithSignature, keras.Model):
         # Keras saves attributes by name: the optimizer, which the model inside
         # may share, must come before this one.
         self.wrapper = masked
+        share_record(self, model)
         self.supports_jit = model.supports_jit
         adopt_signature(self, model)
         self.built = True
@@ -84,14 +80,7 @@ class MaskedModel(SavedWithSignature, keras.Model):
         with strategy_scope(self):
             self.wrapper.mask_unfrozen()
         self._hold_zeros()
-        # A `fit` that was refused may have left it.
-        begin_at(self, None)
-        x = args[0] if args else kwargs.get("x")
-        if len(args) < _PLACE_OF_SHUFFLE and getattr(
-            x, "shuffles_itself", False
-        ):
-            kwargs.setdefault("shuffle", False)
-        return super().fit(*args, **kwargs)
+        return run_fit(self, super().fit, args, kwargs)
 
     def _hold_zeros(self):
         """Holds what is pruned, whoever pruned it or loaded its mask."""
@@ -207,9 +196,12 @@ def wrap(
 ) -> keras.Model:
     """Puts a mask over every prunable kernel of a model.
 
-    The result has the same variables and computes the same; `model` itself is
-    not touched. A compiled model stays compiled, with the same loss and metrics
-    and the same optimizer object, so that its slots and iterations are kept.
+    The result has the same variables and computes the same. A compiled model
+    stays compiled, with the same loss and metrics and the same optimizer
+    object, so that its slots and iterations are kept. Of `model` itself two
+    things change: until `strip`, a regularizer of a kernel that looks at all
+    weights together sees those that are left; and with `masks="nonzero"` the
+    optimizer forgets what it remembers of the zeros, which would move them.
 
     Prunable is every trainable variable of rank 2 or more whose name ends in
     "kernel": dense, convolutional, recurrent and attention layers, custom

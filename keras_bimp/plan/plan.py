@@ -35,6 +35,8 @@ class Phase:
         schedule: Its learning-rate schedule, counted from 0 at its start.
         discount: Scalar variable that a pruning sets at its start and that an
             adaptive `schedule` reads; `None` where there is no pruning.
+        pruned: How many weights are pruned then, an integer; `None` if it is
+            what `sparsity` says.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Phase:
     sparsity: float
     schedule: keras.optimizers.schedules.LearningRateSchedule
     discount: keras.Variable | None = None
+    pruned: int | None = None
 
     @property
     def prunes(self) -> bool:
@@ -75,8 +78,6 @@ class Plan:
         pruning: What is pruned by which rules, in words.
         staying: Pairs (path, reason) of kernels of which zeros are all that
             pruning brings: `shrink` cannot make them smaller.
-        pruned: Number of pruned weights at the end of each phase, where the
-            sparsities alone do not say it.
     """
 
     phases: tuple[Phase, ...]
@@ -89,7 +90,6 @@ class Plan:
     skipped: tuple[tuple[str, str], ...] = ()
     pruning: str = ""
     staying: tuple[tuple[str, str], ...] = ()
-    pruned: tuple[int, ...] = ()
 
     @classmethod
     def bimp(
@@ -280,25 +280,35 @@ class Plan:
             return None
         return dense.epochs - phase.epochs
 
-    def counts(self, total: int) -> list[int]:
+    def pruned(self, total: int) -> list[int]:
         """Pruned weights of `total` at the end of each phase, exactly."""
-        if self.pruned:
-            return list(self.pruned)
-        return sparsity_schedules.chained_counts(
+        known = [phase.pruned for phase in self.phases]
+        if None not in known:
+            return known
+        return sparsity_schedules.pruned_weights(
             total, [phase.sparsity for phase in self.phases]
+        )
+
+    def with_pruned(self, pruned: list[int]) -> "Plan":
+        """The plan whose phases say how many weights are pruned."""
+        phases = zip(self.phases, pruned, strict=True)
+        return dataclasses.replace(
+            self,
+            phases=tuple(
+                dataclasses.replace(phase, pruned=count)
+                for phase, count in phases
+            ),
         )
 
     def sparsities(self, total: int) -> list[float]:
         """Sparsity of each phase that `round(sparsity * total)` is exact for.
 
-        Between the first and the last they are those of `counts`: each
-        pruning removes a rounded share of what remains.
+        Between the first and the last they follow from numbers of weights:
+        each pruning removes a rounded share of what remains.
         """
-        counts = sparsity_schedules.chained_counts(
-            total, [phase.sparsity for phase in self.phases]
-        )
-        between = [count / total for count in counts[:-1]]
-        return [*between, self.target_sparsity]
+        asked = [phase.sparsity for phase in self.phases]
+        pruned = sparsity_schedules.pruned_weights(total, asked)
+        return [*(count / total for count in pruned[:-1]), asked[-1]]
 
     def values(self) -> np.ndarray:
         """The learning rate of every iteration of the run, as float64 array.

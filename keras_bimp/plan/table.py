@@ -63,7 +63,7 @@ def _table(plan):
     table.add_column("learning rate")
     total = sum(size for _, size in plan.prunable)
     before = 0.0
-    for phase, pruned in zip(plan.phases, plan.counts(total), strict=True):
+    for phase, pruned in zip(plan.phases, plan.pruned(total), strict=True):
         table.add_row(
             phase.name,
             f"{phase.start_epoch + 1}-{phase.end_epoch}",

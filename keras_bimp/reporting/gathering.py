@@ -12,7 +12,7 @@ from keras_bimp.metrics import EffectiveKernels
 from keras_bimp.metrics import sparsity
 from keras_bimp.metrics.multiply_adds import count_work
 from keras_bimp.metrics.tracing import input_specs
-from keras_bimp.progress import progress_of
+from keras_bimp.record import progress_of
 from keras_bimp.reporting import histories
 from keras_bimp.reporting.copies import plain_copy
 from keras_bimp.reporting.facts import Report

@@ -9,7 +9,7 @@ from keras_bimp.masking import masked_kernels
 from keras_bimp.masking import masked_layers
 from keras_bimp.masking import unique_paths
 from keras_bimp.metrics import EffectiveKernels
-from keras_bimp.progress import progress_of
+from keras_bimp.record import progress_of
 from keras_bimp.reporting.facts import ONLY_IF_ASKED
 from keras_bimp.reporting.facts import KernelFacts
 

@@ -1,10 +1,13 @@
-"""What may stand beside a plan's callback in the same `fit`."""
+"""What may stand beside a callback that prunes in the same `fit`."""
 
 import warnings
 
 import keras
 
-# They set learning rates, as the plan does.
+from keras_bimp.backup import Backup
+from keras_bimp.backup import Resumable
+
+# They set learning rates, as a plan does.
 _SET_RATES = (
     keras.callbacks.LearningRateScheduler,
     keras.callbacks.ReduceLROnPlateau,
@@ -17,30 +20,43 @@ _WRITE_LOGS = (
 )
 
 
-def check_others(callback: keras.callbacks.Callback, callbacks: list) -> None:
+def check_others(callback: Resumable, callbacks: list) -> None:
     """Raises ValueError if another callback would do the same work, too.
 
-    Warns of those that come too early to see what it logs.
-
     Args:
-        callback: What carries a plan out.
+        callback: What prunes.
         callbacks: All of the same `fit` in their order, `callback` among them.
     """
-    place = callbacks.index(callback)
-    before, after = callbacks[:place], callbacks[place + 1 :]
-    for other in before + after:
-        if isinstance(other, type(callback)):
+    for other in callbacks[: callbacks.index(callback)]:
+        if isinstance(other, Backup):
+            raise ValueError(
+                "`Backup` must be listed after what `keras_bimp.callbacks` "
+                f"returns. Received: {type(callback).__name__} after it"
+            )
+    for other in callbacks:
+        leads = isinstance(other, Resumable) and other.leads
+        if leads and other is not callback:
             raise ValueError(
                 "`callbacks` of one `fit` must hold what "
-                "`keras_bimp.callbacks` returns only once: two would prune "
-                "and set the learning rate against each other"
+                "`keras_bimp.callbacks` returns, or those of one recipe, and "
+                "only once: two would prune against each other. Received: "
+                f"{type(other).__name__} beside {type(callback).__name__}"
             )
+
+
+def check_plans(callback: Resumable, callbacks: list) -> None:
+    """The same for a callback that sets the learning rate and adds to logs.
+
+    Warns of those that come too early to see what it logs.
+    """
+    for other in callbacks:
         if isinstance(other, _SET_RATES):
             raise ValueError(
                 "`callbacks` of one `fit` must not hold another callback "
                 "that sets the learning rate, which is the plan's in every "
                 f"step. Received: {type(other).__name__}"
             )
+    before = callbacks[: callbacks.index(callback)]
     early = [type(c).__name__ for c in before if isinstance(c, _WRITE_LOGS)]
     if early:
         warnings.warn(

@@ -3,44 +3,36 @@
 import dataclasses
 import warnings
 
-from keras_bimp import failures
+import keras
+import numpy as np
+
 from keras_bimp.backends import as_array
 from keras_bimp.backends import backend
-from keras_bimp.backends import give_each_its_own_buffer
 from keras_bimp.backends import strategy_scope
-from keras_bimp.backup import Backup
-from keras_bimp.backup import Resumable
-from keras_bimp.backup import data_that_begins
-from keras_bimp.backup.training_state import build_optimizer
-from keras_bimp.beside import begin_comparing_anew
-from keras_bimp.beside import best_so_far
-from keras_bimp.beside import callbacks_beside
 from keras_bimp.masking import hold_zeros
 from keras_bimp.masking import kernels_to_hold
-from keras_bimp.progress import Progress
-from keras_bimp.progress import progress_of
-from keras_bimp.progress import set_progress
+from keras_bimp.record import Progress
 from keras_bimp.retraining import optimizers
 from keras_bimp.retraining.accuracy import Accuracy
-from keras_bimp.retraining.other_callbacks import check_others
-from keras_bimp.retraining.own_optimizers import Steps
+from keras_bimp.retraining.leader import Leader
+from keras_bimp.retraining.other_callbacks import check_plans
 from keras_bimp.retraining.own_optimizers import check_own_optimizers
 from keras_bimp.retraining.pruning import Pruning
 from keras_bimp.retraining.pruning import prune_to
 from keras_bimp.retraining.rewinding import Rewinding
 from keras_bimp.retraining.steps import steps_of_epoch
 from keras_bimp.retraining.targets import find_targets
-from keras_bimp.retraining.trial import planned_counts
+from keras_bimp.retraining.trial import planned_pruned
 from keras_bimp.retraining.trial import policy_at
 from keras_bimp.retraining.validation import Validation
 from keras_bimp.retraining.validation import around_pruning
 from keras_bimp.retraining.validation import no_pruning_yet
 from keras_bimp.schedules import Joined
 from keras_bimp.schedules import discount_factor
-from keras_bimp.strategies import check_strategy
+from keras_bimp.schedules import schedule_values
 
 
-class PruneAndRetrain(Resumable):
+class PruneAndRetrain(Leader):
     """Carries out a plan: installs the schedule, prunes, starts the phases.
 
     Made by `keras_bimp.callbacks`.
@@ -73,7 +65,7 @@ class PruneAndRetrain(Resumable):
         rewind_to,
         verbose,
     ):
-        super().__init__()
+        super().__init__(verbose)
         self._planner = planner
         self._steps_per_epoch = steps_per_epoch
         self._policy = policy
@@ -82,22 +74,15 @@ class PruneAndRetrain(Resumable):
         self._samples = samples
         self._accuracy = Accuracy(samples)
         self._rewind_to = rewind_to
-        self._verbose = verbose
         self.plan = None
         self.prunings = []
 
-    def on_train_begin(self, logs=None):
-        check_strategy(self.model)
-        self._beside = callbacks_beside(self)
-        check_others(self, self._beside)
-        self._thresholds = best_so_far(self._beside)
-        self._data = data_that_begins()
-        failures.mark_failed(self.model, None)
+    def begin(self):
+        check_plans(self, self._fit.callbacks)
         self.prunings = []
         self._logs = {"norm_drop": 0.0, "d1": 0.0, "d2": 0.0, "discount": 1.0}
-        self._validation = Validation(self)
+        self._validation = Validation(self._fit.validation)
         self._phase = None
-        self._done = 0
         self._warned = False
         self._found = find_targets(
             self.model, self._policy, self._filters, self._exclude
@@ -108,7 +93,9 @@ class PruneAndRetrain(Resumable):
         self._check()
         self._rewinding = Rewinding(self.plan, self._rewind_to)
         self._rewinding.prepare(self.model)
-        self._steps = Steps(self.model)
+        self._print(str(self.plan))
+
+    def install(self):
         with strategy_scope(self.model):
             self._schedule = Joined(
                 [phase.schedule for phase in self.plan.phases],
@@ -120,23 +107,17 @@ class PruneAndRetrain(Resumable):
             )
         for discount in self._schedule.discounts:
             discount.assign(1.0)
-        self._print(str(self.plan))
-        build_optimizer(self.model)
         self._replaced = optimizers.install(
             self.model.optimizer, self._schedule
         )
-        give_each_its_own_buffer(
-            self.model.variables + self.model.optimizer.variables
-        )
-        hold_zeros(self._moved)
-        self._note_progress()
-        # Steps compiled by an earlier `fit` hold the earlier rate.
-        self.model.make_train_function(force=True)
+        return self._schedule.as_state() if backend() == "jax" else []
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def uninstall(self):
+        with strategy_scope(self.model):
+            optimizers.uninstall(self.model.optimizer)
+
+    def begin_epoch(self, epoch):
         model = self.model
-        if self._data is not None:
-            self._data.epoch = epoch
         current = self.plan.phase_at(epoch)
         if self._phase is None:
             self._begin_at(epoch, current)
@@ -150,41 +131,19 @@ class PruneAndRetrain(Resumable):
         into_phase = (epoch - phase.start_epoch) * self.plan.steps_per_epoch
         count = optimizers.step_count(model.optimizer)
         self._schedule.begin(current, count - into_phase)
-        if backend() == "jax":
-            # JAX compiles the values of the schedule's variables in.
-            model.make_train_function(force=True)
 
-    def on_epoch_end(self, epoch, logs=None):
-        logs = {} if logs is None else logs
+    def end_epoch(self, epoch, logs):
         self._validation.remember(self.model, logs)
         if not self.prunings:
             # In every epoch from the first on, for files with columns.
             logs.update(no_pruning_yet(self._validation(self.model)))
         cycle = sum(p.prunes for p in self.plan.phases[: self._phase + 1])
         logs["cycle"] = cycle
-        logs["sparsity"] = self._found.pruned / self._found.size
         step = optimizers.step_count(self.model.optimizer)
-        logs["learning_rate"] = float(self._schedule(max(step - 1, 0)))
+        # Not by a call: JAX would compile each of its operations first.
+        (rate,) = schedule_values(self._schedule, 1, max(step - 1, 0))
+        logs["learning_rate"] = float(np.asarray(rate, keras.config.floatx()))
         logs.update(self._logs)
-        self._check_steps()
-        self._done = epoch + 1
-        self._note_progress()
-        if self._data is not None:
-            self._data.check_order()
-        failures.stop_if_broken(self.model, epoch, logs)
-
-    def on_train_end(self, logs=None):
-        self.undo_train_begin()
-        failures.settle(self.model)
-        backed_up = any(isinstance(c, Backup) for c in self._beside)
-        progress = progress_of(self.model)
-        if progress.is_news(backed_up):
-            self._print(str(progress))
-
-    def undo_train_begin(self):
-        with strategy_scope(self.model):
-            optimizers.uninstall(self.model.optimizer)
-        self.model.make_train_function(force=True)
 
     def facts(self):
         plan = self.plan
@@ -219,15 +178,8 @@ class PruneAndRetrain(Resumable):
         self.prunings = [Pruning.of(p) for p in state["prunings"]]
         self._schedule.set_state(state["schedule"])
         self._rewinding.set_state(state["rewinding"])
-        hold_zeros(self._moved)
-        self._note_progress()
-
-    def _check_steps(self):
-        try:
-            self._steps.check(self.model, self._found)
-        except ValueError:
-            self.undo_train_begin()
-            raise
+        hold_zeros(self._held)
+        self.note_progress()
 
     def _make_plan(self):
         if not self.model.compiled or self.model.optimizer is None:
@@ -253,14 +205,14 @@ class PruneAndRetrain(Resumable):
 
     def _check(self):
         """Tries all that a pruning could stumble over hours later."""
-        self._moved = kernels_to_hold(self._found.hard, self.model.optimizer)
+        self._held = kernels_to_hold(self._found.hard, self.model.optimizer)
         if self.plan.retraining.by_accuracy:
             self._accuracy.check(self.model)
         gradients = self._found.gradients(self.model, self._samples, limit=1)
-        self._counts, planned = planned_counts(
+        self._pruned, planned = planned_pruned(
             self.plan, self._found, gradients, self._policy.on_collapse
         )
-        self.plan = dataclasses.replace(self.plan, pruned=tuple(planned))
+        self.plan = self.plan.with_pruned(planned)
 
     def _begin_at(self, epoch, current):
         """Takes up a run in its midst, where `fit` has an `initial_epoch`."""
@@ -271,19 +223,15 @@ class PruneAndRetrain(Resumable):
             # Whoever restores the masks may not restore the schedule.
             pruned = (
                 epoch > phase.start_epoch
-                and self._found.pruned >= self._counts[i]
+                and self._found.pruned >= self._pruned[i]
             )
             if i < current or self._schedule.begun(i) or pruned:
                 self._rewinding.forget(phase)
-        try:
-            self._rewinding.check(epoch, self.model)
-        except ValueError:
-            optimizers.uninstall(self.model.optimizer)
-            raise
+        self._rewinding.check(epoch, self.model)
         missed = sum(
             phase.prunes and self._found.pruned < count
             for phase, count in zip(
-                phases[:current], self._counts[:current], strict=True
+                phases[:current], self._pruned[:current], strict=True
             )
         )
         if missed:
@@ -326,9 +274,11 @@ class PruneAndRetrain(Resumable):
             self._warned = self._found.warn_if_beyond(self._sparsities[current])
         before = self._validation(self.model)
         pruning = prune_to(
+            self.model,
             self._found,
             self._sparsities[current],
             self.model.optimizer,
+            held=self._held,
             gradients=self._found.gradients(self.model, self._samples),
             policy=policy_at(
                 self._found,
@@ -336,10 +286,9 @@ class PruneAndRetrain(Resumable):
                 self.plan.target_sparsity,
             ),
         )
-        hold_zeros(self._moved)
         self._validation.forget()
         after = self._validation(self.model)
-        begin_comparing_anew(self._beside, self._thresholds)
+        self._fit.compare_anew()
         self.prunings.append(pruning)
         change, fraction = pruning.norm_drop, pruning.pruned_fraction
         if retraining.by_accuracy:
@@ -374,8 +323,8 @@ class PruneAndRetrain(Resumable):
         accuracy = self._accuracy(self.model)
         return min(max((dense - accuracy) / dense, 0.0), 1.0) if dense else 0.0
 
-    def _note_progress(self):
-        progress = Progress(
+    def progress(self):
+        return Progress(
             self._done,
             self.plan.epochs,
             self._found.pruned,
@@ -384,7 +333,6 @@ class PruneAndRetrain(Resumable):
             self._found.skipped,
             self._is_at_target(),
         )
-        set_progress(self.model, progress)
 
     def _is_at_target(self):
         phases = self.plan.phases
@@ -392,9 +340,5 @@ class PruneAndRetrain(Resumable):
         # Whoever restores the masks may not restore the schedule.
         return not prunings or (
             self._schedule.begun(prunings[-1])
-            or self._found.pruned >= self._counts[prunings[-1]]
+            or self._found.pruned >= self._pruned[prunings[-1]]
         )
-
-    def _print(self, text):
-        if self._verbose:
-            print(text)

@@ -12,8 +12,7 @@ from keras_bimp.listing import listed
 from keras_bimp.masking import hold_zeros
 from keras_bimp.masking import kernels_to_hold
 from keras_bimp.processes import check_agreement
-from keras_bimp.progress import progress_of
-from keras_bimp.progress import set_progress
+from keras_bimp.record import record_of
 from keras_bimp.retraining.own_optimizers import optimizers_of
 from keras_bimp.retraining.own_optimizers import warn_if_moved
 from keras_bimp.retraining.own_optimizers import warn_if_unknown
@@ -204,16 +203,16 @@ def prune(
     found.warn_if_beyond(target_sparsity)
     found.warn_if_staying()
     pruning = prune_to(
+        model,
         found,
         target_sparsity,
         optimizer,
+        held=moved,
         gradients=found.gradients(model, samples),
     )
-    if hold_zeros(moved):
-        compile_anew(model)
-    progress = progress_of(model)
-    if progress is not None and progress.weights == found.size:
-        set_progress(model, progress.after_pruning(found.pruned))
+    record = record_of(model)
+    if record.progress and record.progress.weights == found.size:
+        record.progress = record.progress.after_pruning(found.pruned)
     return pruning
 
 
@@ -233,9 +232,26 @@ def samples_for(
 
 
 def prune_to(
-    found: Targets, sparsity: float, optimizer, *, gradients=None, policy=None
+    model: keras.Model,
+    found: Targets,
+    sparsity: float,
+    optimizer,
+    *,
+    held: list[tuple] = (),
+    gradients=None,
+    policy=None,
 ) -> Pruning:
-    """Prunes to a sparsity of all units in all. See `prune`."""
+    """Prunes to a sparsity of all units in all. See `prune`.
+
+    Args:
+        model: The model.
+        found: What is pruned.
+        sparsity: Float in [0, 1).
+        optimizer: See `apply_masks`.
+        held: See `apply_masks`.
+        gradients: See `Targets.choose`.
+        policy: See `Targets.choose`.
+    """
     kernels, masks = found.read()
     total = found.size
     before = total - sum(selection.counts(masks))
@@ -257,20 +273,55 @@ def prune_to(
     )
     new_masks = chosen.masks
     del chosen, kernels, masks  # Or old and new weights would be in memory.
-    if after > before:
-        _set_masks(found.targets, new_masks, optimizer)
+    if after == before:
+        new_masks = None
+    apply_masks(model, found, new_masks, optimizer, held)
     return pruning
 
 
-def _set_masks(found, masks, optimizer):
-    hard = [target for target in found if target.rule.hard]
-    kernels = [target.kernel.variable for target in hard]
-    if optimizer is not None and hard:
-        slots(optimizer, kernels)  # Raises before anything has changed.
-    masks.reverse()
-    for target in found:
-        mask = masks.pop()  # So that it takes memory no longer.
-        if isinstance(mask, selection.Shards):
-            mask = mask.spread()
-        target.mask.assign(mask)
-    zero_pruned(kernels, [target.mask for target in hard], optimizer)
+def apply_masks(
+    model: keras.Model,
+    found: Targets,
+    masks: list | None,
+    optimizer=None,
+    held: list[tuple] = (),
+    forget: bool = False,
+) -> None:
+    """Sets masks, and does all that follows from it.
+
+    Pruned weights are 0 and stay so, and so does what the optimizer remembers
+    of them. The train step is compiled again if it must be.
+
+    Args:
+        model: The model.
+        found: What is masked.
+        masks: A mask for each target, which this empties; `None` if they are
+            set already.
+        optimizer: What trains the model, or `None` to leave it alone.
+        held: What `kernels_to_hold` found.
+        forget: Whether the optimizer forgets weights, too, that are not
+            pruned for good.
+    """
+    if masks is not None:
+        kinds = {True: [], False: []}
+        for target in found.targets:
+            kinds[target.rule.hard].append(target)
+        if optimizer is not None and kinds[True]:
+            # Raises before anything has changed.
+            slots(optimizer, [t.kernel.variable for t in kinds[True]])
+        masks.reverse()
+        for target in found.targets:
+            mask = masks.pop()  # So that it takes memory no longer.
+            if isinstance(mask, selection.Shards):
+                mask = mask.spread()
+            target.mask.assign(mask)
+        for hard, targets in kinds.items():
+            if hard or forget:
+                zero_pruned(
+                    [target.kernel.variable for target in targets],
+                    [target.mask for target in targets],
+                    optimizer,
+                    weights=hard,
+                )
+    if hold_zeros(held):
+        compile_anew(model)

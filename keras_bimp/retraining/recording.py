@@ -8,6 +8,8 @@ import numpy as np
 
 from keras_bimp.backends import as_array
 from keras_bimp.backup import Resumable
+from keras_bimp.fitting import fit_of
+from keras_bimp.fitting import leave
 from keras_bimp.keras_internals.optimizers import rate_of
 from keras_bimp.retraining.files import read_arrays
 from keras_bimp.retraining.files import write_arrays
@@ -78,6 +80,7 @@ class RecordLearningRate(Resumable):
                 "The model must be compiled with one learning rate. Received: "
                 "MultiOptimizer, each of whose optimizers has its own"
             )
+        fit_of(self, needed=False)
         self._first = True
         self._follows_schedule = False
 
@@ -116,6 +119,9 @@ class RecordLearningRate(Resumable):
         self._follows_schedule, self._rates = False, []
         if self.filepath is not None:
             self._save()
+
+    def on_train_end(self, logs=None):
+        leave(self)
 
     def get_state(self):
         return {"epochs": self._epochs, "running": self._rates_of_epoch()}

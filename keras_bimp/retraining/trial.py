@@ -20,7 +20,7 @@ def policy_at(
     return found.policy.part_way(progress)
 
 
-def planned_counts(
+def planned_pruned(
     plan: Plan, found: Targets, gradients, on_collapse: str
 ) -> tuple[list[int], list[int]]:
     """How many weights are pruned at the end of each phase of a plan.
@@ -41,15 +41,15 @@ def planned_counts(
         ValueError: What a pruning would raise.
     """
     kernels, masks = found.read()
-    counts = _counts(plan, found, kernels, masks, gradients, on_collapse)
+    pruned = _pruned(plan, found, kernels, masks, gradients, on_collapse)
     if all(mask.all() for mask in masks):
-        return counts, counts
+        return pruned, pruned
     full = [_all_kept(mask) for mask in masks]
-    return counts, _counts(plan, found, kernels, full, gradients, "ignore")
+    return pruned, _pruned(plan, found, kernels, full, gradients, "ignore")
 
 
-def _counts(plan, found, kernels, masks, gradients, on_collapse):
-    counts = []
+def _pruned(plan, found, kernels, masks, gradients, on_collapse):
+    pruned = []
     sparsities = plan.sparsities(found.size)
     for phase, sparsity in zip(plan.phases, sparsities, strict=True):
         if phase.prunes:
@@ -63,8 +63,8 @@ def _counts(plan, found, kernels, masks, gradients, on_collapse):
             # What a later pruning would raise for depends on the training.
             if on_collapse == "raise":
                 on_collapse = "ignore"
-        counts.append(found.size - sum(selection.counts(masks)))
-    return counts
+        pruned.append(found.size - sum(selection.counts(masks)))
+    return pruned
 
 
 def _all_kept(mask):

@@ -4,7 +4,6 @@ import math
 
 import keras
 
-from keras_bimp.beside import validation_of
 from keras_bimp.evaluating import evaluate
 from keras_bimp.evaluating import scalars
 
@@ -12,14 +11,12 @@ from keras_bimp.evaluating import scalars
 class Validation:
     """Validates around prunings, if the `fit` that begins has data for it.
 
-    To be made in `on_train_begin`.
-
     Args:
-        callback: What prunes, a callback of that `fit`.
+        given: What `evaluate` is given to validate, or `None`.
     """
 
-    def __init__(self, callback: keras.callbacks.Callback):
-        self._given = validation_of(callback)
+    def __init__(self, given: dict | None):
+        self._given = given
         self._known = {}
 
     def remember(self, model: keras.Model, logs: dict) -> None:

@@ -1,5 +1,7 @@
 """The one schedule that a run installs."""
 
+import functools
+
 import keras
 from keras import ops
 
@@ -72,6 +74,7 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
             )
         self.replaced = replaced
         self.notes = dict(notes or {})
+        self._now = self._discount = None
         self.begins = [
             keras.Variable(
                 _NOT_BEGUN if b is None else b,
@@ -89,6 +92,8 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         """Returns the rate at `step`, a scalar integer tensor."""
         step = ops.convert_to_tensor(step)
+        if self._now is not None:
+            return self._rate_now(step)
         rate = self.schedules[0](self._since(0, step))
         for i in range(1, len(self.schedules)):
             begun = step >= ops.cast(in_step(self.begins[i]), step.dtype)
@@ -97,13 +102,48 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
             )
         return rate
 
+    def _rate_now(self, step):
+        phase, begin = in_step(self._now)
+        since = ops.maximum(step - ops.cast(begin, step.dtype), 0)
+        rates = [
+            functools.partial(self._rate_of, i)
+            for i in range(len(self.schedules))
+        ]
+        return ops.switch(phase, rates, since, in_step(self._discount))
+
+    def _rate_of(self, i, since, discount):
+        with keras.StatelessScope([(self.discounts[i], discount)]):
+            return ops.cast(self.schedules[i](since), keras.config.floatx())
+
     def _since(self, i, step):
         begin = ops.cast(in_step(self.begins[i]), step.dtype)
         return ops.maximum(step - begin, 0)
 
+    def as_state(self) -> list[keras.Variable]:
+        """Has the rate follow from two variables, which it returns.
+
+        For a step that must be given all that it reads, as that of JAX. They
+        hold which phase it is, when it began, and its discount.
+        """
+        self._now = keras.Variable(
+            [0, 0], dtype="int", trainable=False, autocast=False
+        )
+        self._discount = discount_variable()
+        self._refresh()
+        return [self._now, self._discount]
+
+    def _refresh(self):
+        if self._now is None:
+            return
+        begun = [i for i in range(len(self.begins)) if self.begun(i)]
+        i = max(begun, default=0)
+        self._now.assign([i, self.began_at(i)])
+        self._discount.assign(as_array(self.discounts[i]))
+
     def begin(self, i: int, step: int) -> None:
         """Starts phase `i` at iteration count `step`."""
         self.begins[i].assign(step)
+        self._refresh()
 
     def begun(self, i: int) -> bool:
         """Whether phase `i` has begun."""
@@ -139,6 +179,7 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
             strict=True,
         ):
             variable.assign(value)
+        self._refresh()
         self.notes.update(state["notes"])
 
     def get_config(self):

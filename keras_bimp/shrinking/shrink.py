@@ -18,8 +18,8 @@ from keras_bimp.listing import listed
 from keras_bimp.masking import compile_like
 from keras_bimp.masking import has_own_steps
 from keras_bimp.masking import masked_layers
-from keras_bimp.progress import progress_of
-from keras_bimp.progress import set_progress
+from keras_bimp.record import progress_of
+from keras_bimp.record import record_of
 from keras_bimp.shrinking.following import Followed
 from keras_bimp.shrinking.following import is_graph
 from keras_bimp.shrinking.rebuilding import rebuild
@@ -103,7 +103,7 @@ def shrink(model: keras.Model, align: int = 8) -> keras.Model:
     if smaller.count_params() >= model.count_params():
         raise ValueError(_why_nothing(model, followed))
     _check_outputs(model, smaller)
-    set_progress(smaller, progress_of(model))
+    record_of(smaller).progress = progress_of(model)
     if model.compiled and not has_own_steps(type(model)):
         compile_like(smaller, model, keras.optimizers.SGD(), scale=True)
     return smaller

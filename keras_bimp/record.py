@@ -1,16 +1,16 @@
-"""How far the last training of a model came."""
+"""What is known of a model beside its weights: one record for each."""
 
+import dataclasses
+import pathlib
 import weakref
 from typing import NamedTuple
 
 import keras
 
-from keras_bimp.masking import MaskedModel
-
 # Of a sparsity, where each kernel rounds its own share.
 ROUNDING = 1e-3
 
-_PROGRESS = weakref.WeakKeyDictionary()
+_RECORDS = weakref.WeakKeyDictionary()
 
 
 class Progress(NamedTuple):
@@ -72,18 +72,45 @@ class Progress(NamedTuple):
         )
 
 
-def set_progress(model: keras.Model, progress: Progress | None) -> None:
-    """Notes it for a model, and for what `strip` makes of it."""
-    parts = [model]
-    if isinstance(model, MaskedModel):
-        parts.append(model.wrapper.layer)
-    for part in parts:
-        if progress is None:
-            _PROGRESS.pop(part, None)
-        else:
-            _PROGRESS[part] = progress
+@dataclasses.dataclass
+class Record:
+    """What is known of a model, wrapped or not.
+
+    It does not keep the model alive.
+
+    Attributes:
+        model: Weak reference to the model, the plain one of a wrapped model.
+        progress: How far the last training came; `None` if there was none.
+        failure: Why the last training failed, and a digest of the weights of
+            which that is true, `None` for any; or `None` if it did not.
+        finished: Folders of the runs that it has had in this program.
+        masked: Pairs (variable, weak reference to its layer) of the kernels
+            that had a mask before `strip`.
+        skipped: Pairs (path, reason) of those that had none.
+        warned: Whether it was said what `keras_bimp.fit` is for.
+    """
+
+    model: weakref.ref
+    progress: Progress | None = None
+    failure: tuple[str, str | None] | None = None
+    finished: set[pathlib.Path] = dataclasses.field(default_factory=set)
+    masked: tuple[tuple[keras.Variable, weakref.ref], ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+    warned: bool = False
+
+
+def record_of(model: keras.Layer) -> Record:
+    """The record of a model."""
+    if model not in _RECORDS:
+        _RECORDS[model] = Record(weakref.ref(model))
+    return _RECORDS[model]
+
+
+def share_record(wrapped: keras.Model, plain: keras.Layer) -> None:
+    """Gives a wrapped model the record of the one inside."""
+    _RECORDS[wrapped] = record_of(plain)
 
 
 def progress_of(model: keras.Model) -> Progress | None:
     """How far the last training came; `None` if there was none."""
-    return _PROGRESS.get(model)
+    return record_of(model).progress
