@@ -58,7 +58,7 @@ def check_types(
 
 def check_not_quantized(model: keras.Model, format: str) -> None:
     """Raises ValueError if Keras has quantized a layer."""
-    for layer in model._flatten_layers():
+    for layer in layers_in(model):
         if layer.quantization_mode is not None and layer.weights:
             raise ValueError(
                 "`model` must not be quantized by Keras, for whose operations "
