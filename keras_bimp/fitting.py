@@ -62,6 +62,23 @@ class Fit:
         """Calls what `on_exit` was given, the last first."""
         self._exits.close()
 
+    def warn_if_unknown(self, model: keras.Model, lost: str) -> None:
+        """Warns once for a model of what is lost if that is not known.
+
+        Args:
+            model: The model.
+            lost: Clause that says what is lost.
+        """
+        record = record_of(model)
+        if self.known or record.warned:
+            return
+        record.warned = True
+        warnings.warn(
+            f"Keras does not tell callbacks all that `fit` was given: {lost}. "
+            "Call `keras_bimp.fit(model, ...)` in place of `model.fit(...)`.",
+            stacklevel=2,
+        )
+
     def begin_epoch(self, epoch: int) -> None:
         """Has data whose order is a function of the epoch take that order."""
         _set_epoch([self.data], epoch)
@@ -102,9 +119,13 @@ def fit(model: keras.Model, *args, **kwargs) -> keras.callbacks.History:
     Keras tells a callback neither which others there are nor which data. The
     `fit` of a wrapped model does. For a model that keeps its class, with
     `Masked` layers inside or with a `Backup` alone, call this in place of
-    `model.fit`: then those of `keras_bimp` go on where they were in the order
-    of an `EpochData`, set back what other callbacks remember, validate around
-    prunings, and leave model and program as they were if the training fails.
+    `model.fit`: then callbacks of `keras_bimp` resume the order of an
+    `EpochData` and what other callbacks remember, have those that keep the
+    best epoch start again at a pruning, validate around prunings, and leave
+    model and program as they were if the training fails.
+
+    `model.fit` prunes and saves backups, too. It warns if it validates while
+    it prunes, or resumes: then some of this is lost.
 
     Args:
         model: A compiled `keras.Model`.
@@ -157,16 +178,13 @@ def running(model: keras.Model, fit: Fit) -> Iterator[None]:
             _put(model, outer)
 
 
-def fit_of(callback: keras.callbacks.Callback, needed: bool = True) -> Fit:
-    """The `fit` that calls a callback. To be called in `on_train_begin`.
-
-    Args:
-        callback: The callback.
-        needed: Whether to warn if what that was given is not known.
-    """
+def fit_of(callback: keras.callbacks.Callback) -> Fit:
+    """The `fit` that calls a callback. To be called in `on_train_begin`."""
     model = callback.model
     fit = _present(model)
     if fit is not None and fit.known:
+        if callback not in fit.callbacks:  # One of the user's calls it.
+            fit.callbacks.append(callback)
         return fit
     # Keras gives all callbacks of one `fit` one and the same dict.
     if fit is None or fit.params is not callback.params:
@@ -176,16 +194,6 @@ def fit_of(callback: keras.callbacks.Callback, needed: bool = True) -> Fit:
         fit.params = callback.params
         _put(model, fit)
     fit.callbacks.append(callback)
-    record = record_of(model)
-    if needed and not record.warned:
-        record.warned = True
-        warnings.warn(
-            "Call `keras_bimp.fit(model, ...)` in place of `model.fit(...)`: "
-            f"from {type(model).__name__}.fit the callbacks of keras_bimp do "
-            "not learn which other callbacks and which data there are, and "
-            "cannot clean up if it fails.",
-            stacklevel=2,
-        )
     return fit
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import weakref
+from contextlib import nullcontext
 
 import keras
 import numpy as np
@@ -112,6 +113,8 @@ def test_old_data_are_left_alone_by_a_fit_on_arrays(tmp_path):
 
 # A model that keeps its class.
 
+NAMED = r"`keras_bimp\.fit"
+
 
 def with_masks_inside():
     return compile_model(
@@ -133,20 +136,48 @@ def test_a_model_of_any_class_is_trained_by_a_function():
     )
 
 
-def test_its_own_fit_is_warned_of_once(tmp_path):
+def test_its_own_fit_prunes_too_and_nothing_is_said(tmp_path):
     model = with_masks_inside()
     for folder in "ab":
         callbacks = ours(cycles=1, backup_dir=tmp_path / folder)
-        x, y = data()
-        if folder == "a":
-            with pytest.warns(UserWarning, match=r"`keras_bimp\.fit"):
-                model.fit(x, y, epochs=6, verbose=0, callbacks=callbacks)
-        else:
-            model.fit(x, y, epochs=6, verbose=0, callbacks=callbacks)
+        model.fit(*data(), epochs=6, verbose=0, callbacks=callbacks)
         assert "_keras_bimp_fit" not in vars(model)
+    assert keras_bimp.metrics.sparsity(model).prunable == pytest.approx(
+        0.75, abs=0.05
+    )
 
 
-@pytest.mark.filterwarnings("ignore:Call `keras_bimp.fit")
+def test_its_own_fit_is_warned_of_once_if_it_validates():
+    model = with_masks_inside()
+    for expected in (pytest.warns(UserWarning, match=NAMED), nullcontext()):
+        with expected:
+            model.fit(
+                *data(),
+                epochs=6,
+                verbose=0,
+                callbacks=ours(cycles=1),
+                validation_data=data(32, seed=1),
+            )
+
+
+def test_its_own_fit_is_warned_of_if_it_resumes(tmp_path):
+    class Die(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise DeadError
+
+    def run(*more):
+        model = compile_model(dense_model())
+        backup = keras_bimp.Backup(tmp_path, verbose=0)
+        model.fit(*data(), epochs=4, verbose=0, callbacks=[backup, *more])
+
+    with pytest.raises(DeadError):
+        run(Die())
+    with pytest.warns(UserWarning, match=NAMED):
+        run()
+    run()  # All is done: nothing is lost.
+
+
 def test_its_own_fit_that_died_is_undone_by_the_next_one(tmp_path):
     model = with_masks_inside()
     before = signal.getsignal(signal.SIGTERM)

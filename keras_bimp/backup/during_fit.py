@@ -264,6 +264,12 @@ class Backup(keras.callbacks.Callback):
             return None
         epochs = self.params["epochs"]
         check_state(self._folder, state, self._run(), epochs, self.model)
+        if state["epoch"] < epochs and (state["epoch"] or state["batch"]):
+            self._fit.warn_if_unknown(
+                self.model,
+                "other callbacks begin again, and so does the order of an "
+                "`EpochData`",
+            )
         set_training(self.model, state["training"])
         # Others are set later: their own `on_train_begin` may follow.
         set_callbacks(self._resumables, state["resumables"])

@@ -85,6 +85,12 @@ class Leader(Resumable):
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
         self._done = epoch + 1
+        if any(name.startswith("val_") for name in logs):
+            self._fit.warn_if_unknown(
+                self.model,
+                "the metrics around prunings are not logged, and callbacks "
+                "that keep the best epoch keep those before a pruning, too",
+            )
         self._fit.end_epoch(self.model, epoch, logs)
         try:
             self._steps.check(self.model, self._found)

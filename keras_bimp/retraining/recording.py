@@ -80,7 +80,7 @@ class RecordLearningRate(Resumable):
                 "The model must be compiled with one learning rate. Received: "
                 "MultiOptimizer, each of whose optimizers has its own"
             )
-        fit_of(self, needed=False)
+        fit_of(self)
         self._first = True
         self._follows_schedule = False
 
