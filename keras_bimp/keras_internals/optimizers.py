@@ -33,6 +33,11 @@ def counter_of(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
     return optimizer._iterations
 
 
+def trained_by(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The variables that an optimizer trains; none before it is built."""
+    return vars(optimizer).get("_trainable_variables", [])
+
+
 def rate_of(optimizer: keras.optimizers.Optimizer):
     """What the learning rate is: a variable, a schedule or a callable."""
     return optimizer._learning_rate

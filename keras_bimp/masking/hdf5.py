@@ -1,9 +1,7 @@
 """Refuses a whole wrapped model in one HDF5 file, which would lose masks."""
 
-import inspect
-import os
-
 from keras_bimp.keras_internals.saving import saves_legacy
+from keras_bimp.keras_internals.saving import take_back_hdf5
 
 
 def refuse_hdf5_path(filepath) -> None:
@@ -18,22 +16,8 @@ def refuse_hdf5_config() -> None:
     `keras.saving.save_model` opens the file before it asks the model for
     anything.
     """
-    if not saves_legacy():
-        return
-    _refuse(_take_back(inspect.currentframe()))
-
-
-def _take_back(frame):
-    """Removes the file that a caller has opened; returns its path."""
-    while frame is not None:
-        if frame.f_code.co_name == "save_model_to_hdf5":
-            found = frame.f_locals
-            if found.get("opened_new_file"):
-                found["f"].close()  # Closing it again does no harm.
-                os.remove(found["filepath"])
-            return found["filepath"]
-        frame = frame.f_back
-    return "a file in the legacy format of HDF5"
+    if saves_legacy():
+        _refuse(take_back_hdf5() or "a file in the legacy format of HDF5")
 
 
 def _refuse(filepath):

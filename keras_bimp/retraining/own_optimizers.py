@@ -9,6 +9,7 @@ from keras import ops
 from keras_bimp.backends import as_array
 from keras_bimp.backends import backend
 from keras_bimp.keras_internals.optimizers import counter_of
+from keras_bimp.keras_internals.optimizers import trained_by
 from keras_bimp.masking import masked_layers
 from keras_bimp.slots import innermost
 from keras_bimp.slots import leaves
@@ -61,7 +62,7 @@ def _others_that_train(kernels, known):
             # By its type: a lazy module would be loaded by `isinstance`.
             issubclass(type(one), keras.optimizers.Optimizer)
             and id(one) not in of_known
-            and any(id(v) in ids for v in vars(one).get(_TRAINED, ()))
+            and any(id(v) in ids for v in trained_by(one))
             and _made_steps(one)
             for one in gc.get_objects()
         )
@@ -70,9 +71,6 @@ def _others_that_train(kernels, known):
         return False
     gc.collect()  # One that nobody holds.
     return found()
-
-
-_TRAINED = "_trainable_variables"  # Of a built optimizer.
 
 
 def _made_steps(optimizer):
