@@ -14,6 +14,7 @@ from keras_bimp.record import record_of
 
 # The attribute of a model that holds its running `Fit`.
 _PLACE = "_keras_bimp_fit"
+_NAMES = list(inspect.signature(keras.Model.fit).parameters)[1:]
 
 
 class Fit:
@@ -154,28 +155,22 @@ def fit(model: keras.Model, *args, **kwargs) -> keras.callbacks.History:
 def run_fit(model: keras.Model, function: Callable, args, kwargs):
     """Calls a method `fit` of a model, with a `Fit` as long as it runs."""
     bound = inspect.signature(function).bind(*args, **kwargs).arguments
-    given = {**bound.pop("kwargs", {}), **bound}
+    # A class's own `fit` may pass on whatever it is given.
+    by_place = zip(_NAMES, bound.pop("args", ()), strict=False)
+    given = {**dict(by_place), **bound.pop("kwargs", {}), **bound}
     if sets_its_order(given.get("x")) and "shuffle" not in given:
         kwargs = {**kwargs, "shuffle": False}
-    with running(model, Fit(given)):
-        return function(*args, **kwargs)
-
-
-@contextlib.contextmanager
-def running(model: keras.Model, fit: Fit) -> Iterator[None]:
-    """Lets a `Fit` be that of a model, and undoes what it did."""
     outer = _present(model)
     if outer is not None and not outer.known:
         outer.undo()  # It died.
         outer = None
+    fit = Fit(given)
     _put(model, fit)
     try:
-        yield
+        return function(*args, **kwargs)
     finally:
-        try:
-            fit.undo()
-        finally:
-            _put(model, outer)
+        _put(model, outer)
+        fit.undo()
 
 
 def fit_of(callback: keras.callbacks.Callback) -> Fit:

@@ -72,6 +72,32 @@ def test_data_and_callbacks_are_known_by_place_too():
     assert look.fit.validation["batch_size"] == 16
 
 
+def test_a_class_may_pass_on_what_its_own_fit_is_given():
+    class Own(keras.Sequential):
+        def fit(self, *args, **kwargs):
+            return super().fit(*args, **kwargs)
+
+    model = compile_model(Own([keras.Input((6,)), layers.Dense(3)]))
+    look, (x, y) = Look(), data()
+    keras_bimp.fit(model, x, y, 16, verbose=0, callbacks=[look])
+    assert look.fit.data is x
+    assert look.fit.callbacks == [look]
+
+
+def test_a_callback_that_another_one_calls_is_known():
+    ours_alone = ours()[0]
+
+    class Around(keras.callbacks.Callback):
+        def __getattribute__(self, name):
+            if name.startswith("on_") or name in ("set_model", "set_params"):
+                return getattr(ours_alone, name)
+            return super().__getattribute__(name)
+
+    model = wrapped()
+    fit(model, 6, [Around()])
+    assert keras_bimp.metrics.sparsity(model).prunable == 0.75
+
+
 def test_a_fit_within_another_is_its_own():
     inner, outer, seen = wrapped(), wrapped(), []
 

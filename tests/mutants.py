@@ -237,8 +237,8 @@ MUTANTS = [
     Mutant(
         "what a fit that dies began is not undone",
         "fitting.py",
-        "            fit.undo()\n        finally:",
-        "            pass\n        finally:",
+        "        _put(model, outer)\n        fit.undo()\n",
+        "        _put(model, outer)\n",
         "fitting",
         "leaves_all",
     ),
