@@ -179,7 +179,7 @@ def fit_of(callback: keras.callbacks.Callback) -> Fit:
     fit = _present(model)
     if fit is not None and fit.known:
         if callback not in fit.callbacks:  # One of the user's calls it.
-            fit.callbacks.append(callback)
+            fit.callbacks.insert(0, callback)
         return fit
     # Keras gives all callbacks of one `fit` one and the same dict.
     if fit is None or fit.params is not callback.params:
