@@ -98,6 +98,21 @@ def test_a_callback_that_another_one_calls_is_known():
     assert keras_bimp.metrics.sparsity(model).prunable == 0.75
 
 
+def test_what_leads_is_listed_before_a_backup(tmp_path):
+    class Leads(keras_bimp.backup.Resumable):
+        def get_state(self):
+            return {}
+
+        def set_state(self, state):
+            pass
+
+    model = wrapped()
+    with pytest.raises(ValueError, match="`Backup`.*after.*Leads"):
+        fit(model, 6, [*ours(backup_dir=tmp_path), Leads()])
+    fit(model, 6, [Leads(), *ours(backup_dir=tmp_path)])
+    assert keras_bimp.metrics.sparsity(model).prunable == 0.75
+
+
 def test_a_fit_within_another_is_its_own():
     inner, outer, seen = wrapped(), wrapped(), []
 

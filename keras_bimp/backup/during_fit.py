@@ -1,5 +1,6 @@
 """The callback that lets a `fit` go on after it was killed."""
 
+import itertools
 import json
 import os
 import warnings
@@ -219,6 +220,7 @@ class Backup(keras.callbacks.Callback):
         leave(self)
 
     def _check_beside(self):
+        check_places(self._fit.callbacks)
         for callback in self._beside:
             if isinstance(callback, Backup | keras.callbacks.BackupAndRestore):
                 raise ValueError(
@@ -378,6 +380,19 @@ class Backup(keras.callbacks.Callback):
     @property
     def _folder(self):
         return self._generations.folder
+
+
+def check_places(callbacks: list) -> None:
+    """Raises ValueError if what must be before a `Backup` is after it."""
+    from_backup_on = itertools.dropwhile(
+        lambda callback: not isinstance(callback, Backup), callbacks
+    )
+    for callback in from_backup_on:
+        if isinstance(callback, Resumable) and callback.leads:
+            raise ValueError(
+                "`Backup` must be listed after what `keras_bimp.callbacks` "
+                f"returns. Received: {type(callback).__name__} after it"
+            )
 
 
 def _plain(value):

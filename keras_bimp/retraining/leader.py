@@ -66,7 +66,7 @@ class Leader(Resumable):
     def on_train_begin(self, logs=None):
         check_strategy(self.model)
         self._fit = fit_of(self)
-        check_others(self, self._fit.callbacks)
+        check_others(self, self._fit.callbacks, Leader)
         failures.mark_failed(self.model, None)
         self._done = 0
         try:

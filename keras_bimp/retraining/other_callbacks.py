@@ -4,8 +4,8 @@ import warnings
 
 import keras
 
-from keras_bimp.backup import Backup
 from keras_bimp.backup import Resumable
+from keras_bimp.backup.during_fit import check_places
 
 # They set learning rates, as a plan does.
 _SET_RATES = (
@@ -20,22 +20,18 @@ _WRITE_LOGS = (
 )
 
 
-def check_others(callback: Resumable, callbacks: list) -> None:
+def check_others(callback: Resumable, callbacks: list, kind: type) -> None:
     """Raises ValueError if another callback would do the same work, too.
 
     Args:
         callback: What prunes.
         callbacks: All of the same `fit` in their order, `callback` among them.
+        kind: The class of what prunes.
     """
-    for other in callbacks[: callbacks.index(callback)]:
-        if isinstance(other, Backup):
-            raise ValueError(
-                "`Backup` must be listed after what `keras_bimp.callbacks` "
-                f"returns. Received: {type(callback).__name__} after it"
-            )
-    for other in callbacks:
-        leads = isinstance(other, Resumable) and other.leads
-        if leads and other is not callback:
+    check_places(callbacks)
+    place = callbacks.index(callback)
+    for other in callbacks[:place] + callbacks[place + 1 :]:
+        if isinstance(other, kind):
             raise ValueError(
                 "`callbacks` of one `fit` must hold what "
                 "`keras_bimp.callbacks` returns, or those of one recipe, and "
