@@ -107,7 +107,7 @@ def test_what_leads_is_listed_before_a_backup(tmp_path):
             pass
 
     model = wrapped()
-    with pytest.raises(ValueError, match="`Backup`.*after.*Leads"):
+    with pytest.raises(ValueError, match=r"`Backup`.*after.*Leads"):
         fit(model, 6, [*ours(backup_dir=tmp_path), Leads()])
     fit(model, 6, [Leads(), *ours(backup_dir=tmp_path)])
     assert keras_bimp.metrics.sparsity(model).prunable == 0.75
