@@ -65,6 +65,27 @@ def test_layers_and_variables_are_found():
     assert layers.shapes_built_with(dense) == {"input_shape": (None, 3)}
 
 
+def test_a_cell_carries_on():
+    cell = keras.layers.LSTMCell(2)
+    gates = np.array([[[0.5, -1.0]], [[2.0, 0.1]], [[1.5, 3.0]], [[-0.3, 0.7]]])
+    enter, keep, new, leave = gates.astype("float32")
+    before = np.array([[0.25, -2.0]], "float32")
+
+    def open_by(x):
+        return 1 / (1 + np.exp(-x))
+
+    carry, out = layers.carry_and_output(
+        cell,
+        [keras.ops.convert_to_tensor(x) for x in (enter, keep, new, leave)],
+        keras.ops.convert_to_tensor(before),
+    )
+    expected = open_by(keep) * before + open_by(enter) * np.tanh(new)
+    for found, wanted in ((carry, expected), (out, open_by(leave))):
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(found), wanted, rtol=1e-5
+        )
+
+
 def test_variables_can_be_made_late_and_are_sorted():
     dense = compiled().layers[0]
     with layers.more_variables(dense):
@@ -105,6 +126,8 @@ def test_arguments_are_bound_as_of_another_layer():
 
     outer = Outer()
     assert not layers.takes_training(outer)
+    assert not layers.takes_mask(outer)
+    assert layers.takes_mask(keras.layers.Softmax())
     layers.adopt_signature(outer, Inner())
     assert layers.takes_training(outer)
     _, names, training = outer(np.ones(2), other=np.ones(2), training=True)

@@ -91,6 +91,22 @@ def takes_training(layer: keras.Layer) -> bool:
     return layer._call_has_training_arg
 
 
+def takes_mask(layer: keras.Layer) -> bool:
+    """Whether the `call` of a layer takes an argument `mask`."""
+    return layer._call_has_mask_arg
+
+
+def carry_and_output(cell: keras.layers.LSTMCell, gates: list, carry) -> tuple:
+    """The next carry of a cell, and what its output gate lets out of it.
+
+    Args:
+        cell: The cell.
+        gates: Four tensors, what the gates are computed of.
+        carry: The carry before.
+    """
+    return cell._compute_carry_and_output_fused(gates, carry)
+
+
 def is_training(layer: keras.Layer) -> bool:
     """Whether the call of a layer that runs now is one of training."""
     return bool(layer._get_call_context().training)

@@ -11,6 +11,7 @@ from keras_bimp.calls import replaced
 from keras_bimp.exporting.sparse_kernels.kernels import Candidate
 from keras_bimp.exporting.sparse_kernels.within import sparse
 from keras_bimp.exporting.sparse_kernels.within import steps_at_once
+from keras_bimp.keras_internals.saving import get_input_signature
 from keras_bimp.kernel_choices import KernelChoice
 from keras_bimp.kernel_choices import SparseKernels
 from keras_bimp.turns import in_turns
@@ -177,7 +178,6 @@ def _traced(model, inputs, dynamic=True):
 
 def _compute(model, inputs):
     from keras import tree
-    from keras.src.export.export_utils import get_input_signature
 
     given = tree.pack_sequence_as(get_input_signature(model), list(inputs))
     return model(*given, training=False)

@@ -11,6 +11,8 @@ from keras_bimp.backends import count_nonzero
 from keras_bimp.exporting.sparse_kernels import contracting
 from keras_bimp.exporting.sparse_kernels import convolving
 from keras_bimp.exporting.sparse_kernels import recurrent
+from keras_bimp.keras_internals.layers import layers_in
+from keras_bimp.keras_internals.layers import own_variables
 
 # Modules that say how: `refuses`, `matrix`, `call`.
 _KINDS = {
@@ -70,10 +72,10 @@ def candidates(
         merged: What `folding.folded` gives.
     """
     owners, found = {}, {}
-    for layer in model._flatten_layers():
+    for layer in layers_in(model):
         if type(layer) in _KINDS:
             owners.setdefault(id(_kernel(layer)), layer)
-    for layer in model._flatten_layers():
+    for layer in layers_in(model):
         for variable in _own_kernels(layer):
             owner = owners.get(id(variable), layer)
             size = math.prod(variable.shape)
@@ -111,10 +113,9 @@ def check_types(model: keras.Model) -> None:
 
 def _own_kernels(layer):
     """All that could be pruned of what a layer itself holds."""
-    own = (*layer._trainable_variables, *layer._non_trainable_variables)
     return [
         variable
-        for variable in own
+        for variable in own_variables(layer)
         if len(variable.shape) > 1
         and variable.name.endswith("kernel")
         and keras.backend.is_float_dtype(variable.dtype)

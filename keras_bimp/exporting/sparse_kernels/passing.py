@@ -8,6 +8,8 @@ from keras import tree
 from keras_bimp.exporting.sparse_kernels.contracting import is_elementwise
 from keras_bimp.exporting.sparse_kernels.layouts import Layouts
 from keras_bimp.exporting.sparse_kernels.layouts import sizes_of
+from keras_bimp.keras_internals.layers import takes_mask
+from keras_bimp.keras_internals.layers import takes_training
 
 
 def activation(layer, layouts: Layouts, x, *args, **kwargs):
@@ -82,9 +84,9 @@ def time_distributed(layer, x, training=None, mask=None):
 
     batch, steps, *others = sizes_of(x)
     more = {}
-    if layer.layer._call_has_mask_arg and mask is not None:
+    if takes_mask(layer.layer) and mask is not None:
         more["mask"] = tf.reshape(mask, (-1, *sizes_of(mask)[2:]))
-    if layer.layer._call_has_training_arg:
+    if takes_training(layer.layer):
         more["training"] = training
     outputs = layer.layer.call(tf.reshape(x, (-1, *others)), **more)
     return tree.map_structure(

@@ -10,6 +10,7 @@ from keras_bimp.backends import as_array
 from keras_bimp.exporting.sparse_kernels.layouts import Columns
 from keras_bimp.exporting.sparse_kernels.layouts import Layouts
 from keras_bimp.exporting.sparse_kernels.products import Product
+from keras_bimp.keras_internals.layers import carry_and_output
 
 
 def refuses(layer) -> str | None:
@@ -53,7 +54,7 @@ def _lstm(cell, gates, states, training=False):
     if cell.use_bias:
         gates = gates + cell.bias
     forget_and_more = ops.split(gates, 4, axis=1)
-    carry, out = cell._compute_carry_and_output_fused(forget_and_more, carry)
+    carry, out = carry_and_output(cell, forget_and_more, carry)
     hidden = out * cell.activation(carry)
     return hidden, [hidden, carry]
 

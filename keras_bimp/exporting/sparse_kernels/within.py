@@ -13,6 +13,7 @@ from keras_bimp.exporting.sparse_kernels import passing
 from keras_bimp.exporting.sparse_kernels.kernels import Candidate
 from keras_bimp.exporting.sparse_kernels.layouts import Layouts
 from keras_bimp.exporting.sparse_kernels.products import Product
+from keras_bimp.keras_internals.layers import layers_in
 
 
 @contextlib.contextmanager
@@ -29,7 +30,7 @@ def sparse(model: keras.Model, kernels: Sequence[Candidate]) -> Iterator[None]:
         functions.append((layer, "call", _call(kernel, product, layouts)))
         if hasattr(kernel.kind, "methods"):
             functions += kernel.kind.methods(layer)
-    for layer in model._flatten_layers() if kernels else ():
+    for layer in layers_in(model) if kernels else ():
         function = passing.function_of(layer)
         if function is not None and "call" not in vars(layer):
             call = functools.partial(function, layer, layouts)
@@ -46,10 +47,10 @@ def steps_at_once(
     known = {id(layer) for layer in chosen}
     return [
         (layer, "call", functools.partial(passing.time_distributed, layer))
-        for layer in model._flatten_layers()
+        for layer in layers_in(model)
         if type(layer) is layers.TimeDistributed
         and "call" not in vars(layer)
-        and any(id(inner) in known for inner in layer._flatten_layers())
+        and any(id(inner) in known for inner in layers_in(layer))
     ]
 
 
