@@ -440,6 +440,23 @@ def test_state_that_is_added_is_in_no_file(scaled):
     optimizers.remove_state(around)
 
 
+@pytest.mark.job("jax")
+def test_the_state_of_a_step_is_not_looked_through():
+    class Quick(trainer.QuickSteps, keras.Sequential):
+        pass
+
+    model, seen = Quick([keras.Input((3,)), keras.layers.Dense(2)]), []
+    model.compile("sgd", "mse")
+    before = model.get_weights()
+    look = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda *_: seen.append(vars(model)["_jax_state"])
+    )
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0, callbacks=[look])
+    assert type(seen[0]) is dict
+    assert (model.get_weights()[0] != before[0]).any()
+    assert model._jax_state is None
+
+
 def test_validation_data_are_split_off_as_keras_does():
     x, y = np.arange(8), np.arange(8) + 1
     given = {"x": x, "y": y, "validation_split": 0.25}

@@ -8,6 +8,6 @@ which tells what became of each where a version of Keras has changed it.
 | `layers` | `_flatten_layers`, `_layers`, `_trainable_variables`, `_non_trainable_variables`, `_metrics`, `_seed_generators`, `_tracker`, `_call_signature` and its like, `_get_call_context`, `_build_shapes_dict`, `_kernel`, `_embeddings`, `_query_dense` and its like, `_compute_carry_and_output_fused`, `Variable._layout`, `in_stateless_scope`, `_initialized`, `_obj_type` |
 | `graphs` | `Functional`, `_functional`, `_inputs_struct`, `_nodes_by_depth`, `_operations`, `_run_through_graph`, `_keras_history`, `compute_output_spec` |
 | `optimizers` | `_iterations`, `_learning_rate`, `_variables`, `_tracker`, `_trainable_variables`, `_model_variables_moving_average`, `_backend_update_step`, the lists of slots |
-| `trainer` | `_initial_epoch`, `_compile_config`, `_compile_metrics`, `_compute_loss`, `_distribute_strategy`, `_symbolic_build`, `_default_save_signature`; what callbacks remember |
+| `trainer` | `_initial_epoch`, `_compile_config`, `_compile_metrics`, `_compute_loss`, `_distribute_strategy`, `_symbolic_build`, `_default_save_signature`, `_jax_state`; what callbacks remember |
 | `saving` | `global_state`, `save_model_to_hdf5` and its local variables, `SafeModeScope`, `global_seed_generator`, `get_input_signature`, `make_tf_tensor_spec`, `patch_tf2onnx` |
 """  # noqa: E501

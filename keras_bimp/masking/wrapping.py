@@ -7,6 +7,7 @@ from keras_bimp.backends import count_nonzero
 from keras_bimp.backends import strategy_scope
 from keras_bimp.fitting import run_fit
 from keras_bimp.keras_internals.layers import adopt_signature
+from keras_bimp.keras_internals.trainer import QuickSteps
 from keras_bimp.keras_internals.trainer import SavedWithSignature
 from keras_bimp.keras_internals.trainer import input_signature
 from keras_bimp.listing import listed
@@ -40,7 +41,7 @@ _OF_THE_MODEL_INSIDE = (
 
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
-class MaskedModel(SavedWithSignature, keras.Model):
+class MaskedModel(QuickSteps, SavedWithSignature, keras.Model):
     """A model around one `Masked`. Made by `wrap`, undone by `strip`.
 
     Args:
