@@ -449,7 +449,9 @@ def test_the_state_of_a_step_is_not_looked_through():
     model.compile("sgd", "mse")
     before = model.get_weights()
     look = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda *_: seen.append(vars(model)["_jax_state"])
+        on_train_batch_end=lambda *_, **kw: seen.append(
+            vars(model)["_jax_state"]
+        )
     )
     model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0, callbacks=[look])
     assert type(seen[0]) is dict
