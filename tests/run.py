@@ -32,7 +32,8 @@ FIRST_TIER = (
         "tests/strategies_test.py",
         "tests/baselines_checks_test.py",
     ),
-    ("tensorflow", "tests", f"-n{SIDE_BY_SIDE}", "--dist=loadfile"),
+    # One more than there are cores: some tests wait for processes.
+    ("tensorflow", "tests", f"-n{SIDE_BY_SIDE + 1}", "--dist=loadfile"),
 )
 # Files of the second tier, in the order in which they begin: where the time is
 # short, the last ones are left out, and that is said.
