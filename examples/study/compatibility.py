@@ -68,6 +68,8 @@ def table_of(results: dict[str, dict[str, dict[str, str]]]) -> str:
     """
     notes, lines = {}, []
     for family, networks in results.items():
+        if not networks:
+            continue
         lines += [f"| **{family}** |" + " |" * len(trying.STEPS)]
         for name, said in networks.items():
             cells = [_cell(said.get(step), notes) for step in trying.STEPS]
