@@ -10,8 +10,6 @@ SavedModel and in LiteRT. All files take turns.
 
 import os
 import pathlib
-import pydoc_data.topics
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Fewer start-up messages.
 
@@ -23,7 +21,9 @@ import tensorflow as tf
 from absl import app
 from absl import flags
 from absl import logging
-from keras import layers
+from byte_transformer import build_transformer
+from byte_transformer import load_text
+from byte_transformer import milliseconds
 
 import keras_bimp
 
@@ -42,43 +42,13 @@ flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_string("output_dir", "output/transformer", "Where to write.")
 
 
-def load_text():
-    """Pairs (bytes, next bytes) to learn from and to validate with."""
-    topics = pydoc_data.topics.topics
-    text = "\n\n".join(topics[name] for name in sorted(topics)).encode()
-    rows = np.frombuffer(text[: FLAGS.subset], "uint8").astype("int32")
-    rows = rows[: (len(rows) - 1) // FLAGS.length * FLAGS.length + 1]
-    x, y = (part.reshape(-1, FLAGS.length) for part in (rows[:-1], rows[1:]))
-    validation = np.arange(len(x)) % 10 == 9
-    return [(x[here], y[here]) for here in (~validation, validation)]
-
-
-def build_transformer():
-    def block(x):
-        y = layers.LayerNormalization()(x)
-        y = layers.MultiHeadAttention(FLAGS.heads, FLAGS.width // FLAGS.heads)(
-            y, y, use_causal_mask=True
-        )
-        x = layers.Add()([x, layers.Dropout(0.1)(y)])
-        y = layers.LayerNormalization()(x)
-        y = layers.Dense(4 * FLAGS.width, activation="gelu")(y)
-        y = layers.Dense(FLAGS.width)(y)
-        return layers.Add()([x, layers.Dropout(0.1)(y)])
-
-    inputs = keras.Input((FLAGS.length,), dtype="int32")
-    places = keras.ops.cumsum(keras.ops.ones_like(inputs), axis=-1) - 1
-    x = layers.Embedding(256, FLAGS.width)(inputs)
-    x = x + layers.Embedding(FLAGS.length, FLAGS.width)(places)
-    for _ in range(FLAGS.blocks):
-        x = block(x)
-    x = layers.LayerNormalization()(x)
-    return keras.Model(inputs, layers.Dense(256)(x))
-
-
 def train(data, validation):
     """A transformer with zeros for heads and units, and what was logged."""
     keras.utils.set_random_seed(FLAGS.seed)
-    model = keras_bimp.wrap(build_transformer())
+    plain = build_transformer(
+        FLAGS.length, FLAGS.blocks, FLAGS.width, FLAGS.heads, dropout=0.1
+    )
+    model = keras_bimp.wrap(plain)
     model.compile(
         keras.optimizers.Adam(FLAGS.learning_rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -136,21 +106,9 @@ def litert(name, model):
     return run
 
 
-def milliseconds(functions, x):
-    """What each takes for some rows, once a round."""
-    times = [[] for _ in functions]
-    for round_ in range(-3, FLAGS.rounds):
-        for function, found in zip(functions, times, strict=True):
-            begin = time.perf_counter()
-            function(x)
-            if round_ >= 0:  # The first rounds warm up.
-                found.append(1000 * (time.perf_counter() - begin))
-    return np.array(times)
-
-
 def main(_):
     logging.set_verbosity(logging.WARNING)
-    data, validation = load_text()
+    data, validation = load_text(FLAGS.length, FLAGS.subset)
     pruned, logs = train(data, validation)
     small = keras_bimp.shrink(pruned)
     x = validation[0][:8]
@@ -181,7 +139,7 @@ def main(_):
         ("LiteRT, 1 text", litert, 1),
     ):
         functions = [load("zeros", pruned), load("shrunk", small)]
-        times = milliseconds(functions, x[:texts])
+        times = milliseconds(functions, x[:texts], FLAGS.rounds)
         before, after = np.median(times, axis=1)
         low, ratio, high = np.percentile(times[0] / times[1], (25, 50, 75))
         table.add_row(

@@ -8,8 +8,6 @@ loaded by TensorFlow alone and take turns.
 
 import os
 import pathlib
-import pydoc_data.topics
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Fewer start-up messages.
 
@@ -21,7 +19,9 @@ import tensorflow as tf
 from absl import app
 from absl import flags
 from absl import logging
-from keras import layers
+from byte_transformer import build_transformer
+from byte_transformer import load_text
+from byte_transformer import milliseconds
 
 import keras_bimp
 
@@ -42,46 +42,13 @@ flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_string("output_dir", "output/sparse", "Where to write.")
 
 
-def load_text():
-    """Pairs (bytes, next bytes) to learn from and to validate with."""
-    if FLAGS.data_dir:  # Multi30k, say: a sentence per line.
-        files = sorted(pathlib.Path(FLAGS.data_dir).rglob("*"))
-        text = b"\n\n".join(f.read_bytes() for f in files if f.is_file())
-    else:
-        topics = pydoc_data.topics.topics
-        text = "\n\n".join(topics[name] for name in sorted(topics)).encode()
-    rows = np.frombuffer(text[: FLAGS.subset], "uint8").astype("int32")
-    rows = rows[: (len(rows) - 1) // FLAGS.length * FLAGS.length + 1]
-    x, y = (part.reshape(-1, FLAGS.length) for part in (rows[:-1], rows[1:]))
-    validation = np.arange(len(x)) % 10 == 9
-    return [(x[here], y[here]) for here in (~validation, validation)]
-
-
-def build_transformer():
-    def block(x):
-        y = layers.LayerNormalization()(x)
-        y = layers.MultiHeadAttention(FLAGS.heads, FLAGS.width // FLAGS.heads)(
-            y, y, use_causal_mask=True
-        )
-        x = layers.Add()([x, y])
-        y = layers.LayerNormalization()(x)
-        y = layers.Dense(4 * FLAGS.width, activation="gelu")(y)
-        return layers.Add()([x, layers.Dense(FLAGS.width)(y)])
-
-    inputs = keras.Input((FLAGS.length,), dtype="int32")
-    places = keras.ops.cumsum(keras.ops.ones_like(inputs), axis=-1) - 1
-    x = layers.Embedding(256, FLAGS.width)(inputs)
-    x = x + layers.Embedding(FLAGS.length, FLAGS.width)(places)
-    for _ in range(FLAGS.blocks):
-        x = block(x)
-    x = layers.LayerNormalization()(x)
-    return keras.Model(inputs, layers.Dense(256)(x))
-
-
 def train(data, validation):
     """A transformer with many zeros."""
     keras.utils.set_random_seed(FLAGS.seed)
-    model = keras_bimp.wrap(build_transformer())
+    plain = build_transformer(
+        FLAGS.length, FLAGS.blocks, FLAGS.width, FLAGS.heads
+    )
+    model = keras_bimp.wrap(plain)
     model.compile(
         keras.optimizers.Adam(FLAGS.learning_rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -120,21 +87,9 @@ def accuracy(loaded, data):
     return np.mean(np.concatenate(found) == data[1])
 
 
-def milliseconds(loaded, x):
-    """What each takes for some texts, once a round."""
-    times = [[] for _ in loaded]
-    for round_ in range(-3, FLAGS.rounds):
-        for model, found in zip(loaded, times, strict=True):
-            begin = time.perf_counter()
-            model.serve(x).numpy()
-            if round_ >= 0:  # The first rounds warm up.
-                found.append(1000 * (time.perf_counter() - begin))
-    return np.array(times)
-
-
 def main(_):
     logging.set_verbosity(logging.WARNING)
-    data, validation = load_text()
+    data, validation = load_text(FLAGS.length, FLAGS.subset, FLAGS.data_dir)
     pruned = train(data, validation)
     x = validation[0]
     paths, loaded = zip(
@@ -159,7 +114,10 @@ def main(_):
         f"{sizes[0] / sizes[1]:.2f}",
     )
     for texts in (1, 8):
-        times = milliseconds(loaded, tf.constant(x[:texts]))
+        functions = [
+            lambda x, model=model: model.serve(x).numpy() for model in loaded
+        ]
+        times = milliseconds(functions, tf.constant(x[:texts]), FLAGS.rounds)
         low, ratio, high = np.percentile(times[0] / times[1], (25, 50, 75))
         table.add_row(
             f"{texts} texts",

@@ -35,12 +35,6 @@ def fresh():
     return model
 
 
-only_tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow",
-    reason="a format of TensorFlow",
-)
-
-
 def run(epochs=4):
     return keras_bimp.callbacks(
         TARGET, dense_epochs=1, cycles=epochs - 1, verbose=0
@@ -156,7 +150,6 @@ def test_a_model_that_was_saved_stays_sparse(way, tmp_path):
     assert_goes_on_sparse(EVERY[way](model, tmp_path), model)
 
 
-@only_tensorflow
 @pytest.mark.parametrize("way", TENSORFLOWS)
 def test_a_checkpoint_of_tensorflow_stays_sparse(way, tmp_path):
     model = wrapped()
@@ -182,7 +175,6 @@ class CheckpointEachEpoch(keras.callbacks.Callback):
 
 
 @pytest.mark.slow
-@only_tensorflow
 @pytest.mark.parametrize("optimizer", ["sgd", "loss scale", "schedule"])
 def test_a_checkpoint_of_each_epoch_fits_a_fresh_model(optimizer, tmp_path):
     def make():
@@ -210,7 +202,6 @@ def test_a_checkpoint_of_each_epoch_fits_a_fresh_model(optimizer, tmp_path):
         assert zeros(again) == pruned
 
 
-@only_tensorflow
 def test_a_checkpoint_of_a_mask_inside_a_class(tmp_path):
     import tensorflow as tf
 
@@ -238,7 +229,6 @@ def test_a_checkpoint_of_a_mask_inside_a_class(tmp_path):
 
 
 @pytest.mark.slow
-@only_tensorflow
 @pytest.mark.parametrize(
     "rule",
     [
@@ -265,7 +255,6 @@ def test_a_checkpoint_holds_what_a_rule_keeps(rule, tmp_path):
         np.testing.assert_array_equal(array(one), array(other))
 
 
-@only_tensorflow
 @pytest.mark.parametrize("trained", [False, True])
 def test_a_saved_model_of_tensorflow_computes_the_same(trained, tmp_path):
     import tensorflow as tf

@@ -169,7 +169,7 @@ MUTANTS = [
     ),
     Mutant(
         "the last cycle does not take the epochs that are left",
-        "plan/plan.py",
+        "plan/cycles.py",
         "[share] * (cycles - 1) + [epochs - share * (cycles - 1)]",
         "[share] * cycles",
         "plan",
@@ -184,7 +184,7 @@ MUTANTS = [
     ),
     Mutant(
         "36 % take a third cycle, by rounding",
-        "plan/plan.py",
+        "plan/cycles.py",
         "math.log(0.8) - 1e-9",
         "math.log(0.8) + 1e-9",
         "plan",

@@ -48,11 +48,6 @@ class Own(keras.Model):
         return {"loss": loss}
 
 
-only_tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow",
-    reason="the step is written for TensorFlow",
-)
-
 HELD = {
     "attribute": lambda optimizer: optimizer,
     "list": lambda optimizer: [optimizer],
@@ -70,7 +65,6 @@ def run(**kwargs):
     return keras_bimp.callbacks(0.5, dense_epochs=1, verbose=0, **kwargs)
 
 
-@only_tensorflow
 @pytest.mark.parametrize("held", HELD)
 @pytest.mark.parametrize("recipe", [False, True])
 def test_callbacks_refuse_optimizers_of_the_model(recipe, held):
@@ -91,7 +85,6 @@ def test_callbacks_refuse_optimizers_of_the_model(recipe, held):
     )
 
 
-@only_tensorflow
 @pytest.mark.parametrize("recipe", [False, True])
 def test_callbacks_refuse_an_optimizer_that_makes_no_step(recipe):
     optimizer = momentum()
@@ -105,7 +98,6 @@ def test_callbacks_refuse_an_optimizer_that_makes_no_step(recipe):
     assert zeros(model) == 0
 
 
-@only_tensorflow
 @pytest.mark.parametrize("held", HELD)
 def test_prune_knows_optimizers_of_the_model(held):
     model = own(HELD[held](momentum()))
@@ -116,7 +108,6 @@ def test_prune_knows_optimizers_of_the_model(held):
     assert zeros(model) == 36
 
 
-@only_tensorflow
 def test_a_step_of_its_own_with_the_compiled_optimizer_is_fine():
     class Step(Own):
         def optimizer_of_step(self):

@@ -38,28 +38,19 @@ def flags(script, folder, *more):
     )
 
 
-def test_the_text_is_real_and_each_byte_is_followed_by_the_next(
-    script, tmp_path
-):
-    flags(script, tmp_path)
-    (x, y), (other, _) = script.load_text()
+def test_the_text_is_real_and_each_byte_is_followed_by_the_next(script):
+    (x, y), (other, _) = script.load_text(8, 600)
     np.testing.assert_array_equal(x[:, 1:], y[:, :-1])
     assert (len(x), len(other)) == (67, 7)  # 74 rows of 8 bytes and a byte.
     assert b"assert" in bytes(x.ravel().astype("uint8"))
 
 
-def test_the_shape_that_is_promised(script, tmp_path):
+def test_the_shape_that_is_promised(script):
     """Of 4 blocks as wide as in the docs, at least 1.6 times less is left."""
-    flags(
-        script,
-        tmp_path,
-        "--blocks=4",
-        "--width=256",
-        "--heads=8",
-        "--length=64",
-    )
     keras.utils.set_random_seed(0)
-    wrapped = keras_bimp.wrap(script.build_transformer())
+    wrapped = keras_bimp.wrap(
+        script.build_transformer(length=64, blocks=4, width=256, heads=8)
+    )
     pruning = keras_bimp.prune(wrapped, 0.5, granularity="unit")
     assert sorted(pruning.units.values()) == [(4, 8)] * 4 + [(512, 1024)] * 4
     pruned = keras_bimp.strip(wrapped)

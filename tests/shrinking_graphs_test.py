@@ -53,7 +53,7 @@ def test_outputs_are_the_same(seed):
             y, other = map(keras.ops.convert_to_numpy, (y, other))
             scale = np.abs(y).max()
             np.testing.assert_allclose(other, y, rtol=0, atol=1e-5 * scale)
-    assert smaller >= 3 * len(seeds) // 8
+    assert smaller >= len(seeds) // 2
 
 
 def outputs_left(layer):

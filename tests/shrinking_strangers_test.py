@@ -12,8 +12,6 @@ from keras_bimp.record import Progress
 from keras_bimp.record import record_of
 from keras_bimp.trial_runs import check_lengths
 
-TENSORFLOW = keras.backend.backend() == "tensorflow"
-
 
 def half_gone(model, seed=0):
     """Gives biases, and zeros the second half of what hidden layers return."""
@@ -70,7 +68,6 @@ def test_coupled_filters_are_found_behind_a_mask():
     shrunk(model, np.random.default_rng(0).normal(size=(2, 7, 5)))
 
 
-@pytest.mark.skipif(not TENSORFLOW, reason="strings are TensorFlow's")
 @pytest.mark.parametrize("kind", ["StringLookup", "TextVectorization"])
 def test_vocabularies_go_along(kind):
     lookup = getattr(layers, kind)()

@@ -4,6 +4,8 @@ import pytest
 from from_examples import EXAMPLES
 from from_examples import importable
 
+from keras_bimp.exporting.sparse_kernels import choosing
+
 
 @pytest.fixture
 def script():
@@ -15,9 +17,6 @@ def script():
 
 @pytest.mark.slow
 def test_it_prunes_and_exports_both_ways(script, tmp_path, capsys, monkeypatch):
-    choosing = pytest.importorskip(
-        "keras_bimp.exporting.sparse_kernels.choosing"
-    )
     # Of so small a model none would be faster.
     monkeypatch.setattr(choosing, "_LEAST", (0.0, 0.0))
     monkeypatch.setattr(choosing, "_LEAST_OF_MODELS", 0.0)

@@ -207,10 +207,8 @@ def test_half_of_a_layer_goes(kind):
         assert both.forward_layer.units == both.backward_layer.units == 4
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() == "jax",
-    reason="Keras' attention on JAX takes no values of another size",
-)
+# Keras' attention on JAX takes no values of another size.
+@pytest.mark.job("tensorflow", "torch")
 def test_values_may_have_another_size_than_keys():
     _, pruned = prune(build(attending(MHA, 4, 3, value_dim=2), ROWS))
     small = keras_bimp.shrink(pruned)

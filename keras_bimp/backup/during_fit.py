@@ -6,7 +6,6 @@ import os
 import warnings
 
 import keras
-import numpy as np
 
 from keras_bimp import failures
 from keras_bimp.backup import messages
@@ -16,6 +15,7 @@ from keras_bimp.backup.generations import Generations
 from keras_bimp.backup.generations import UnreadableError
 from keras_bimp.backup.interrupts import Interrupts
 from keras_bimp.backup.other_callbacks import read_callbacks
+from keras_bimp.backup.other_callbacks import read_history
 from keras_bimp.backup.other_callbacks import set_callbacks
 from keras_bimp.backup.random_states import read_random_states
 from keras_bimp.backup.random_states import set_random_states
@@ -307,10 +307,7 @@ class Backup(keras.callbacks.Callback):
             "metrics": metrics,
             "resumables": read_callbacks(self._resumables),
             "callbacks": read_callbacks(self._others()),
-            "history": {
-                name: [_plain(value) for value in values]
-                for name, values in self.model.history.history.items()
-            },
+            "history": read_history(self.model.history),
             "history_epochs": self.model.history.epoch,
             "random": read_random_states(),
             "random_at_epoch": self._random_at_epoch,
@@ -393,9 +390,3 @@ def check_places(callbacks: list) -> None:
                 "`Backup` must be listed after what `keras_bimp.callbacks` "
                 f"returns. Received: {type(callback).__name__} after it"
             )
-
-
-def _plain(value):
-    """What a log says, or a text of it."""
-    kept = str | bool | int | float | list | np.ndarray | np.generic
-    return value if value is None or isinstance(value, kept) else str(value)

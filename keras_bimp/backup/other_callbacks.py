@@ -2,6 +2,9 @@
 
 import collections
 
+import keras
+import numpy as np
+
 from keras_bimp.keras_internals.trainer import REMEMBERED
 
 
@@ -37,6 +40,19 @@ def set_callbacks(callbacks: list, states: dict) -> None:
         else:
             for attribute, value in states[name].items():
                 setattr(callback, attribute, value)
+
+
+def read_history(history: keras.callbacks.History) -> dict:
+    """The logs of all epochs; what cannot be kept, as text."""
+    return {
+        name: [_plain(value) for value in values]
+        for name, values in history.history.items()
+    }
+
+
+def _plain(value):
+    kept = str | bool | int | float | list | np.ndarray | np.generic
+    return value if value is None or isinstance(value, kept) else str(value)
 
 
 def _attributes(callback):

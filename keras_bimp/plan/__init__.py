@@ -1,11 +1,11 @@
 """The plan: a budget of epochs laid out as phases, before training starts."""
 
+from keras_bimp.plan.cycles import check_cycles
 from keras_bimp.plan.methods import RETRAINING
 from keras_bimp.plan.methods import Retraining
 from keras_bimp.plan.methods import as_retraining
 from keras_bimp.plan.plan import Phase
 from keras_bimp.plan.plan import Plan
-from keras_bimp.plan.plan import check_cycles
 
 __all__ = [
     "RETRAINING",

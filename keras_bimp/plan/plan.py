@@ -1,7 +1,6 @@
 """The plan: a budget of epochs laid out as phases, before training starts."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import keras
@@ -11,6 +10,11 @@ from keras_bimp import sparsity as sparsity_schedules
 from keras_bimp.checks import check_integer
 from keras_bimp.checks import check_positive
 from keras_bimp.checks import check_sparsity
+from keras_bimp.plan.cycles import check_cycles
+from keras_bimp.plan.cycles import equal_shares
+from keras_bimp.plan.cycles import geometric_sparsities
+from keras_bimp.plan.cycles import renda_shares
+from keras_bimp.plan.cycles import renda_sparsities
 from keras_bimp.plan.methods import RETRAINING
 from keras_bimp.plan.methods import Retraining
 from keras_bimp.plan.methods import as_retraining
@@ -221,11 +225,11 @@ class Plan:
             )
         budget = epochs - dense_epochs
         if cycles == "renda":
-            sparsities = _twenty_percent_each(target_sparsity)
-            shares = _as_long_each(len(sparsities), budget, original_epochs)
+            sparsities = renda_sparsities(target_sparsity)
+            shares = renda_shares(len(sparsities), budget, original_epochs)
         else:
-            sparsities = _geometric(target_sparsity, cycles)
-            shares = _shares(budget, cycles)
+            sparsities = geometric_sparsities(target_sparsity, cycles)
+            shares = equal_shares(budget, cycles)
         if retraining.rewinds and dense_epochs and max(shares) > dense_epochs:
             raise ValueError(
                 "A cycle must not be longer than the dense training whose "
@@ -324,61 +328,6 @@ class Plan:
 
     def __str__(self):
         return as_table(self)
-
-
-def check_cycles(cycles) -> int | str:
-    """Returns `cycles`, or raises if it is no number of cycles."""
-    if isinstance(cycles, str):
-        if cycles != "renda":
-            raise ValueError(
-                "`cycles` must be an integer or 'renda'. "
-                f"Received: cycles={cycles!r}"
-            )
-        return cycles
-    return check_integer("cycles", cycles, minimum=1)
-
-
-def _geometric(target, cycles):
-    progress = (j / cycles for j in range(1, cycles))
-    return [
-        *(sparsity_schedules.geometric(p, target) for p in progress),
-        target,
-    ]
-
-
-def _shares(epochs, cycles):
-    if epochs < cycles:
-        raise ValueError(
-            "`cycles` must not exceed the number of retraining epochs. "
-            f"Received: cycles={cycles}, and `epochs` minus `dense_epochs` "
-            f"leaves {epochs}"
-        )
-    share = epochs // cycles
-    return [share] * (cycles - 1) + [epochs - share * (cycles - 1)]
-
-
-def _twenty_percent_each(target):
-    # A target of exactly 36 % is two cycles, whatever the last digit says.
-    cycles = max(1, math.ceil(math.log(1 - target) / math.log(0.8) - 1e-9))
-    return [*(1 - 0.8**j for j in range(1, cycles)), target]
-
-
-def _as_long_each(cycles, epochs, original_epochs):
-    if original_epochs is None or original_epochs != int(original_epochs):
-        raise ValueError(
-            "`original_epochs`, an integer, must be given for cycles='renda' "
-            "and a pretrained model: each cycle retrains as long. "
-            f"Received: original_epochs={original_epochs}"
-        )
-    length = int(original_epochs)
-    if epochs != cycles * length:
-        raise ValueError(
-            "`epochs` must be `dense_epochs` plus what cycles='renda' takes "
-            f"to reach the target: {cycles} cycles of {length} epochs, "
-            f"{cycles * length} epochs. Received: {epochs} after the dense "
-            "epochs"
-        )
-    return [length] * cycles
 
 
 def _cycles(

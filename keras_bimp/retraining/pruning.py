@@ -241,7 +241,7 @@ def prune_to(
     gradients=None,
     policy=None,
 ) -> Pruning:
-    """Prunes to a sparsity of all units in all. See `prune`.
+    """Prunes to a total sparsity of all units. See `prune`.
 
     Args:
         model: The model.
