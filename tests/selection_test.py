@@ -1,5 +1,6 @@
 import json
 
+import ml_dtypes
 import numpy as np
 import pytest
 from helpers import GOLDEN
@@ -256,7 +257,6 @@ def test_a_misleading_sample_does_no_harm(monkeypatch):
 
 
 def test_bfloat16_is_ranked_in_float32():
-    ml_dtypes = pytest.importorskip("ml_dtypes")
     kernel = np.array([[1.0, -2.0], [0.5, -0.0]], ml_dtypes.bfloat16)
     assert select([kernel], 0.5)[0].tolist() == [[True, True], [False, False]]
 

@@ -268,7 +268,6 @@ def test_zeros_are_left_away_in_the_file(tmp_path):
 
 
 def test_labels_and_warmup_and_signatures(tmp_path):
-    pytest.importorskip("tensorflow_serving")
     model = pruned(dense_layers())
     x = np.random.default_rng(0).normal(size=(9, 6)).astype("float32")
 

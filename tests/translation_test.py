@@ -320,8 +320,6 @@ SMALL = {
 @pytest.fixture(params=SMALL)
 def make(request, networks):
     name = request.param
-    if name == "t5":
-        pytest.importorskip("keras_hub")
     keras.utils.set_random_seed(0)
     network = getattr(networks, name)
     return lambda **options: network(9, 7, 6, **SMALL[name], **options)
@@ -393,7 +391,6 @@ def test_parameters_of_the_transformer(networks):
 
 
 def test_parameters_of_t5_small(networks):
-    pytest.importorskip("keras_hub")
     model = networks.t5()
     assert model.count_params() == 60_506_624
     kernels = find_prunable(model).kernels
@@ -432,8 +429,6 @@ def test_a_transformer_is_loaded_without_its_code(networks, tmp_path):
 def test_they_are_wrapped_trained_pruned_and_stripped(
     name, data, networks, monkeypatch
 ):
-    if name == "t5":
-        pytest.importorskip("keras_hub")
     monkeypatch.setattr(tfds, "load", few_sentences)
     task = data.load("multi30k", batch_size=8, subset=20)
     keras.utils.set_random_seed(0)
