@@ -21,6 +21,7 @@ from helpers import float64_on_jax
 from helpers import golden_kernels
 from helpers import kernels_and_masks
 from helpers import masked
+from helpers import rates_of
 from helpers import recorded
 from helpers import skip_unless_steps_run_together
 from helpers import wrapped
@@ -140,7 +141,7 @@ def check_run(model):
     done = rates > -1
     np.testing.assert_allclose(
         rates[done],
-        callback.plan.values()[done[: 7 * STEPS]],
+        rates_of(callback)[done[: 7 * STEPS]],
         rtol=1e-6,
         atol=1e-9,
     )

@@ -13,6 +13,7 @@ from helpers import fit
 from helpers import kernels_and_masks
 from helpers import lines_with
 from helpers import masked
+from helpers import rates_of
 from helpers import skip_unless_steps_run_together
 from helpers import wrapped
 from helpers import zeros
@@ -714,7 +715,7 @@ def test_initial_epoch_counts_what_was_before_as_done(
     # The rates are those of the epochs that are left.
     np.testing.assert_allclose(
         history["learning_rate"],
-        callback.plan.values()[STEPS - 1 :: STEPS][initial_epoch:]
+        rates_of(callback)[STEPS - 1 :: STEPS][initial_epoch:]
         if min(history["discount"]) == 1
         else history["learning_rate"],
         rtol=1e-6,

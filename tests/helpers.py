@@ -155,6 +155,11 @@ def kernels_and_masks(model):
     ]
 
 
+def rates_of(callback):
+    """The rates of a run's plan, as its prunings have adapted them."""
+    return callback.plan.values([p.discount for p in callback.prunings])
+
+
 def zeros(model):
     return sum(int((k == 0).sum()) for k, _ in kernels_and_masks(model))
 

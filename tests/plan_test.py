@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -90,7 +92,7 @@ def test_rendas_cycles_are_those_of_the_paper(target, cycles):
     assert [p.epochs for p in pretrained.phases] == [4] * cycles
 
 
-def test_a_callable_is_called_once_per_cycle():
+def test_a_callable_is_called_for_each_cycle():
     calls = []
 
     def retraining(*, original, peak, steps, discount):
@@ -99,14 +101,25 @@ def test_a_callable_is_called_once_per_cycle():
 
     plan = bimp(retraining=retraining)
     assert calls == [(70, 0.1, 21, 1.0), (70, 0.1, 21, 1.0), (70, 0.1, 28, 1.0)]
-    plan.phases[1].discount.assign(0.5)
-    assert plan.values()[70:91].max() == pytest.approx(0.05)
-    assert plan.values()[91:].max() == pytest.approx(0.1)
+    assert plan.values().max() == pytest.approx(0.1)
+    rates = plan.values([0.5])
+    assert rates[70:91].max() == pytest.approx(0.05)
+    assert rates[91:].max() == pytest.approx(0.1)
+
+
+def test_a_plan_is_data():
+    plan = bimp()
+    assert not [
+        value
+        for part in (plan, *plan.phases)
+        for value in vars(part).values()
+        if isinstance(value, keras.Variable)
+    ]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.phases[0].epochs = 3
 
 
 def test_the_table_tells_everything():
-    import dataclasses
-
     plan = dataclasses.replace(
         bimp(),
         prunable=(("a/kernel", 1000), ("b/kernel", 528)),

@@ -14,6 +14,7 @@ from helpers import gradients
 from helpers import kernels_and_masks
 from helpers import lines_with
 from helpers import masked
+from helpers import rates_of
 from helpers import recorded
 from helpers import wrapped
 from helpers import zeros
@@ -89,7 +90,7 @@ def test_bimp_prunes_exactly_and_logs_what_it_did():
     assert watch.logs[4]["norm_drop"] == callback.prunings[0].norm_drop
     np.testing.assert_allclose(
         history["learning_rate"],
-        callback.plan.values()[STEPS - 1 :: STEPS],
+        rates_of(callback)[STEPS - 1 :: STEPS],
         rtol=1e-6,
     )
 
@@ -140,10 +141,7 @@ def test_phases_begin_on_time_when_steps_are_skipped():
     skipped = 2 * 8 - counts[2]
     assert 0 < skipped < 2 * 8
     rates = recorded(optimizer)
-    dense, cycle = (
-        schedules.schedule_values(p.schedule, callback.plan.steps(p))
-        for p in callback.plan.phases
-    )
+    dense, cycle = np.split(rates_of(callback), [2 * 8])
     np.testing.assert_allclose(
         rates[: 16 - skipped], dense[: 16 - skipped], rtol=1e-6
     )
@@ -164,7 +162,7 @@ def test_a_pretrained_optimizer_does_not_start_at_zero():
     fit(model, 4, [callback])
     np.testing.assert_allclose(
         recorded(model.optimizer)[12 : 12 + 16],
-        callback.plan.values(),
+        rates_of(callback),
         rtol=1e-6,
         atol=1e-9,
     )
@@ -546,7 +544,7 @@ def test_initial_epoch_makes_up_for_missed_prunings():
     # The rates are those of epochs 5, 6, 7.
     np.testing.assert_allclose(
         recorded(model.optimizer)[: 3 * STEPS],
-        callback.plan.values()[5 * STEPS :],
+        rates_of(callback)[5 * STEPS :],
         rtol=1e-6,
         atol=1e-9,
     )
@@ -581,12 +579,12 @@ def test_a_second_fit_has_a_fresh_plan_and_keeps_the_masks():
     (callback,) = keras_bimp.callbacks(0.5, dense_epochs=1, verbose=0)
     fit(model, 3, [callback])
     masks = [mask for _, mask in kernels_and_masks(model)]
-    first = callback.plan.values()
+    first = rates_of(callback)
     history = fit(model, 3, [callback]).history
     assert len(callback.prunings) == 1
     np.testing.assert_allclose(
         recorded(model.optimizer)[: 6 * STEPS],
-        np.concatenate([first, callback.plan.values()]),
+        np.concatenate([first, rates_of(callback)]),
         rtol=1e-6,
         atol=1e-9,
     )
@@ -608,7 +606,7 @@ def test_a_fit_after_one_that_failed_starts_afresh():
     fit(model, 3, ours)
     np.testing.assert_allclose(
         recorded(model.optimizer)[2 * STEPS : 5 * STEPS],
-        ours[0].plan.values(),
+        rates_of(ours[0]),
         rtol=1e-6,
         atol=1e-9,
     )

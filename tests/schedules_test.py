@@ -268,7 +268,7 @@ def test_the_rates_of_joined_are_what_it_returns(begins, start):
         schedules.ALLR(0.2, 3, discount),
         schedules.Linear(0.1, 2),
     ]
-    joined = schedules.Joined(phases, begins, [1.0, discount, 1.0])
+    joined = schedules.Joined(phases, begins, discount)
     np.testing.assert_allclose(
         schedules.schedule_values(joined, 6, start),
         [float(joined(step)) for step in range(start, start + 6)],
@@ -280,7 +280,7 @@ def test_joined_keeps_its_state_when_serialized():
     joined = schedules.Joined(
         [schedules.Linear(0.4, 4), schedules.LLR(0.2, 20)],
         begins=[7, None],
-        discounts=[1.0, 0.3],
+        discount=0.3,
         replaced=0.5,
     )
     again = schedules.Joined.from_config(
@@ -288,7 +288,7 @@ def test_joined_keeps_its_state_when_serialized():
     )
     assert [again.begun(0), again.begun(1)] == [True, False]
     assert float(again(8)) == float(joined(8)) == pytest.approx(0.3)
-    assert float(again.discounts[1]) == pytest.approx(0.3)
+    assert float(again.discount) == pytest.approx(0.3)
     assert again.replaced == 0.5
 
 

@@ -48,8 +48,7 @@ class Watch(keras.callbacks.Callback):
             *kernels,
             *layer.masks,
             *slots.all_slots(optimizer),
-            *schedule.begins,
-            *schedule.discounts,
+            *schedule.variables,
         ):
             first, second = copies(variable)
             np.testing.assert_array_equal(first, second, variable.path)

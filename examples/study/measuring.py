@@ -74,14 +74,22 @@ class Prunings(keras.callbacks.Callback):
     def phases(self):
         if self._pruner is None:
             return []
+        plan = self._pruner.plan
+        rates = plan.values([p.discount for p in self._pruner.prunings])
+        per_epoch = plan.steps_per_epoch
         return [
             {
                 "name": phase.name,
                 "epochs": phase.epochs,
                 "sparsity": phase.sparsity,
-                "largest_rate": float(max(phase.schedule.values())),
+                "largest_rate": float(
+                    rates[
+                        phase.start_epoch * per_epoch : phase.end_epoch
+                        * per_epoch
+                    ].max()
+                ),
             }
-            for phase in self._pruner.plan.phases
+            for phase in plan.phases
         ]
 
     def found(self):

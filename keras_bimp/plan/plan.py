@@ -36,9 +36,7 @@ class Phase:
         start_epoch: Integer >= 0, its first epoch.
         epochs: Integer >= 1, its length.
         sparsity: Float in [0, 1), from its start to its end.
-        schedule: Its learning-rate schedule, counted from 0 at its start.
-        discount: Scalar variable that a pruning sets at its start and that an
-            adaptive `schedule` reads; `None` where there is no pruning.
+        prunes: Whether it begins with a pruning.
         pruned: How many weights are pruned then, an integer; `None` if it is
             what `sparsity` says.
     """
@@ -47,14 +45,8 @@ class Phase:
     start_epoch: int
     epochs: int
     sparsity: float
-    schedule: keras.optimizers.schedules.LearningRateSchedule
-    discount: keras.Variable | None = None
+    prunes: bool
     pruned: int | None = None
-
-    @property
-    def prunes(self) -> bool:
-        """Whether the phase begins with a pruning."""
-        return self.discount is not None
 
     @property
     def end_epoch(self) -> int:
@@ -72,6 +64,9 @@ class Plan:
         phases: The phases, in order and without a gap.
         steps_per_epoch: Integer >= 1.
         peak: Float > 0, the largest learning rate of the original training.
+        dense_schedule: `LearningRateSchedule` of the dense phase.
+        original: Array of the rates of the original training, from which
+            cycles make theirs; `None` if they are not known.
         peak_source: Where `peak` comes from, for the table.
         original_epochs: Length of the original training in epochs, the `T` of
             ALLR's `d2`; `None` if it is not known.
@@ -87,6 +82,10 @@ class Plan:
     phases: tuple[Phase, ...]
     steps_per_epoch: int
     peak: float
+    dense_schedule: _LearningRateSchedule | None = None
+    original: np.ndarray | None = dataclasses.field(
+        default=None, repr=False, compare=False
+    )
     peak_source: str = "given"
     original_epochs: float | None = None
     retraining: Retraining = RETRAINING["allr"]
@@ -145,7 +144,7 @@ class Plan:
                 - `"wr"`: weight rewinding, `"lrw"` from the weights of then
 
                 or a `LearningRateSchedule`, or a callable that returns one,
-                called once per cycle: a class as `schedules.SLR`, or your own
+                called for each cycle: a class as `schedules.SLR`, or your own
                 `f(*, original, peak, steps, discount)`, which may leave out
                 what it does not need. There, `original` is the array of the
                 rates of the original training, or `None`, and `discount` a
@@ -212,7 +211,7 @@ class Plan:
             steps = dense_epochs * steps_per_epoch
             if dense_schedule is None:
                 dense_schedule = Linear(peak, steps)
-            phases.append(Phase("dense", 0, dense_epochs, 0.0, dense_schedule))
+            phases.append(Phase("dense", 0, dense_epochs, 0.0, prunes=False))
             if original is None:
                 original = schedule_values(dense_schedule, steps)
         if original_epochs is None and dense_epochs:
@@ -236,22 +235,22 @@ class Plan:
                 "weights it rewinds to. Received: a cycle of "
                 f"{max(shares)} epochs, dense_epochs={dense_epochs}"
             )
-        phases += _cycles(
-            sparsities,
-            shares,
-            dense_epochs,
-            retraining,
-            steps_per_epoch=steps_per_epoch,
-            original=None if original is None else original_rates(original),
-            peak=peak,
-        )
-        return cls(
+        start = dense_epochs
+        for share, sparsity in zip(shares, sparsities, strict=True):
+            name = f"cycle {len(phases) + (not dense_epochs)}"
+            phases.append(Phase(name, start, share, sparsity, prunes=True))
+            start += share
+        plan = cls(
             phases=tuple(phases),
             steps_per_epoch=steps_per_epoch,
             peak=peak,
+            dense_schedule=dense_schedule,
+            original=None if original is None else original_rates(original),
             original_epochs=original_epochs,
             retraining=retraining,
         )
+        plan.schedules()  # Raises what they raise.
+        return plan
 
     @property
     def target_sparsity(self) -> float:
@@ -314,39 +313,47 @@ class Plan:
         pruned = sparsity_schedules.pruned_weights(total, asked)
         return [*(count / total for count in pruned[:-1]), asked[-1]]
 
-    def values(self) -> np.ndarray:
+    def schedules(self, discount=None) -> list[_LearningRateSchedule]:
+        """Makes the learning-rate schedule of each phase.
+
+        Args:
+            discount: Scalar `keras.Variable` that cycles that adapt read.
+                Defaults to a new one that holds 1.
+
+        Returns:
+            The schedules, each counted from 0 at the start of its phase.
+
+        Raises:
+            TypeError, ValueError: If `retraining` does not make them.
+        """
+        discount = discount_variable() if discount is None else discount
+        return [
+            self.retraining.make_schedule(
+                original=self.original,
+                peak=self.peak,
+                steps=self.steps(phase),
+                discount=discount,
+            )
+            if phase.prunes
+            else self.dense_schedule
+            for phase in self.phases
+        ]
+
+    def values(self, discounts=()) -> np.ndarray:
         """The learning rate of every iteration of the run, as float64 array.
 
-        What adapts is taken at its present discount: 1 before its pruning.
+        Args:
+            discounts: Float in [0, 1] of each pruning so far, as in
+                `Pruning.discount`; `None` for those that do not adapt. The
+                cycles that are not told take 1.
         """
-        return np.concatenate(
-            [
-                schedule_values(phase.schedule, self.steps(phase))
-                for phase in self.phases
-            ]
-        )
+        known, discount, rates = iter(discounts), discount_variable(), []
+        schedules = self.schedules(discount)
+        for phase, schedule in zip(self.phases, schedules, strict=True):
+            told = next(known, None) if phase.prunes else None
+            discount.assign(1.0 if told is None else told)
+            rates.append(schedule_values(schedule, self.steps(phase)))
+        return np.concatenate(rates)
 
     def __str__(self):
         return as_table(self)
-
-
-def _cycles(
-    sparsities, shares, start, retraining, *, steps_per_epoch, original, peak
-):
-    for j, epochs in enumerate(shares, start=1):
-        discount = discount_variable()
-        schedule = retraining.make_schedule(
-            original=original,
-            peak=peak,
-            steps=epochs * steps_per_epoch,
-            discount=discount,
-        )
-        yield Phase(
-            name=f"cycle {j}",
-            start_epoch=start,
-            epochs=epochs,
-            sparsity=sparsities[j - 1],
-            schedule=schedule,
-            discount=discount,
-        )
-        start += epochs

@@ -63,7 +63,8 @@ def _table(plan):
     table.add_column("learning rate")
     total = sum(size for _, size in plan.prunable)
     before = 0.0
-    for phase, pruned in zip(plan.phases, plan.pruned(total), strict=True):
+    rows = zip(plan.phases, plan.pruned(total), plan.schedules(), strict=True)
+    for phase, pruned, schedule in rows:
         table.add_row(
             phase.name,
             f"{phase.start_epoch + 1}-{phase.end_epoch}",
@@ -72,15 +73,15 @@ def _table(plan):
             if phase.prunes
             else f"{phase.sparsity:.2%}",
             f"{total - pruned:,}" if total else "?",
-            _rates(plan, phase),
+            _rates(schedule, plan.steps(phase), phase.prunes),
         )
         before = phase.sparsity
     return table
 
 
-def _rates(plan, phase):
-    if isinstance(phase.schedule, ALLR):
-        return f"adaptive, <= {phase.schedule.peak:g}"
-    values = schedule_values(phase.schedule, plan.steps(phase))
-    start = values.max() if phase.prunes else values[0]
+def _rates(schedule, steps, prunes):
+    if isinstance(schedule, ALLR):
+        return f"adaptive, <= {schedule.peak:g}"
+    values = schedule_values(schedule, steps)
+    start = values.max() if prunes else values[0]
     return f"{start:g} -> {values[-1]:.2g}"

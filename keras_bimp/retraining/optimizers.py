@@ -44,7 +44,7 @@ def peak_rate(optimizer, steps: int) -> tuple[float, str]:
     if isinstance(rate, Joined):
         # A run that was left in its midst: look from where it began.
         if rate.begun(0):
-            start = int(as_array(rate.begins[0]))
+            start = rate.began_at(0)
         rate = rate.replaced
     source = f"learning rate of {type(optimizer).__name__}"
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):

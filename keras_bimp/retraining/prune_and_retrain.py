@@ -6,7 +6,6 @@ import warnings
 import keras
 import numpy as np
 
-from keras_bimp.backends import as_array
 from keras_bimp.backends import backend
 from keras_bimp.backends import strategy_scope
 from keras_bimp.masking import hold_zeros
@@ -29,6 +28,7 @@ from keras_bimp.retraining.validation import around_pruning
 from keras_bimp.retraining.validation import no_pruning_yet
 from keras_bimp.schedules import Joined
 from keras_bimp.schedules import discount_factor
+from keras_bimp.schedules import discount_variable
 from keras_bimp.schedules import schedule_values
 
 
@@ -97,20 +97,16 @@ class PruneAndRetrain(Leader):
 
     def install(self):
         with strategy_scope(self.model):
+            discount = discount_variable()
             self._schedule = Joined(
-                [phase.schedule for phase in self.plan.phases],
+                self.plan.schedules(discount),
                 begins=[None] * len(self.plan.phases),
-                discounts=[
-                    phase.discount if phase.prunes else 1.0
-                    for phase in self.plan.phases
-                ],
+                discount=discount,
             )
-        for discount in self._schedule.discounts:
-            discount.assign(1.0)
         self._replaced = optimizers.install(
             self.model.optimizer, self._schedule
         )
-        return self._schedule.as_state() if backend() == "jax" else []
+        return self._schedule.variables if backend() == "jax" else []
 
     def uninstall(self):
         with strategy_scope(self.model):
@@ -152,8 +148,10 @@ class PruneAndRetrain(Leader):
             "epochs": plan.epochs,
             "steps_per_epoch": plan.steps_per_epoch,
             "phases": [
-                [phase.name, phase.epochs, type(phase.schedule).__name__]
-                for phase in plan.phases
+                [phase.name, phase.epochs, type(schedule).__name__]
+                for phase, schedule in zip(
+                    plan.phases, plan.schedules(), strict=True
+                )
             ],
             "peak learning rate": plan.peak,
             "original_epochs": plan.original_epochs,
@@ -189,10 +187,7 @@ class PruneAndRetrain(Leader):
             )
         check_own_optimizers(self.model)
         steps = steps_of_epoch(self._steps_per_epoch, self.params)
-        with strategy_scope(self.model):
-            plan = self._planner(
-                self.params["epochs"], steps, self.model.optimizer
-            )
+        plan = self._planner(self.params["epochs"], steps, self.model.optimizer)
         return dataclasses.replace(
             plan,
             prunable=tuple(
@@ -247,15 +242,13 @@ class PruneAndRetrain(Leader):
         if not self._schedule.has_the_phases_of(before):
             return
         last = max(
-            (i for i in range(len(before.begins)) if before.begun(i)),
+            (i for i in range(len(before.schedules)) if before.begun(i)),
             default=-1,
         )
         # Saved in this phase, or at the end of the one before.
         if last in (current, current - 1):
             self._schedule.set_state(before.state())
-            self._logs["discount"] = float(
-                as_array(before.discounts[max(last, 0)])
-            )
+            self._logs["discount"] = before.state()["discount"]
 
     def _prune(self, current):
         phase = self.plan.phases[current]
@@ -289,7 +282,6 @@ class PruneAndRetrain(Leader):
         self._validation.forget()
         after = self._validation(self.model)
         self._fit.compare_anew()
-        self.prunings.append(pruning)
         change, fraction = pruning.norm_drop, pruning.pruned_fraction
         if retraining.by_accuracy:
             change, fraction = self._accuracy_lost(), 1.0
@@ -297,7 +289,10 @@ class PruneAndRetrain(Leader):
             change, fraction, phase.epochs, self.plan.original_epochs
         )
         self._rewinding.rewind(phase, self.model, self._found.targets)
-        phase.discount.assign(discount)
+        self._schedule.discount.assign(discount)
+        if retraining.formula:
+            pruning = dataclasses.replace(pruning, discount=discount)
+        self.prunings.append(pruning)
         d1, d2, _ = discount_factor(
             pruning.norm_drop,
             pruning.pruned_fraction,
@@ -311,10 +306,7 @@ class PruneAndRetrain(Leader):
             "discount": discount,
             **around_pruning(before, after),
         }
-        adapts = retraining.formula
-        for line in pruning.lines(
-            phase.name, self._found.size, discount if adapts else None
-        ):
+        for line in pruning.lines(phase.name, self._found.size):
             self._print(line)
 
     def _accuracy_lost(self):

@@ -39,6 +39,8 @@ class Pruning:
         skipped: Pairs (path, reason) of kernels that stay as they are.
         units: With `granularity="unit"`: name of what each layer has, as
             `"heads of attention"` -> pair of how many are left, of how many.
+        discount: Of the learning rate of the cycle that it begins; `None`
+            where that does not adapt.
     """
 
     counts: dict[str, int]
@@ -47,6 +49,7 @@ class Pruning:
     protected: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     units: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    discount: float | None = None
 
     @classmethod
     def of(cls, fields: dict) -> "Pruning":
@@ -63,22 +66,20 @@ class Pruning:
             }
         )
 
-    def lines(
-        self, name: str, size: int, discount: float | None = None
-    ) -> list[str]:
+    def lines(self, name: str, size: int) -> list[str]:
         """What to print of a pruning.
 
         Args:
             name: Of the cycle.
             size: Number of prunable weights.
-            discount: Of the learning rate, if it adapts.
         """
+        adapted = self.discount is not None
         left = sum(self.counts.values())
         lines = [
             f"{name}: pruned to {1 - left / size:.2%}, "
             f"{left:,} of {size:,} weights left, {self._units_left()}"
             f"norm drop {self.norm_drop:.3f}"
-            + ("" if discount is None else f", discount {discount:.3f}")
+            + (f", discount {self.discount:.3f}" if adapted else "")
         ]
         if self.protected:
             names = listed(
