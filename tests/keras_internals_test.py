@@ -360,20 +360,6 @@ def test_a_legacy_file_is_told(tmp_path):
     assert all(told)
 
 
-def test_a_legacy_file_that_was_opened_is_taken_back(tmp_path):
-    class Layer(keras.layers.Layer):
-        def get_config(self):
-            if saving.saves_legacy():
-                raise ValueError(saving.take_back_hdf5())
-            return super().get_config()
-
-    path = tmp_path / "model.h5"
-    with pytest.raises(ValueError, match=re.escape(str(path))):
-        keras.Sequential([keras.Input((1,)), Layer()]).save(path)
-    assert not path.exists()
-    assert saving.take_back_hdf5() is None
-
-
 def test_what_an_optimizer_trains_is_told():
     optimizer, kernel = keras.optimizers.SGD(0.1), keras.Variable([1.0])
     assert optimizers.trained_by(optimizer) == []

@@ -1,8 +1,5 @@
 """What Keras keeps of saving, exporting and random numbers."""
 
-import inspect
-import os
-
 import keras
 from keras.src.backend.common import global_state
 from keras.src.export.export_utils import get_input_signature
@@ -16,26 +13,6 @@ __all__ = ["get_input_signature"]
 def saves_legacy() -> bool:
     """Whether a model is being saved in the legacy format of HDF5."""
     return bool(global_state.get_global_attribute("use_legacy_config", False))
-
-
-def take_back_hdf5() -> str | None:
-    """Removes the HDF5 file that Keras has opened to save a model in.
-
-    Nothing else knows it: Keras asks the model for its config only then.
-
-    Returns:
-        Its path; `None` if there is no such file.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        if frame.f_code.co_name == "save_model_to_hdf5":
-            found = frame.f_locals
-            if found.get("opened_new_file"):
-                found["f"].close()  # Closing it again does no harm.
-                os.remove(found["filepath"])
-            return found["filepath"]
-        frame = frame.f_back
-    return None
 
 
 def trusted_code():
