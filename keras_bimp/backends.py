@@ -91,6 +91,18 @@ def in_step(variable: keras.Variable):
     return value if given else np.asarray(value)
 
 
+def known_number(value) -> int | None:
+    """What a scalar tensor holds, if a step runs eagerly and need not wait.
+
+    That is so on torch, on the CPU: a GPU would have to finish first.
+    """
+    if backend() != "torch" or value.device.type != "cpu":
+        return None
+    import torch
+
+    return None if torch.compiler.is_compiling() else int(value)
+
+
 def count_nonzero(value) -> int:
     """The number of entries of a tensor that are not 0."""
     if not getattr(value, "is_fully_addressable", True) or "bool" in str(

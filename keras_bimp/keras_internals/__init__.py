@@ -1,6 +1,6 @@
 """All private names of Keras that are used here, each behind one of ours.
 
-Checked on Keras 3.15.1 by `tests/keras_internals_test.py`,
+Checked on Keras 3.13.2 and 3.15.1 by `tests/keras_internals_test.py`,
 which tells what became of each where a version of Keras has changed it.
 
 | file | what of Keras |
@@ -9,5 +9,5 @@ which tells what became of each where a version of Keras has changed it.
 | `graphs` | `Functional`, `_functional`, `_inputs_struct`, `_nodes_by_depth`, `_operations`, `_run_through_graph`, `_keras_history`, `compute_output_spec` |
 | `optimizers` | `_iterations`, `_learning_rate`, `_variables`, `_tracker`, `_trainable_variables`, `_model_variables_moving_average`, `_backend_update_step`, the lists of slots |
 | `trainer` | `_initial_epoch`, `_compile_config`, `_compile_metrics`, `_compute_loss`, `_distribute_strategy`, `_symbolic_build`, `_default_save_signature`, `_jax_state`; what callbacks remember |
-| `saving` | `global_state`, `save_model_to_hdf5` and its local variables, `SafeModeScope`, `global_seed_generator`, `get_input_signature`, `make_tf_tensor_spec`, `patch_tf2onnx` |
+| `saving` | `global_state`, `SafeModeScope`, `global_seed_generator`, `get_input_signature`, `make_tf_tensor_spec`, `patch_tf2onnx` |
 """  # noqa: E501

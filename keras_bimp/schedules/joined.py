@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_bimp.backends import as_array
 from keras_bimp.backends import in_step
+from keras_bimp.backends import known_number
 from keras_bimp.schedules.discount import discount_variable
 
 _NOT_BEGUN = 2**31 - 1
@@ -83,6 +84,11 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         """Returns the rate at `step`, a scalar integer tensor."""
         step = ops.convert_to_tensor(step)
+        if (now := known_number(step)) is not None:
+            begins = self._begins()
+            begun = [i for i, begin in enumerate(begins) if begin <= now]
+            i = max(begun, default=0)
+            return self.schedules[i](step - min(begins[i], now))
         begins = ops.cast(in_step(self.begins), step.dtype)
         rate = None
         for i, schedule in enumerate(self.schedules):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bimp.backends import known_number
 from keras_bimp.checks import check_integer
 from keras_bimp.checks import check_rate
 
@@ -34,7 +35,12 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         """Returns the rate at `step`, a scalar integer tensor."""
-        step = ops.clip(ops.convert_to_tensor(step), 0, self.steps - 1)
+        step = ops.convert_to_tensor(step)
+        if (now := known_number(step)) is not None:
+            # Ten operations of torch take longer than all else of a rate.
+            rate = self._rate(np.int64(min(max(now, 0), self.steps - 1)), np)
+            return ops.convert_to_tensor(rate, keras.config.floatx())
+        step = ops.clip(step, 0, self.steps - 1)
         return ops.cast(self._rate(step, ops), keras.config.floatx())
 
     def values(self) -> np.ndarray:
