@@ -176,6 +176,26 @@ def test_words_are_cut_in_front_of_litert(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["tf_saved_model", *FILES])
+def test_a_model_that_cannot_be_traced(format, tmp_path):
+    def model(size):
+        images = keras.Input((size, size, 2))
+        larger = layers.UpSampling2D(2, interpolation="bilinear")
+        return keras.Model(images, larger(layers.Conv2D(3, 1)(images)))
+
+    path = tmp_path / FILES.get(format, "1")
+    with pytest.raises(
+        ValueError, match=r"trace.*UpSampling2D.*\(None, None, 2\).*fixed size"
+    ):
+        keras_bimp.export(model(None), path, format)
+    assert not any(tmp_path.iterdir())
+    other = model(4)
+    other.set_weights(model(None).get_weights())
+    keras_bimp.export(other, path, format)
+    assert path.exists()
+
+
 def test_what_others_say_is_cut_to_what_counts():
     text = (
         "Exception encountered when calling Dense.call().\n\n"

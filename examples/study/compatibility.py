@@ -72,7 +72,7 @@ def table_of(results: dict[str, dict[str, dict[str, str]]]) -> str:
             continue
         lines += [f"| **{family}** |" + " |" * len(trying.STEPS)]
         for name, said in networks.items():
-            cells = [_cell(said.get(step), notes) for step in trying.STEPS]
+            cells = [_cell(step, said, notes) for step in trying.STEPS]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     head = "| network | " + " | ".join(trying.STEPS.values()) + " |"
     rule = "|---" * (len(trying.STEPS) + 1) + "|"
@@ -80,13 +80,17 @@ def table_of(results: dict[str, dict[str, dict[str, str]]]) -> str:
     return "\n".join([head, rule, *lines, "", *below])
 
 
-def _cell(said, notes):
+def _cell(step, results, notes):
+    said = results.get(step)
     if said is None:
         return ""
     if said.startswith("works"):
         return said.replace("works", "✓", 1)
-    # What was received is another for each network: the first speaks for all.
-    kind = said.partition("Received:")[0]
+    # What is received differs in names: the first network speaks for all. But
+    # what a converter lacks is what one wants to know.
+    kind = said
+    if step not in trying.FORMATS:
+        kind = said.partition("Received:")[0]
     number, _ = notes.setdefault(kind, (len(notes) + 1, said))
     return f"[{number}]"
 

@@ -115,8 +115,15 @@ def write(
     needs_tensorflow = "tensorflow" in FORMATS[format].packages
     if needs_tensorflow and backend() != "tensorflow":
         elsewhere.write_with_tensorflow(model, format, path, options)
-    else:
+        return
+    try:
         FORMATS[format].write(model, path, options)
+    except OSError:
+        raise
+    except Exception as error:
+        if needs_tensorflow:
+            saved_model.check_traceable(model, error)
+        raise
 
 
 def main(folder: str) -> None:

@@ -5,11 +5,13 @@ import functools
 import pathlib
 
 import keras
+from keras import tree
 
 from keras_bimp.exporting import sparse_kernels
 from keras_bimp.exporting.folding import folded
 from keras_bimp.exporting.inputs import input_names
 from keras_bimp.exporting.options import Options
+from keras_bimp.hearsay import told
 from keras_bimp.keras_internals.layers import layers_in
 from keras_bimp.keras_internals.saving import get_input_signature
 from keras_bimp.listing import listed
@@ -81,6 +83,25 @@ def traced(model: keras.Model, signature: list):
         signature: What it takes, as `tf.TensorSpec`s or `keras.InputSpec`s.
     """
     return _add_serve(keras.export.ExportArchive(), model, signature)
+
+
+def check_traceable(model: keras.Model, error: Exception) -> None:
+    """Raises ValueError if an export failed since a model cannot be traced."""
+    signature = get_input_signature(model)
+    try:
+        traced(model, signature).get_concrete_function()
+    except Exception as refused:
+        sizes = [tuple(spec.shape[1:]) for spec in tree.flatten(signature)]
+        remedy = (
+            f". Its inputs are of shapes {listed(map(str, sizes))}. Build it "
+            "for a fixed size, and give it these weights: "
+            "`other.set_weights(model.get_weights())`"
+        )
+        open_sizes = any(None in size for size in sizes)
+        raise ValueError(
+            "`model` must be one that TensorFlow can trace. Received: a model "
+            f"of which it says: {told(refused)}{remedy if open_sizes else ''}"
+        ) from error
 
 
 def _add_serve(archive, model, signature):
