@@ -92,15 +92,16 @@ def check_traceable(model: keras.Model, error: Exception) -> None:
         traced(model, signature).get_concrete_function()
     except Exception as refused:
         sizes = [tuple(spec.shape[1:]) for spec in tree.flatten(signature)]
-        remedy = (
-            f". Its inputs are of shapes {listed(map(str, sizes))}. Build it "
-            "for a fixed size, and give it these weights: "
-            "`other.set_weights(model.get_weights())`"
-        )
-        open_sizes = any(None in size for size in sizes)
+        remedy = ""
+        if any(None in size for size in sizes):
+            remedy = (
+                f"with inputs of shapes {listed(map(str, sizes))}. Build one "
+                "for a fixed size, and give it these weights: "
+                "`other.set_weights(model.get_weights())`. This is one "
+            )
         raise ValueError(
             "`model` must be one that TensorFlow can trace. Received: a model "
-            f"of which it says: {told(refused)}{remedy if open_sizes else ''}"
+            f"{remedy}of which TensorFlow says: {told(refused)}"
         ) from error
 
 
