@@ -9,16 +9,18 @@ import keras
 import numpy as np
 
 from keras_bimp.backends import as_array
-from keras_bimp.backends import count_nonzero
 from keras_bimp.exporting.inputs import input_names
 from keras_bimp.exporting.runtimes import in_tensorflow
 from keras_bimp.failures import why_failed
 from keras_bimp.keras_internals.graphs import Functional
 from keras_bimp.keras_internals.layers import layers_in
 from keras_bimp.keras_internals.layers import shapes_built_with
+from keras_bimp.keras_internals.quantization import has_lora
 from keras_bimp.keras_internals.saving import get_input_signature
+from keras_bimp.listing import listed
 from keras_bimp.masking import masked_kernels
 from keras_bimp.masking import masked_layers
+from keras_bimp.metrics import EffectiveKernels
 from keras_bimp.record import progress_of
 
 
@@ -174,9 +176,21 @@ def check_sparsity_reached(model: keras.Model) -> None:
     kernels, _ = masked_kernels(model)
     own = {id(variable) for variable in model.weights}
     if not all(id(kernel.variable) in own for kernel in kernels):
-        return  # It was quantized: zeros stay, but are in others.
-    zeros = sum(k.size - count_nonzero(k.variable.value) for k in kernels)
+        return  # It is another model around the same layers.
+    effective = EffectiveKernels(model)
+    zeros = sum(k.size - effective.nonzero(k.variable) for k in kernels)
     if kernels and zeros < progress.pruned:
+        adapted = [x.path or x.name for x in layers_in(model) if has_lora(x)]
+        if adapted:
+            raise ValueError(
+                "`model` must have the zeros that its training left, and what "
+                f"LoRA adds is not sparse. Received: {zeros:,} zeros, where "
+                f"{progress.pruned:,} were pruned, with LoRA in "
+                f"{listed(map(repr, adapted))}. `save_weights` merges LoRA: "
+                "load what it writes into a model that was built without "
+                "LoRA, and prune that. To export it as it is, pass "
+                "check_sparsity=False"
+            )
         raise ValueError(
             "`model` must have the zeros that its training left. Received: "
             f"{zeros:,} zeros, where {progress.pruned:,} were pruned: it was "

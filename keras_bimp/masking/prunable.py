@@ -10,6 +10,10 @@ from dataclasses import dataclass
 import keras
 
 from keras_bimp.keras_internals.layers import layers_of
+from keras_bimp.keras_internals.quantization import FloatKernel
+from keras_bimp.keras_internals.quantization import float_kernels
+from keras_bimp.keras_internals.quantization import has_lora
+from keras_bimp.keras_internals.quantization import is_quantized
 from keras_bimp.layout import Layout
 
 # The reason why `find_prunable` leaves a kernel alone that is not trained.
@@ -33,13 +37,19 @@ class Kernel:
         return self.variable.path
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what the layer computes with, not of codes that it stores."""
+        computed = computed_kernel(self)
+        return computed.shape if computed else tuple(self.variable.shape)
+
+    @property
     def size(self) -> int:
-        return math.prod(self.variable.shape)
+        return math.prod(self.shape)
 
     @property
     def layout(self) -> Layout:
         """Which axes of the kernel are inputs, and which outputs."""
-        shape, name = self.variable.shape, self.variable.name
+        shape, name = self.shape, self.variable.name
         rank = len(shape)
         if isinstance(self.layer, _DEPTHWISE) and name != "pointwise_kernel":
             return Layout((), (rank - 2, rank - 1), convolution=True)
@@ -61,7 +71,7 @@ class Kernel:
     @property
     def output_units(self) -> int:
         """How many outputs the kernel feeds: channels, units or filters."""
-        return self.layout.output_units(self.variable.shape)
+        return self.layout.output_units(self.shape)
 
 
 _CONVOLUTIONS = (
@@ -111,6 +121,7 @@ def find_prunable(
     layer: keras.Layer,
     filters: str | list[str] | Callable | None = None,
     exclude: str | list[str] | Callable | None = None,
+    to_measure: bool = False,
 ) -> Prunables:
     """Finds the prunable variables of a built layer or model.
 
@@ -127,13 +138,16 @@ def find_prunable(
             that matches brings those inside it along. Defaults to all.
         exclude: Which of them not to prune, said in the same way. Defaults to
             none.
+        to_measure: Whether kernels are only measured: then those of quantized
+            layers and those that LoRA adds to are found too.
 
     Returns:
         A `Prunables`.
 
     Raises:
         TypeError: If `filters` or `exclude` is none of these.
-        ValueError: If a layer is quantized, or has LoRA enabled.
+        ValueError: If a layer is quantized, or has LoRA enabled, and kernels
+            are not only measured.
     """
     matches = as_filter(filters)
     excludes = as_filter(exclude, name="exclude", default=False)
@@ -141,6 +155,8 @@ def find_prunable(
     for owner, around in _walk(layer):
         matched = any(map(matches, (owner, *around)))
         excluded = any(map(excludes, (owner, *around)))
+        if not to_measure:
+            _check_as_trained(owner)
         for variable in _candidates(owner, filters is not None):
             if id(variable) in owners:
                 continue
@@ -157,14 +173,38 @@ def find_prunable(
                 skipped.pop(id(variable), None)
                 owners[id(variable)] = Kernel(variable, owner)
     ordered = [
-        owners[id(v)] for v in layer.trainable_variables if id(v) in owners
+        owners[id(v)] for v in layer.variables if id(v) in owners
     ]
     return Prunables(tuple(ordered), tuple(skipped.values()))
 
 
 def is_trainable(kernel: Kernel) -> bool:
-    """Whether a kernel is trained, and not frozen."""
-    return bool(kernel.variable.trainable and kernel.layer.trainable)
+    """Whether a kernel is trained, and not frozen.
+
+    One that is quantized, or that LoRA adds to, was before.
+    """
+    trained = kernel.variable.trainable or computed_kernel(kernel)
+    return bool(trained and kernel.layer.trainable)
+
+
+def computed_kernel(kernel: Kernel) -> FloatKernel | None:
+    """What a layer that is quantized or has LoRA computes with.
+
+    Returns:
+        A `FloatKernel`; `None` where that is the variable itself.
+    """
+    layer = kernel.layer  # It may be gone.
+    computed = [] if layer is None else float_kernels(layer)
+    return next((k for k in computed if k.variable is kernel.variable), None)
+
+
+def as_it_is_now(kernel: Kernel) -> Kernel:
+    """The kernel of the same layer and name after the layer was quantized."""
+    layer = kernel.layer  # It may be gone.
+    for computed in [] if layer is None else float_kernels(layer):
+        if computed.role == kernel.variable.name:
+            return Kernel(computed.variable, kernel.layer)
+    return kernel
 
 
 def unique_paths(kernels: Iterable[Kernel]) -> list[str]:
@@ -186,24 +226,36 @@ def _walk(layer, around=()):
         yield from _walk(inner, around if again else (*around, layer))
 
 
+def _check_as_trained(layer):
+    """Raises ValueError if a layer is quantized or has LoRA."""
+    if getattr(layer, "prunable_weights", None) is not None:
+        return
+    if is_quantized(layer):
+        raise ValueError(
+            "A quantized layer cannot be pruned: prune, strip, and then "
+            "quantize, which keeps zeros. "
+            f"Received: layer '{layer.path or layer.name}' quantized to "
+            f"'{layer.quantization_mode}'"
+        )
+    if has_lora(layer):
+        raise ValueError(
+            "A layer with LoRA cannot be pruned, for what LoRA adds to its "
+            "kernel is not sparse: prune before `enable_lora`, and expect no "
+            "zeros of the two together. "
+            f"Received: layer '{layer.path or layer.name}' with LoRA enabled"
+        )
+
+
 def _candidates(layer, embeddings):
     declared = getattr(layer, "prunable_weights", None)
     if declared is not None:
         return list(declared() if callable(declared) else declared)
-    if layer.quantization_mode is not None and layer.weights:
-        raise ValueError(
-            "A quantized layer can be neither pruned nor measured: prune, and "
-            "measure, before you quantize. "
-            f"Received: layer '{layer.path or layer.name}' quantized to "
-            f"'{layer.quantization_mode}'"
-        )
-    if getattr(layer, "lora_enabled", False):
-        raise ValueError(
-            "A layer with LoRA can be neither pruned nor measured, for what "
-            "LoRA adds to its kernel is not sparse: prune before "
-            "`enable_lora`, and expect no zeros of the two together. "
-            f"Received: layer '{layer.path or layer.name}' with LoRA enabled"
-        )
+    if computed := float_kernels(layer):
+        return [
+            kernel.variable
+            for kernel in computed
+            if embeddings or kernel.role == "kernel"
+        ]
     inner = {id(v) for sub in layers_of(layer) for v in sub.variables}
     return [
         v

@@ -12,6 +12,7 @@ from keras_bimp.masking.masked import Masked
 from keras_bimp.masking.masked import forget
 from keras_bimp.masking.masked import masked_layers
 from keras_bimp.masking.prunable import Kernel
+from keras_bimp.masking.prunable import as_it_is_now
 from keras_bimp.masking.wrapping import MaskedModel
 from keras_bimp.masking.wrapping import is_kerass_own
 from keras_bimp.record import record_of
@@ -85,7 +86,8 @@ def masked_kernels(
         record = record_of(model)
         # Weakly: a layer that owns its kernel may be the model itself.
         pairs = ((variable, layer()) for variable, layer in record.masked)
-        return tuple(Kernel(*pair) for pair in pairs), record.skipped
+        kernels = (Kernel(*pair) for pair in pairs)
+        return tuple(map(as_it_is_now, kernels)), record.skipped
     return (
         tuple(kernel for masked in found for kernel in masked.kernels),
         tuple(pair for masked in found for pair in masked.skipped),

@@ -170,7 +170,7 @@ class _Counted:
             seen = collections.Counter()
             kernels = {
                 _numbered(variable.path, seen): (
-                    times * math.prod(variable.shape) // batch,
+                    times * self._effective.size(variable) // batch,
                     times * self._nonzero(variable) // batch,
                 )
                 for variable, times in layer["uses"].values()
@@ -196,7 +196,7 @@ class _Counted:
                 variables[key] = variable
         return {
             key: (
-                times[key] * math.prod(variable.shape) // batch,
+                times[key] * self._effective.size(variable) // batch,
                 times[key] * self._nonzero(variable) // batch,
             )
             for key, variable in variables.items()

@@ -9,6 +9,7 @@ from keras import layers
 from keras_bimp.keras_internals.layers import layers_of
 from keras_bimp.keras_internals.layers import stored_embeddings
 from keras_bimp.keras_internals.layers import stored_kernel
+from keras_bimp.keras_internals.quantization import float_kernels
 from keras_bimp.metrics.tracing import Call
 
 
@@ -46,20 +47,13 @@ def work_of(call: Call, rules: dict) -> Work:
         raise UnknownWorkError(_why_unknown(operation))
     if not isinstance(operation, keras.Layer):
         return _work_of_operation(call)
-    quantized = operation.quantization_mode
-    if quantized not in (None, "int8", "float8") and operation.weights:
-        raise UnknownWorkError(f"it is quantized to '{quantized}'")
     try:
-        work = _work_of_layer(operation, call)
+        return _work_of_layer(operation, call)
     except TypeError as error:  # Arithmetic with a size that is `None`.
         raise UnknownWorkError(
             "a size is not known before it runs: give a batch of examples as "
             "`input_shape`"
         ) from error
-    if getattr(operation, "lora_enabled", False):
-        # What LoRA adds to a kernel leaves no zeros.
-        return Work(own=sum(math.prod(v.shape) * n for v, n in work.uses))
-    return work
 
 
 def _is_kerass_own(operation):
@@ -91,21 +85,27 @@ def _work_of_layer(layer, call):
 
 
 def _dense(layer, call):
-    return Work(
-        ((stored_kernel(layer), math.prod(call.outputs) // layer.units),)
-    )
+    kernel, _ = _kernel(layer)
+    return Work(((kernel, math.prod(call.outputs) // layer.units),))
 
 
 def _einsum_dense(layer, call):
-    shape = stored_kernel(layer).shape
+    kernel, shape = _kernel(layer)
     total = _einsum_size(layer.equation, [call.inputs["inputs"], shape])
-    return Work(((stored_kernel(layer), total // math.prod(shape)),))
+    return Work(((kernel, total // math.prod(shape)),))
 
 
 def _convolution(layer, call):
-    return Work(
-        ((stored_kernel(layer), math.prod(call.outputs) // layer.filters),)
-    )
+    kernel, _ = _kernel(layer)
+    return Work(((kernel, math.prod(call.outputs) // layer.filters),))
+
+
+def _kernel(layer):
+    """The variable of a kernel, and the shape that the layer computes with."""
+    for computed in float_kernels(layer):
+        return computed.variable, computed.shape
+    kernel = stored_kernel(layer)
+    return kernel, tuple(kernel.shape)
 
 
 def _depthwise(layer, call):

@@ -3,8 +3,9 @@
 from typing import NamedTuple
 
 import keras
-import numpy as np
 
+from keras_bimp.keras_internals.layers import layers_in
+from keras_bimp.keras_internals.quantization import variables_beside
 from keras_bimp.masking import find_prunable
 from keras_bimp.masking import masked_kernels
 from keras_bimp.masking import masked_layers
@@ -18,7 +19,8 @@ class Sparsity(NamedTuple):
         prunable: Zeros in the prunable weights over their number. A target
             sparsity refers to it.
         total: The same zeros over the number of all parameters of the plain
-            model, as `summary()` counts them.
+            model, as `summary()` counts them before it is quantized or gets
+            LoRA.
     """
 
     prunable: float
@@ -28,8 +30,11 @@ class Sparsity(NamedTuple):
 def sparsity(model: keras.Model, filters=None) -> Sparsity:
     """The share of weights that are exactly 0.
 
+    Those that the model computes with: of a layer that is quantized its codes
+    times their scales, of one with LoRA the sum of both.
+
     Args:
-        model: A plain, wrapped or stripped model, built.
+        model: A plain, wrapped or stripped model, built. It may be quantized.
         filters: Which layers to look at: a regex or list of regexes searched
             in the layer's name and path, or a callable layer -> bool. Defaults
             to all.
@@ -50,11 +55,10 @@ def sparsity(model: keras.Model, filters=None) -> Sparsity:
       Retraining", ICLR 2023, Section 1.
     """
     effective = EffectiveKernels(model)
-    masks = {id(m) for masked in masked_layers(model) for m in masked.masks}
     zeros = prunable = 0
     kernels = {
         id(kernel.variable): kernel
-        for kernel in find_prunable(model, filters).kernels
+        for kernel in find_prunable(model, filters, to_measure=True).kernels
     }
     if filters is None:
         # What a filter of `wrap` asked for, an embedding say, counts too.
@@ -63,9 +67,15 @@ def sparsity(model: keras.Model, filters=None) -> Sparsity:
     for kernel in kernels.values():
         prunable += kernel.size
         zeros += kernel.size - effective.nonzero(kernel.variable)
-    total = sum(
-        int(np.prod(v.shape)) for v in model.weights if id(v) not in masks
-    )
+    total = count_parameters(model)
     return Sparsity(
         zeros / prunable if prunable else 0.0, zeros / total if total else 0.0
     )
+
+
+def count_parameters(model: keras.Model) -> int:
+    """The parameters of a model before masks, quantization and LoRA."""
+    effective = EffectiveKernels(model)
+    apart = {id(m) for masked in masked_layers(model) for m in masked.masks}
+    apart |= {id(v) for x in layers_in(model) for v in variables_beside(x)}
+    return sum(effective.size(v) for v in model.weights if id(v) not in apart)

@@ -10,6 +10,7 @@ import numpy as np
 from keras_bimp.keras_internals.graphs import Functional
 from keras_bimp.keras_internals.graphs import inputs_of
 from keras_bimp.keras_internals.layers import layers_in
+from keras_bimp.keras_internals.quantization import float_kernels
 from keras_bimp.masking import masked_layers
 from keras_bimp.masking import strip
 from keras_bimp.metrics import EffectiveKernels
@@ -71,6 +72,7 @@ def _rebuilt(model):
     if type(inner) not in (keras.Sequential, Functional) or not all(
         type(layer).__module__.startswith("keras.")
         and not hasattr(layer, "adapt")  # These hold more than variables.
+        and not float_kernels(layer)
         for layer in layers_in(inner)
     ):
         return None

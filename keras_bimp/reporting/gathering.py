@@ -11,6 +11,7 @@ from keras_bimp.hearsay import told
 from keras_bimp.metrics import EffectiveKernels
 from keras_bimp.metrics import sparsity
 from keras_bimp.metrics.multiply_adds import count_work
+from keras_bimp.metrics.sparsity import count_parameters
 from keras_bimp.metrics.tracing import input_specs
 from keras_bimp.record import progress_of
 from keras_bimp.reporting import histories
@@ -76,7 +77,7 @@ def gather(
     status, state = _state(model)
     share = sparsity(model)
     zeros = sum(kernel.size - kernel.left for kernel in kernels)
-    parameters = plain(model).count_params()
+    parameters = count_parameters(plain(model))
     return Report(
         name=plain(model).name,
         made_with=_made_with(),

@@ -21,12 +21,16 @@ def plain(model: keras.Model) -> keras.Model:
 
 def kernels_of(model: keras.Model) -> list[Kernel]:
     """All kernels and tables of a model, in its order."""
-    found = find_prunable(plain(model), lambda layer: True)
+    found = _all_of(model)
     position = {id(v): i for i, v in enumerate(model.weights)}
     return sorted(
         [*found.kernels, *(kernel for kernel, _ in found.left_out)],
         key=lambda kernel: position[id(kernel.variable)],
     )
+
+
+def _all_of(model):
+    return find_prunable(plain(model), lambda layer: True, to_measure=True)
 
 
 def kernel_facts(
@@ -54,7 +58,7 @@ def kernel_facts(
             KernelFacts(
                 path=path,
                 layer=type(kernel.layer).__name__,
-                shape=tuple(kernel.variable.shape),
+                shape=kernel.shape,
                 left=left,
                 dense_flops=dense,
                 flops=nonzero,
@@ -72,7 +76,7 @@ def _reasons(model, kernels):
     why = dict(skipped)
     if progress is not None:
         why.update(progress.skipped)
-    found = find_prunable(plain(model), lambda layer: True)
+    found = _all_of(model)
     reasons = {id(k.variable): reason for k, reason in found.left_out}
     for kernel in kernels:
         reason = why.get(kernel.path)

@@ -38,7 +38,8 @@ def report(
     Nothing of the model is changed.
 
     Args:
-        model: A built model: plain, wrapped or stripped.
+        model: A built model: plain, wrapped or stripped. It may be quantized:
+            its kernels are those that it computes with.
         dense: The same model before the pruning, to compare with.
         data: A tuple of arrays `(x, y)`, or batches, to evaluate the model,
             and `dense`, on, which are compiled then.
@@ -59,8 +60,8 @@ def report(
 
     Raises:
         TypeError: If `model` or `dense` is no Keras model.
-        ValueError: If one is not built, has nothing prunable or is quantized,
-            or `path` does not end in ".html" or cannot be written to.
+        ValueError: If one is not built or has nothing prunable, or `path` does
+            not end in ".html" or cannot be written to.
 
     Example:
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_bimp.keras_internals.graphs import maker_of
 from keras_bimp.keras_internals.layers import layers_in
+from keras_bimp.keras_internals.quantization import float_kernels
 from keras_bimp.kernel_choices import last_choices
 from keras_bimp.masking import Kernel
 from keras_bimp.metrics import EffectiveKernels
@@ -22,6 +23,8 @@ _WITH_CHANNELS = (
     keras.layers.Conv3D,
     keras.layers.Dense,
 )
+
+_REMOVED = "Any runtime, by removing channels"
 
 
 def verdicts(
@@ -103,6 +106,12 @@ def _gzipped(sizes, name):
 
 def _removable(model, kernels, effective):
     """How many channels, units and heads could be left away."""
+    if any(map(float_kernels, layers_in(model))):
+        return Verdict(
+            _REMOVED,
+            "`keras_bimp.shrink` takes out what is all zeros before a model "
+            "is quantized or gets LoRA.",
+        )
     counts = (
         _units(model, effective)
         if is_graph(model)
@@ -124,7 +133,7 @@ def _removable(model, kernels, effective):
             "are taken out, as `keras_bimp.shrink` does, it is smaller and "
             "faster everywhere."
         )
-    return Verdict("Any runtime, by removing channels", text)
+    return Verdict(_REMOVED, text)
 
 
 def _units(model, effective):
