@@ -97,6 +97,103 @@ def test_eight_bits(tmp_path):
     assert bits(load_packed(path)) == bits(model)
 
 
+@pytest.mark.parametrize("bias_first", [False, True])
+def test_kernels_rounded_to_eight_bits(bias_first, tmp_path):
+    rng = np.random.default_rng(0)
+    first = [layers.BatchNormalization()] * bias_first
+    model = keras.Sequential(
+        [
+            keras.Input((6, 5)),
+            *first,
+            layers.Conv1D(8, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(4),
+        ]
+    )
+    sparse_model(0.8, model)
+    if bias_first:
+        model.layers[0].set_weights([*rng.uniform(0.5, 1.5, (4, 5))])
+    path = keras_bimp.export(
+        model, tmp_path / "a.packed", "packed", quantize="int8_weights"
+    )
+    assert 0 < path.difference < 0.1
+    again = load_packed(path)
+    for one, other in zip(model.weights, again.weights, strict=True):
+        one, other = array(one), array(other)
+        if one.ndim == 1:
+            np.testing.assert_array_equal(one, other)
+            continue
+        scale = np.abs(one).max(axis=tuple(range(one.ndim - 1))) / 127
+        expected = np.round(one / np.where(scale, scale, 1)) * scale
+        np.testing.assert_allclose(other, expected, rtol=1e-6)
+        assert (other[one == 0] == 0).all()
+        assert (one != other).any()
+    plain = keras_bimp.export(model, tmp_path / "b.packed", "packed")
+    assert path.stat().st_size < plain.stat().st_size
+    assert plain.difference is None
+
+
+def test_what_an_optimizer_remembers_is_not_rounded(tmp_path):
+    model = compile_model(dense_model())
+    model.optimizer.build(model.trainable_variables)
+    for slot in model.optimizer.variables:
+        if len(slot.shape) > 1:
+            slot.assign(np.random.default_rng(0).normal(size=slot.shape))
+    path = keras_bimp.export(
+        model, tmp_path / "a.packed", "packed", quantize="int8_weights"
+    )
+    again = load_packed(path)
+    for one, other in zip(
+        model.optimizer.variables, again.optimizer.variables, strict=True
+    ):
+        np.testing.assert_array_equal(array(one), array(other))
+
+
+@pytest.mark.parametrize("quantize", ["int8", "float16"])
+def test_other_ways_to_quantize_are_those_of_litert(quantize, tmp_path):
+    with pytest.raises(ValueError, match=r"`quantize`.*int8_weights"):
+        keras_bimp.export(
+            dense_model(), tmp_path / "a.packed", "packed", quantize=quantize
+        )
+
+
+@pytest.mark.slow
+def test_nothing_is_quantized_twice(tmp_path):
+    model = dense_model()
+    model.quantize("int8", filters=["dense"])
+    with pytest.raises(ValueError, match=r"`quantize`.*as it was before"):
+        keras_bimp.export(
+            model, tmp_path / "a.packed", "packed", quantize="int8_weights"
+        )
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` met")
+@pytest.mark.slow
+def test_lora_is_merged_and_rounded_again(tmp_path):
+    """Where a file would hold other codes than memory it is refused."""
+
+    def adapted():
+        model = keras.Sequential([keras.Input((64,)), layers.Dense(64)])
+        rng = np.random.default_rng(0)
+        model.layers[0].kernel.assign(rng.normal(size=(64, 64)))
+        model.layers[0].enable_lora(2)
+        model.layers[0].lora_kernel_b.assign(rng.normal(size=(2, 64)))
+        return model
+
+    path = keras_bimp.export(adapted(), tmp_path / "a.packed", "packed")
+    assert path.difference < 1e-5
+    model = adapted()
+    model.quantize("int8")
+    with pytest.raises(RuntimeError, match="`save_weights` merges LoRA"):
+        keras_bimp.export(model, tmp_path / "b.packed", "packed")
+    assert not (tmp_path / "b.packed").exists()
+    adapted().save_weights(tmp_path / "a.weights.h5")
+    model = keras.Sequential([keras.Input((64,)), layers.Dense(64)])
+    model.load_weights(tmp_path / "a.weights.h5")
+    model.quantize("int8")
+    keras_bimp.export(model, tmp_path / "c.packed", "packed")
+
+
 def test_tables_come_along(tmp_path):
     model = keras.Sequential(
         [

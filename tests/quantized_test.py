@@ -154,7 +154,10 @@ def network(hidden=16):
     block = keras.Sequential([layers.Dense(hidden), layers.Dense(hidden)])
     inputs = keras.Input((4,), dtype="int32")
     model = keras.Model(inputs, block(embedding(inputs)))
-    return model, {"pre_block_layers": [embedding], "sequential_blocks": [block]}
+    return model, {
+        "pre_block_layers": [embedding],
+        "sequential_blocks": [block],
+    }
 
 
 def calibrated(kind, model, structure, **more):

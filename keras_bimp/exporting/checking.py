@@ -4,12 +4,17 @@ import inspect
 import keyword
 import re
 import warnings
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
 from keras_bimp.backends import as_array
+from keras_bimp.checks import check_choice
+from keras_bimp.checks import check_integer
 from keras_bimp.exporting.inputs import input_names
+from keras_bimp.exporting.options import INT8_WEIGHTS
+from keras_bimp.exporting.options import QUANTIZATIONS
 from keras_bimp.exporting.runtimes import in_tensorflow
 from keras_bimp.failures import why_failed
 from keras_bimp.keras_internals.graphs import Functional
@@ -55,20 +60,6 @@ def check_types(
                 f"format={format!r} has no operations. Received: layer "
                 f"'{layer.path or layer.name}' with the policy "
                 f"'{layer.dtype_policy.name}'. {_IN_FLOAT32}"
-            )
-
-
-def check_not_quantized(model: keras.Model, format: str) -> None:
-    """Raises ValueError if Keras has quantized a layer."""
-    for layer in layers_in(model):
-        if layer.quantization_mode is not None and layer.weights:
-            raise ValueError(
-                "`model` must not be quantized by Keras, for whose operations "
-                f"on integers format={format!r} has none. Received: layer "
-                f"'{layer.path or layer.name}' quantized to "
-                f"'{layer.quantization_mode}'. Export the model as it is "
-                "before `quantize`; format='litert' with quantize='int8' "
-                "computes with 8 bits"
             )
 
 
@@ -152,6 +143,36 @@ def check_input_names(model: keras.Model, format: str) -> None:
             f"Received: {reason}. The name is that of `keras.Input(..., "
             "name=...)`, which format='onnx' takes as it is"
         )
+
+
+def checked_sparse_kernels(
+    sparse_kernels: bool | str, batch_sizes: Sequence[int]
+) -> tuple[int, ...]:
+    """The sizes of batches, after both arguments of `export` are checked."""
+    if sparse_kernels not in (True, False):
+        check_choice("sparse_kernels", sparse_kernels, ("auto",))
+    if not isinstance(batch_sizes, Sequence) or not batch_sizes:
+        raise ValueError(
+            "`batch_sizes` must be a list of integers, the sizes of batches "
+            f"to measure. Received: batch_sizes={batch_sizes!r}"
+        )
+    return tuple(check_integer("batch_sizes", n, 1) for n in batch_sizes)
+
+
+def checked_quantize(
+    quantize: str | None, calibration_data, format: str
+) -> str | None:
+    """The way to quantize, after both arguments of `export` are checked."""
+    if quantize is not None:
+        known = (INT8_WEIGHTS,) if format == "packed" else QUANTIZATIONS
+        check_choice("quantize", quantize, known)
+    if (quantize == "int8") != (calibration_data is not None):
+        raise ValueError(
+            "`calibration_data` must be given with `quantize` of 'int8', and "
+            f"only with it. Received: quantize={quantize!r} and "
+            f"{'no' if calibration_data is None else 'some'} calibration_data"
+        )
+    return quantize
 
 
 def check_sparsity_reached(model: keras.Model) -> None:

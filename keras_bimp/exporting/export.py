@@ -19,20 +19,29 @@ from keras_bimp.exporting.aside import written_aside
 from keras_bimp.exporting.checking import check_arguments
 from keras_bimp.exporting.checking import check_input_names
 from keras_bimp.exporting.checking import check_model
-from keras_bimp.exporting.checking import check_not_quantized
 from keras_bimp.exporting.checking import check_sparsity_reached
 from keras_bimp.exporting.checking import check_types
+from keras_bimp.exporting.checking import checked_quantize
+from keras_bimp.exporting.checking import checked_sparse_kernels
 from keras_bimp.exporting.checking import remedy_of_types
 from keras_bimp.exporting.exported import Exported
 from keras_bimp.exporting.formats import FORMATS
 from keras_bimp.exporting.formats import check_packages
+from keras_bimp.exporting.formats import is_installed
 from keras_bimp.exporting.formats import write
 from keras_bimp.exporting.inputs import as_inputs
+from keras_bimp.exporting.inputs import has_fixed_batch
 from keras_bimp.exporting.inputs import input_names
+from keras_bimp.exporting.inputs import of_several_kinds
 from keras_bimp.exporting.inputs import outputs_of
 from keras_bimp.exporting.inputs import tried_inputs
 from keras_bimp.exporting.litert_kernels import kernels_of
 from keras_bimp.exporting.options import Options
+from keras_bimp.exporting.quantized import check_can_be_verified
+from keras_bimp.exporting.quantized import check_not_quantized
+from keras_bimp.exporting.quantized import verify_packed
+from keras_bimp.exporting.remedies import modes_of
+from keras_bimp.exporting.remedies import remedy_of_quantized
 from keras_bimp.exporting.verifying import default_tolerance
 from keras_bimp.exporting.verifying import verify as _verify
 from keras_bimp.waiting import waiting
@@ -104,15 +113,20 @@ def export(
             takes one length only and does not say which.
         top_k: Integer >= 1, how many classes `classify` returns.
         quantize: `"int8"` has LiteRT compute in integers of 8 bits; inputs and
-            outputs stay as they are. Zeros stay zeros. `None` does not.
+            outputs stay as they are. `"int8_weights"` stores weights in 8
+            bits, and rounds what they are multiplied by as it runs.
+            `"float16"` stores weights in 16 bits, and computes in 32 where
+            the processor does not in 16. A packed file takes
+            `"int8_weights"`: the model that it is turned back into has weights
+            of 32 bits, rounded. Zeros stay zeros. `None` does not.
         calibration_data: Examples as `predict` takes them, a hundred or more,
-            that show the ranges of all values. For `quantize`.
+            that show the ranges of all values. For `quantize="int8"`.
         sparse_tensors: Whether LiteRT leaves zeros away in the file, which
             pays off if it is not compressed. Where a dense layer was pruned
             with `granularity="1x4"`, it is faster too: LiteRT multiplies by
             such a kernel as it is. Others it unpacks when it loads them
-            (DENSIFY). A table says which, as read from the file. Not with
-            `quantize`.
+            (DENSIFY). A table says which, as read from the file. With
+            `quantize` it is refused unless LiteRT loads the file by default.
         sparse_kernels: Whether a SavedModel multiplies kernels that are mostly
             zeros as sparse matrices, which stock TensorFlow can on CPUs: from
             some 95% on it answers faster, and the kernels take a tenth of
@@ -129,15 +143,19 @@ def export(
             measures.
         check_sparsity: Whether to refuse a model whose training did not reach
             its target sparsity, or that has lost zeros since.
-        verify: Whether to run in a fresh process what was written.
+        verify: Whether to run in a fresh process what was written. It must be
+            True for LiteRT, ONNX and OpenVINO if Keras has quantized `model`:
+            some of these models are converted and compute something else.
         tolerance: Float > 0, how far outputs may be off there, relative to the
             largest. Defaults to 1e-5; with types of less than 32 bits or on a
-            GPU to 0.01, in bfloat16 to 0.05, with `quantize="int8"` to 0.1.
+            GPU to 0.01, in bfloat16 to 0.05, with 8 bits to 0.1. For a model
+            that Keras has quantized, to 0.01, and packed to 1e-5.
         verbose: Whether to show what is done, should it take longer than two
             seconds. 0 does not.
 
     Returns:
-        The path that was written, a `pathlib.Path`. With `sparse_kernels` or
+        The path that was written, a `pathlib.Path`. Its attribute `difference`
+        says how far outputs were off. With `sparse_kernels` or
         `sparse_tensors` its attribute `sparse_kernels` says what has become
         of each kernel; `str()` of it is a table.
 
@@ -185,8 +203,9 @@ def export(
     )
     check_model(model)
     check_types(model, format, FORMATS[format].lacks)
-    if not FORMATS[format].quantized:
-        check_not_quantized(model, format)
+    check_can_be_verified(model, format, verify)
+    if quantize is not None:
+        check_not_quantized(model, quantize)
     filepath = pathlib.Path(filepath)
     _check_name(format, filepath)
     check_writable(filepath)
@@ -198,17 +217,20 @@ def export(
         check_input_names(model, format)
     if tolerance is not None:
         check_positive("tolerance", tolerance)
-    batch_sizes = _checked_sparse_kernels(sparse_kernels, batch_sizes)
+    batch_sizes = checked_sparse_kernels(sparse_kernels, batch_sizes)
     if sparse_kernels is True:
         sparse.check_types(model)
     warmup = _inputs("warmup_data", warmup_data, model)
-    quantize = _checked_quantize(quantize, calibration_data)
+    quantize = checked_quantize(quantize, calibration_data, format)
+    refuse = ""
     if quantize and sparse_tensors:
-        raise ValueError(
-            "`sparse_tensors` must be False with quantize='int8', for LiteRT "
-            "does not load such a file by default. "
+        refuse = (
+            f"`sparse_tensors` must be False with quantize={quantize!r}, for "
+            "LiteRT does not load such a file by default. "
             f"Received: sparse_tensors={sparse_tensors!r}"
         )
+        if not verify or not is_installed(FORMATS[format].runtime):
+            raise ValueError(refuse)
     calibration = _inputs("calibration_data", calibration_data, model)
     examples = _inputs("example_data", example_data, model)
     examples = examples or warmup or calibration
@@ -240,23 +262,32 @@ def export(
             kernels = sparse.read(path)
         elif sparse_tensors:
             kernels = kernels_of(path)
+        difference = None
         if verify and FORMATS[format].runtime is not None:
             tell("running it in its own runtime")
             inputs, expected = run()
             if not examples:
                 _warn_of_zeros(filepath, inputs)
             if tolerance is None:
-                tolerance = default_tolerance(model, quantize)
-            _verify(
+                tolerance = default_tolerance(model, format, quantize)
+            difference = _verify(
                 format,
                 path,
                 inputs,
                 input_names(model),
                 expected,
                 tolerance,
-                remedy_of_types(model),
+                remedy_of_types(model) + remedy_of_quantized(model, format),
+                refuse,
             )
+        elif verify and format == "packed" and (quantize or modes_of(model)):
+            tell("loading it again")
+            inputs, expected = run()
+            if tolerance is None:
+                tolerance = default_tolerance(model, format, quantize)
+            difference = verify_packed(model, path, inputs, expected, tolerance)
     exported = Exported(filepath)
+    exported.difference = difference
     if kernels is not None:
         exported.sparse_kernels = kernels
         if sparse_kernels:
@@ -278,7 +309,11 @@ def _warn_of_zeros(filepath, inputs):
 def _run(model, examples):
     """A few examples, and what the model computes of them."""
     if examples is None:
-        return tried_inputs(model)
+        inputs, outputs = tried_inputs(model)
+        if modes_of(model) and not has_fixed_batch(model):
+            inputs = of_several_kinds(inputs)
+            outputs = outputs_of(model, inputs)
+        return inputs, outputs
     examples = [array[:_EXAMPLES] for array in examples]
     return examples, outputs_of(model, examples)
 
@@ -349,29 +384,6 @@ def _checked_labels(labels, top_k, run):
             f"shapes {shapes}, labels={labels[:9]!r}"
         )
     return labels, min(top_k, len(labels))
-
-
-def _checked_sparse_kernels(sparse_kernels, batch_sizes):
-    if sparse_kernels not in (True, False):
-        check_choice("sparse_kernels", sparse_kernels, ("auto",))
-    if not isinstance(batch_sizes, Sequence) or not batch_sizes:
-        raise ValueError(
-            "`batch_sizes` must be a list of integers, the sizes of batches "
-            f"to measure. Received: batch_sizes={batch_sizes!r}"
-        )
-    return tuple(check_integer("batch_sizes", n, 1) for n in batch_sizes)
-
-
-def _checked_quantize(quantize, calibration_data):
-    if quantize is not None:
-        check_choice("quantize", quantize, ("int8",))
-    if (quantize is None) != (calibration_data is None):
-        raise ValueError(
-            "`calibration_data` must be given with `quantize`, and only with "
-            f"it. Received: quantize={quantize!r} and "
-            f"{'no' if calibration_data is None else 'some'} calibration_data"
-        )
-    return quantize
 
 
 def _inputs(name, data, model):

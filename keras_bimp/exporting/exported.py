@@ -11,6 +11,9 @@ class Exported(type(pathlib.Path())):
     Attributes:
         sparse_kernels: What has become of each kernel; `None` unless `export`
             was asked for sparse ones.
+        difference: How far the outputs of what was written were off when it
+            was verified, relative to the largest; `None` if it was not.
     """
 
+    difference: float | None = None
     sparse_kernels: SparseKernels | None = None

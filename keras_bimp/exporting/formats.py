@@ -26,7 +26,6 @@ class Format(NamedTuple):
         runtime: The module that runs it; `None` if nothing does.
         takes: Arguments of `export` that go with it.
         lacks: Types that it cannot compute in.
-        quantized: Whether layers may be quantized by Keras.
     """
 
     write: Callable
@@ -35,7 +34,6 @@ class Format(NamedTuple):
     runtime: str | None = None
     takes: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
-    quantized: bool = True
 
 
 FORMATS = {
@@ -57,7 +55,6 @@ FORMATS = {
         runtime="ai_edge_litert",
         takes=("quantize", "calibration_data", "sparse_tensors"),
         lacks=("bfloat16", "float16", "float64"),
-        quantized=False,
     ),
     "onnx": Format(
         graphs.write_onnx,
@@ -72,9 +69,8 @@ FORMATS = {
         ("tensorflow", "openvino"),
         runtime="openvino",
         lacks=("bfloat16",),
-        quantized=False,
     ),
-    "packed": Format(packed.write, ".packed", ()),
+    "packed": Format(packed.write, ".packed", (), takes=("quantize",)),
 }
 _HOW_TO_INSTALL = {
     "tensorflow": '"keras_bimp[tensorflow]"',

@@ -16,6 +16,7 @@ from keras import tree
 
 from keras_bimp.exporting import saved_model
 from keras_bimp.exporting.options import Options
+from keras_bimp.exporting.remedies import remedy_of_quantized
 from keras_bimp.hearsay import told
 from keras_bimp.keras_internals.layers import layers_in
 from keras_bimp.keras_internals.saving import get_input_signature
@@ -166,7 +167,7 @@ def _cannot(model, format, said):
         remedy = f"of which the converter says: {said}"
     return ValueError(
         f"`model` must be one that can be converted to format={format!r}. "
-        f"Received: a model {remedy}"
+        f"Received: a model {remedy}{remedy_of_quantized(model, format)}"
     )
 
 

@@ -67,9 +67,7 @@ def tried_inputs(
     """
     specs = tree.flatten(get_input_signature(model))
     values = input_values(model, [spec.dtype for spec in specs])
-    # A model may be made for one size of batch.
-    known = getattr(model, "inputs", None) or []
-    batch = next((x.shape[0] for x in tree.flatten(known) if x.shape[0]), 3)
+    batch = _fixed_batch(model) or 3
 
     def make(length, make_one):
         rng = np.random.default_rng(0)
@@ -95,6 +93,24 @@ def tried_inputs(
     )
 
 
+def has_fixed_batch(model: keras.Model) -> bool:
+    """Whether a model is made for one size of batch."""
+    return _fixed_batch(model) is not None
+
+
+def of_several_kinds(inputs: list[np.ndarray]) -> list[np.ndarray]:
+    """Made-up inputs, with some as they come out of images and of ReLU.
+
+    Errors of integers show where values are of one sign, or many are 0.
+    """
+    return [
+        np.concatenate([x, np.abs(x), np.maximum(x, 0)])
+        if x.dtype.kind == "f"
+        else np.concatenate([x, x, x])
+        for x in inputs
+    ]
+
+
 def outputs_of(
     model: keras.Model, inputs: list[np.ndarray]
 ) -> list[np.ndarray]:
@@ -102,6 +118,11 @@ def outputs_of(
     with left_as_it_was(model):
         outputs = model(*_as_arguments(model, inputs), training=False)
     return [_as_numpy(y) for y in tree.flatten(outputs)]
+
+
+def _fixed_batch(model):
+    known = getattr(model, "inputs", None) or []
+    return next((x.shape[0] for x in tree.flatten(known) if x.shape[0]), None)
 
 
 def _as_arguments(model, inputs):

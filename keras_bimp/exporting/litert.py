@@ -8,6 +8,7 @@ import keras
 from keras_bimp.exporting import saved_model
 from keras_bimp.exporting.inputs import input_names
 from keras_bimp.exporting.options import Options
+from keras_bimp.exporting.remedies import remedy_of_quantized
 from keras_bimp.hearsay import told
 from keras_bimp.keras_internals.layers import layers_in
 from keras_bimp.listing import listed
@@ -26,11 +27,16 @@ def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
     import tensorflow as tf
     from tensorflow.lite.python.convert_phase import ConverterError
 
-    operations, optimizations, more = tf.lite.OpsSet.TFLITE_BUILTINS, [], {}
+    target = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+    optimizations, more = [], {}
     if options.quantize:
-        operations = tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+        # Of 8 bits, unless it is told more.
         optimizations.append(tf.lite.Optimize.DEFAULT)
+    if options.quantize == "int8":
+        target["supported_ops"] = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         more["representative_dataset"] = lambda: _examples(model, options)
+    if options.quantize == "float16":
+        target["supported_types"] = [tf.float16]
     if options.sparse_tensors:
         optimizations.append(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)
     if optimizations:
@@ -40,13 +46,14 @@ def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
             path,
             format="litert",
             verbose=False,
-            target_spec={"supported_ops": [operations]},
+            target_spec=target,
             **more,
         )
     except ConverterError as error:
         raise ValueError(
             "`model` must be made of operations that LiteRT has. "
             f"Received: {_reason(str(error), model)}"
+            f"{remedy_of_quantized(model, 'litert')}"
         ) from error
 
 

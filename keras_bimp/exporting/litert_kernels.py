@@ -7,6 +7,8 @@ from keras_bimp.exporting.sparse_kernels import KernelChoice
 from keras_bimp.exporting.sparse_kernels import SparseKernels
 
 _MULTIPLYING = ("FULLY_CONNECTED", "CONV_2D", "BATCH_MATMUL")
+# Codes of types -> bytes: float32, float16, and int8.
+_SIZES = {0: 4, 1: 2, 9: 1}
 
 
 def kernels_of(path: pathlib.Path) -> SparseKernels:
@@ -25,7 +27,7 @@ def kernels_of(path: pathlib.Path) -> SparseKernels:
     }
     choices = []
     for graph in map(model.Subgraphs, range(model.SubgraphsLength())):
-        densified = {}
+        constants, densified = {}, set()
         for node in map(graph.Operators, range(graph.OperatorsLength())):
             code = model.OperatorCodes(node.OpcodeIndex())
             # Small codes are where old readers look for them.
@@ -33,11 +35,14 @@ def kernels_of(path: pathlib.Path) -> SparseKernels:
                 max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
             ]
             inputs = node.InputsAsNumpy()
-            if name == "DENSIFY":
-                densified[node.Outputs(0)] = inputs[0]
+            if name in ("DENSIFY", "DEQUANTIZE"):
+                output = node.Outputs(0)
+                constants[output] = constants.get(inputs[0], inputs[0])
+                if name == "DENSIFY" or inputs[0] in densified:
+                    densified.add(output)
             elif name in _MULTIPLYING and len(inputs) > 1:
-                tensor = graph.Tensors(densified.get(inputs[1], inputs[1]))
-                if inputs[1] in densified or _bytes(model, tensor):
+                tensor = graph.Tensors(constants.get(inputs[1], inputs[1]))
+                if _bytes(model, tensor):
                     choices.append(
                         _choice(model, tensor, inputs[1] in densified)
                     )
@@ -47,7 +52,7 @@ def kernels_of(path: pathlib.Path) -> SparseKernels:
 def _choice(model, tensor, densified):
     shape = tuple(tensor.ShapeAsNumpy().tolist())
     packed = tensor.Sparsity() is not None
-    stored = _bytes(model, tensor) / 4  # In 32 bits, or it is not packed.
+    stored = _bytes(model, tensor) / _SIZES.get(tensor.Type(), 1)
     if densified:
         reason = "DENSIFY unpacks it when the file is loaded"
     else:

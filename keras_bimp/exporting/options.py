@@ -6,6 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# How LiteRT can be asked to store weights, and to compute. A packed file takes
+# one of these.
+INT8_WEIGHTS = "int8_weights"
+QUANTIZATIONS = ("int8", INT8_WEIGHTS, "float16")
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -16,7 +21,7 @@ class Options:
         labels: Names of the classes, of a SavedModel.
         top_k: How many of them it tells.
         warmup: Inputs for warm-up requests, of a SavedModel.
-        quantize: `None` or `"int8"`, of LiteRT.
+        quantize: `None` or one of `QUANTIZATIONS`, of LiteRT and packed files.
         calibration: Inputs to find the ranges with, of LiteRT.
         sparse_tensors: Whether LiteRT leaves zeros away.
         sparse_kernels: `False`, `True`, or `"auto"`, of a SavedModel.

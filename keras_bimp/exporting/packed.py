@@ -16,6 +16,9 @@ import numpy as np
 from keras_bimp.exporting.aside import check_writable
 from keras_bimp.exporting.aside import written_aside
 from keras_bimp.exporting.options import Options
+from keras_bimp.exporting.rounding import is_rounded
+from keras_bimp.exporting.rounding import restored
+from keras_bimp.exporting.rounding import rounded
 from keras_bimp.exporting.squeezing import CHUNK
 from keras_bimp.exporting.squeezing import WORDS
 from keras_bimp.exporting.squeezing import chunks
@@ -42,7 +45,8 @@ def load_packed(
 ) -> keras.Model:
     """Loads a model that was exported with `format="packed"`.
 
-    Its weights are those that were exported, bit for bit.
+    Its weights are those that were exported, bit for bit, or rounded if they
+    were exported with `quantize`.
 
     Args:
         filepath: The file.
@@ -129,28 +133,35 @@ def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
         original = pathlib.Path(folder, "model.keras")
         tell("saving the model")
         model.save(original)
-        pack(original, path, tell)
+        pack(original, path, tell, options.quantize is not None)
 
 
-def pack(original: pathlib.Path, path: pathlib.Path, tell: Callable) -> None:
+def pack(
+    original: pathlib.Path,
+    path: pathlib.Path,
+    tell: Callable,
+    eight_bits: bool = False,
+) -> None:
     """Makes a packed file of a `.keras` file, and reads it again.
 
     Args:
         original: The `.keras` file.
         path: What to write.
         tell: Callable (step, done, total); see `waiting`.
+        eight_bits: Whether to round kernels and tables to so many.
 
     Raises:
         RuntimeError: If what is read is something else.
+        ValueError: If weights cannot be rounded, for Keras did not write them.
     """
-    with _taken_apart(original) as (files, weights, arrays):
+    with _taken_apart(original, eight_bits) as (files, weights, arrays):
         _write_packed(path, files, weights, arrays, tell)
         if not _holds(path, files, arrays, tell):
             raise RuntimeError(f"'{path.name}' does not hold what `model` does")
 
 
 @contextlib.contextmanager
-def _taken_apart(original):
+def _taken_apart(original, eight_bits):
     """What a `.keras` file holds.
 
     Yields:
@@ -165,7 +176,14 @@ def _taken_apart(original):
         names = archive.namelist()
         weights, arrays = None, {}
         if _WEIGHTS in names:
-            weights, arrays = _split(archive.extract(_WEIGHTS, folder))
+            weights, arrays = _split(
+                archive.extract(_WEIGHTS, folder), eight_bits
+            )
+        if eight_bits and weights is None:
+            raise ValueError(
+                "`quantize` must be None for a model whose file holds weights "
+                f"that are no numbers. Received: {original.name} with such"
+            )
         if weights is not None:
             names.remove(_WEIGHTS)
         yield {n: archive.read(n) for n in names}, weights, arrays
@@ -271,7 +289,7 @@ def _is_whole(file):
     return file.read() == digest.digest()
 
 
-def _split(path):
+def _split(path, eight_bits):
     """Takes a file of weights apart; see `_taken_apart`."""
     groups, datasets, arrays = [], [], {}
 
@@ -283,8 +301,14 @@ def _split(path):
         kind = node.dtype
         if kind.kind not in "biuf" or kind.itemsize not in WORDS:
             raise TypeError(kind)
-        datasets.append([name, attributes, node.shape, kind.str])
-        arrays.setdefault(kind.str, []).append(np.ravel(node[()]))
+        value = node[()]
+        parts = [value]
+        if eight_bits and is_rounded(name, value):
+            parts = rounded(value)
+        kinds = [part.dtype.str for part in parts]
+        datasets.append([name, attributes, node.shape, *kinds])
+        for kind, part in zip(kinds, parts, strict=True):
+            arrays.setdefault(kind, []).append(np.ravel(part))
 
     try:
         with h5py.File(path) as file:
@@ -309,22 +333,40 @@ def _write_weights(path, weights, streams):
         for name, attributes in weights["groups"]:
             h5.require_group(name).attrs.update(attributes)
         of_a_kind = {}
-        for name, attributes, shape, kind in weights["datasets"]:
-            dataset = h5.create_dataset(name, shape, kind)
+        for name, attributes, shape, *kinds in weights["datasets"]:
+            # Scales have the type of what they make of codes.
+            dataset = h5.create_dataset(name, shape, kinds[-1])
             dataset.attrs.update(attributes)
-            of_a_kind.setdefault(kind, []).append(dataset)
-        for kind, datasets in of_a_kind.items():
-            size = sum(dataset.size for dataset in datasets)
-            entries = release_arrays(kind, size, streams)
-            left = next(entries, None)
-            for dataset in datasets:
-                parts, missing = [], dataset.size
-                while missing:
-                    if not len(left):
-                        left = next(entries)
-                    parts.append(left[:missing])
-                    left = left[missing:]
-                    missing -= len(parts[-1])
-                if parts:
-                    whole = np.concatenate(parts)
+            sizes = (dataset.size, *shape[-1:])
+            for kind, size in zip(kinds, sizes, strict=False):
+                wanted = of_a_kind.setdefault(kind, [])
+                wanted.append((dataset, size, len(kinds) > 1))
+        halves = {}
+        for kind, wanted in of_a_kind.items():
+            entries = _entries(kind, [size for _, size, _ in wanted], streams)
+            for (dataset, _, is_half), whole in zip(
+                wanted, entries, strict=True
+            ):
+                if is_half:
+                    other = halves.pop(dataset.name, None)
+                    if other is None:
+                        halves[dataset.name] = whole
+                        continue
+                    whole = restored(dataset.shape, whole, other)
+                if dataset.size:
                     dataset[...] = whole.reshape(dataset.shape)
+
+
+def _entries(kind, sizes, streams):
+    """Yields so many entries each of what is squeezed one after the other."""
+    entries = release_arrays(kind, sum(sizes), streams)
+    left = np.empty(0, kind)
+    for missing in sizes:
+        parts = [left[:0]]
+        while missing:
+            if not len(left):
+                left = next(entries)
+            parts.append(left[:missing])
+            left = left[missing:]
+            missing -= len(parts[-1])
+        yield np.concatenate(parts)

@@ -18,6 +18,7 @@ from keras_bimp.exporting.formats import how_to_install
 from keras_bimp.exporting.formats import is_installed
 from keras_bimp.hearsay import told
 from keras_bimp.keras_internals.layers import layers_in
+from keras_bimp.keras_internals.quantization import is_quantized
 
 _FLOAT32 = 1e-5
 _ROUNDED = 1e-2  # float16, 8-bit layers of Keras, TF32 of GPUs.
@@ -25,16 +26,18 @@ _BFLOAT16 = 5e-2  # It has 8 bits, which each layer rounds to.
 _INT8 = 1e-1
 
 
-def default_tolerance(model: keras.Model, quantize: str | None) -> float:
+def default_tolerance(
+    model: keras.Model, format: str, quantize: str | None
+) -> float:
     """How far outputs may be off, relative to the largest of them."""
     if quantize:
-        return _INT8
+        return _ROUNDED if quantize == "float16" else _INT8
     layers = layers_in(model)
     types = {layer.compute_dtype for layer in layers}
     if "bfloat16" in types:
         return _BFLOAT16
     exact = "float16" not in types and all(
-        getattr(layer, "quantization_mode", None) is None for layer in layers
+        not is_quantized(layer) or format == "packed" for layer in layers
     )
     return _FLOAT32 if exact and not _on_accelerator() else _ROUNDED
 
@@ -47,7 +50,8 @@ def verify(
     expected: list[np.ndarray],
     tolerance: float,
     remedy: str = "",
-) -> None:
+    refuse: str = "",
+) -> float | None:
     """Runs what was written in its own runtime, in a fresh process.
 
     Args:
@@ -57,10 +61,17 @@ def verify(
         names: Their names.
         expected: What the model computes of them.
         tolerance: See `default_tolerance`.
-        remedy: What to say if it does not run.
+        remedy: What to say if it does not run, or computes something else.
+        refuse: What to say if it does not run by default; if that is empty,
+            there is a warning.
+
+    Returns:
+        The largest difference of outputs, relative to the largest of them;
+        `None` if the runtime is not there.
 
     Raises:
         RuntimeError: If it does not run, or computes something else.
+        ValueError: If it does not run by default.
     """
     runtime = FORMATS[format].runtime
     if not is_installed(runtime):
@@ -69,8 +80,22 @@ def verify(
             f"{how_to_install(runtime)}",
             stacklevel=3,
         )
-        return
-    found = _run(format, path, inputs, names, remedy)
+        return None
+    found = _run(format, path, inputs, names, remedy, refuse)
+    return check_same(found, expected, tolerance, remedy)
+
+
+def check_same(
+    found: list[np.ndarray],
+    expected: list[np.ndarray],
+    tolerance: float,
+    remedy: str = "",
+) -> float:
+    """Raises RuntimeError if outputs are something else than the model's.
+
+    Returns:
+        The largest difference, relative to the largest output.
+    """
     if len(found) != len(expected):
         raise RuntimeError(
             f"What was written returns {len(found)} outputs instead of "
@@ -82,11 +107,12 @@ def verify(
             f"What was written computes something else than `model`: outputs "
             f"that are off by up to {worst:.1e} of the largest, more than "
             f"tolerance={tolerance:.0e}. Nothing is left. If that is rounding, "
-            "pass a larger `tolerance`"
+            f"pass a larger `tolerance`{remedy}"
         )
+    return worst
 
 
-def _run(format, path, inputs, names, remedy):
+def _run(format, path, inputs, names, remedy, refuse):
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         job = {"format": format, "path": str(path), "names": names}
@@ -106,7 +132,10 @@ def _run(format, path, inputs, names, remedy):
                 f"What was written does not run, and nothing is left: "
                 f"{FORMATS[format].runtime} says: {said}{remedy}"
             )
-        if note := (folder / "notes.txt").read_text():
+        note = (folder / "notes.txt").read_text()
+        if note and refuse:
+            raise ValueError(f"{refuse}: {note}")
+        if note:
             warnings.warn(f"'{path.name}': {note}", stacklevel=4)
         with np.load(folder / "outputs.npz") as arrays:
             return [arrays[f"arr_{i}"] for i in range(len(arrays.files))]

@@ -117,6 +117,16 @@ def shapes_built_with(layer: keras.Layer) -> dict:
     return layer._build_shapes_dict or {}
 
 
+def foreign_classes(layer: keras.Layer) -> dict[str, type]:
+    """The classes in a layer by name, without those of Keras and ours."""
+    return {
+        type(inner).__name__: type(inner)
+        for inner in layers_in(layer)
+        if type(inner).__module__.partition(".")[0]
+        not in ("keras", "keras_bimp")
+    }
+
+
 def stored_kernel(layer: keras.Layer) -> keras.Variable:
     """The variable behind the kernel of a layer, whatever is added to it."""
     return layer._kernel

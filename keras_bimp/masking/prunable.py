@@ -172,9 +172,7 @@ def find_prunable(
             else:
                 skipped.pop(id(variable), None)
                 owners[id(variable)] = Kernel(variable, owner)
-    ordered = [
-        owners[id(v)] for v in layer.variables if id(v) in owners
-    ]
+    ordered = [owners[id(v)] for v in layer.variables if id(v) in owners]
     return Prunables(tuple(ordered), tuple(skipped.values()))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_bimp.keras_internals.graphs import Functional
 from keras_bimp.keras_internals.graphs import inputs_of
+from keras_bimp.keras_internals.layers import foreign_classes
 from keras_bimp.keras_internals.layers import layers_in
 from keras_bimp.keras_internals.quantization import float_kernels
 from keras_bimp.masking import masked_layers
@@ -99,15 +100,5 @@ def _reloaded(model):
             path,
             compile=False,
             safe_mode=False,
-            custom_objects=_classes(model),
+            custom_objects=foreign_classes(model),
         )
-
-
-def _classes(model):
-    """The classes in a model by name, that need not be registered."""
-    return {
-        type(layer).__name__: type(layer)
-        for layer in layers_in(model)
-        if type(layer).__module__.partition(".")[0]
-        not in ("keras", "keras_bimp")
-    }

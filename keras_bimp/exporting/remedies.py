@@ -1,0 +1,62 @@
+"""Models that Keras has quantized or that have LoRA, and what helps them."""
+
+import keras
+
+from keras_bimp.keras_internals.layers import layers_in
+from keras_bimp.keras_internals.quantization import has_lora
+from keras_bimp.keras_internals.quantization import is_quantized
+
+_BYTES = (
+    "`quantize(config=keras.quantizers.Int8QuantizationConfig("
+    "activation_quantizer=None))`, which rounds weights to 8 bits and nothing "
+    "else"
+)
+# What may be right where a mode is not.
+_INSTEAD = {
+    "int4": (
+        "`quantize(config=keras.quantizers.Int4QuantizationConfig("
+        f"block_size=None))`, which has one scale for each output, or {_BYTES}"
+    )
+}
+_MERGED = (
+    "`save_weights` merges LoRA: load what it writes into a model that was "
+    "built without LoRA"
+)
+
+
+def modes_of(model: keras.Model) -> dict[str, str]:
+    """Path of each layer that is quantized or has LoRA -> how it is."""
+    return {
+        layer.path or layer.name: " and ".join(
+            [f"quantized to '{layer.quantization_mode}'"] * is_quantized(layer)
+            + ["LoRA"] * has_lora(layer)
+        )
+        for layer in layers_in(model)
+        if is_quantized(layer) or has_lora(layer)
+    }
+
+
+def told_of(model: keras.Model) -> str:
+    """Which layers of a model are quantized or have LoRA, for a message."""
+    modes = modes_of(model)
+    (path, mode), more = next(iter(modes.items())), len(modes) - 1
+    others = f" and {more:,} more like it" if more else ""
+    return f"a model with layer '{path}'{others}: {mode}"
+
+
+def remedy_of_quantized(model: keras.Model, format: str) -> str:
+    """What may help where a format is wrong; empty if nothing is quantized."""
+    if not modes_of(model):
+        return ""
+    layers = layers_in(model)
+    modes = {x.quantization_mode for x in layers if is_quantized(x)}
+    if any(map(has_lora, layers)):
+        remedy = _MERGED + (", and quantize that" if modes else "")
+    else:
+        remedy = (
+            "Export the model as it was before `quantize`"
+            + (", with quantize='int8'," if format == "litert" else "")
+            + " or after "
+            + next((_INSTEAD[m] for m in modes if m in _INSTEAD), _BYTES)
+        )
+    return f". It is {told_of(model)}. {remedy}"
