@@ -130,15 +130,6 @@ def test_types_that_a_runtime_lacks(policy, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("format", ["litert", "openvino"])
-def test_formats_without_integers(format, tmp_path):
-    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="d")])
-    model.layers[0].quantize("int8")
-    with pytest.raises(ValueError, match=r"d'.*before `quantize`.*litert"):
-        keras_bimp.export(model, tmp_path / FILES[format], format)
-    assert not list(tmp_path.iterdir())
-
-
 def test_states_that_onnx_lacks(tmp_path):
     def network(stateful):
         return keras.Sequential(

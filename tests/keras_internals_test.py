@@ -11,6 +11,7 @@ import keras_bimp
 from keras_bimp.keras_internals import graphs
 from keras_bimp.keras_internals import layers
 from keras_bimp.keras_internals import optimizers
+from keras_bimp.keras_internals import quantization
 from keras_bimp.keras_internals import saving
 from keras_bimp.keras_internals import trainer
 
@@ -145,6 +146,40 @@ def test_parts_of_attention_and_tables():
     table = keras.layers.Embedding(3, 2)
     table.build()
     assert layers.stored_embeddings(table) is table.embeddings
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_kernels_of_quantized_layers(mode):
+    """More of them in `tests/quantized_test.py`."""
+    dense = compiled().layers[0]
+    assert not quantization.is_quantized(dense)
+    assert quantization.float_kernels(dense) == []
+    dense.quantize(mode)
+    assert quantization.is_quantized(dense)
+    (kernel,) = quantization.float_kernels(dense)
+    assert (kernel.role, kernel.shape, kernel.size) == ("kernel", (3, 2), 6)
+    assert any(kernel.variable is v for v in dense.weights)
+    names = {v.name for v in quantization.variables_beside(dense)}
+    assert "kernel_scale" in names
+    assert not names & {"kernel", "bias"}
+
+
+def test_lora_of_layers():
+    dense = compiled().layers[0]
+    assert not quantization.has_lora(dense)
+    dense.enable_lora(2)
+    assert quantization.has_lora(dense)
+    assert not quantization.is_quantized(dense)
+    names = [v.name for v in quantization.variables_beside(dense)]
+    assert names == ["lora_kernel_a", "lora_kernel_b"]
+
+
+def test_classes_that_are_not_of_keras():
+    class Own(keras.layers.Layer):
+        pass
+
+    model = keras.Sequential([keras.Input((3,)), Own(), keras.layers.Dense(2)])
+    assert layers.foreign_classes(model) == {"Own": Own}
 
 
 def test_a_stateless_scope_is_known():

@@ -44,7 +44,7 @@ _TRAINING = (
 _HABITS = (
     "metric_objects unfreezing stripping progress checkpoints own_optimizers "
     "waiting report_inputs exporting_inputs units sensitivity exporting "
-    "shrinking shrinking_subclasses"
+    "shrinking shrinking_subclasses quantized"
 )
 _RESUMING = "backup baselines_backup"
 _MODELS = "flops_of_layers flops flops_tracing report sparse_serving"
@@ -58,6 +58,7 @@ SECOND_TIER = tuple(
         ("tensorflow", "masking checkpoints unfreezing units waiting"),
         ("tensorflow", "metric_objects short loading recording sensitivity"),
         ("tensorflow", "report batch_norm"),
+        ("tensorflow", "quantized exporting_quantized packed"),
         ("tensorflow", "retraining_methods baselines baselines_checks"),
         ("jax", _TRAINING),
         ("tensorflow", "exporting exporting_formats allocation_in_models"),

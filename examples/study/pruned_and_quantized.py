@@ -27,6 +27,7 @@ from absl import logging
 from keras import layers
 
 import keras_bimp
+from keras_bimp.keras_internals.layers import layers_in
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("networks", None, "Those to measure; all by default.")
@@ -125,7 +126,7 @@ def quantized(model, before, blocks, examples, config=None, kind=None):
 def adapted(model, *_):
     """Adds LoRA to a model in place, with factors that are not 0."""
     rng = np.random.default_rng(1)
-    for layer in model._flatten_layers():
+    for layer in layers_in(model):
         if hasattr(layer, "enable_lora"):
             layer.enable_lora(4)
             for variable in layer.trainable_variables:

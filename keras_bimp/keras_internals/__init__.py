@@ -9,5 +9,6 @@ which tells what became of each where a version of Keras has changed it.
 | `graphs` | `Functional`, `_functional`, `_inputs_struct`, `_nodes_by_depth`, `_operations`, `_run_through_graph`, `_keras_history`, `compute_output_spec` |
 | `optimizers` | `_iterations`, `_learning_rate`, `_variables`, `_tracker`, `_trainable_variables`, `_model_variables_moving_average`, `_backend_update_step`, the lists of slots |
 | `trainer` | `_initial_epoch`, `_compile_config`, `_compile_metrics`, `_compute_loss`, `_distribute_strategy`, `_symbolic_build`, `_default_save_signature`, `_jax_state`; what callbacks remember |
+| `quantization` | `_is_quantized`, `_kernel`, `_embeddings`, `quantized_kernel`, `kernel_scale`, `kernel_zero`, `g_idx`, `awq_scales`, `is_gptq_calibrated`, `is_awq_calibrated`, `_int4_block_size`, `_int4_pack_axis` and its like, `original_kernel_shape`, `kernel_shape`, `_orig_input_dim`, `_adjust_scale_for_dequant` |
 | `saving` | `global_state`, `SafeModeScope`, `global_seed_generator`, `get_input_signature`, `make_tf_tensor_spec`, `patch_tf2onnx` |
 """  # noqa: E501

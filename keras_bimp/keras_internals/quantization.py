@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import keras
 from keras import ops
-from keras.src.quantizers.quantizers import dequantize_with_sz_map
 
 # Layers that are quantized in these modes keep their kernel elsewhere.
 _CALIBRATED = {"gptq": "is_gptq_calibrated", "awq": "is_awq_calibrated"}
@@ -109,8 +108,13 @@ class _Kernel:
             return tuple(self.stored().shape)
         if hasattr(layer, "original_kernel_shape"):
             return tuple(layer.original_kernel_shape)
+        if hasattr(layer, "_int4_pack_axis"):  # Of Keras 3.13.
+            shape = list(self.stored().shape)
+            length = layer._orig_length_along_pack_axis
+            shape[layer._int4_pack_axis] = length
+            return tuple(shape)
         if self.mode == "int4":
-            return layer._orig_input_dim, layer._orig_output_dim
+            return layer._orig_input_dim, layer.units
         return tuple(layer.kernel_shape)
 
     def compute(self):
@@ -137,24 +141,36 @@ class _Kernel:
         return of_mode.get(self.mode, lambda: self.stored().value)()
 
     def of_bytes(self):
+        return self.scaled(self.stored())
+
+    def scaled(self, codes):
         layer, scale = self.layer, ops.convert_to_tensor(self.scale())
         if hasattr(layer, "_adjust_scale_for_dequant"):
             scale = layer._adjust_scale_for_dequant(scale)
-        return ops.divide(ops.cast(self.stored(), layer.compute_dtype), scale)
+        return ops.divide(ops.cast(codes, layer.compute_dtype), scale)
 
     def of_halves(self):
-        layer, columns = self.layer, math.prod(self.shape())
-        columns //= self.stored().shape[0]
+        layer = self.layer
+        if not hasattr(layer, "_int4_block_size"):  # Of Keras 3.13.
+            axis = self.packed_axis()
+            length = self.shape()[axis]
+            return self.scaled(
+                keras.quantizers.unpack_int4(self.stored(), length, axis=axis)
+            )
+        columns = math.prod(self.shape()) // self.stored().shape[0]
         codes = keras.quantizers.unpack_int4(self.stored(), columns, axis=-1)
         codes = ops.cast(codes, layer.compute_dtype)
         value = self.of_codes(codes)
         return ops.reshape(value, self.shape())
 
+    def packed_axis(self):
+        return getattr(self.layer, "_int4_pack_axis", 0)
+
     def of_codes(self, codes):
         layer = self.layer
         if not hasattr(layer, "g_idx"):
             return ops.divide(codes, layer.kernel_scale)
-        return dequantize_with_sz_map(
+        return _of_groups(
             codes,
             layer.kernel_scale,
             layer.kernel_zero,
@@ -180,7 +196,7 @@ class _Kernel:
                 codes, orig_len=outputs, axis=0, dtype="uint8"
             )
         value = ops.transpose(
-            dequantize_with_sz_map(
+            _of_groups(
                 codes, layer.kernel_scale, layer.kernel_zero, layer.g_idx
             )
         )
@@ -213,11 +229,14 @@ class _Embeddings(_Kernel):
     def scale(self):
         return ops.expand_dims(self.layer.embeddings_scale, -1)
 
+    def packed_axis(self):
+        return 1
+
     def of_codes(self, codes):
         layer = self.layer
         if not hasattr(layer, "g_idx"):
             return ops.divide(codes, self.scale())
-        return dequantize_with_sz_map(
+        return _of_groups(
             codes, layer.embeddings_scale, layer.embeddings_zero, layer.g_idx
         )
 
@@ -249,10 +268,18 @@ class _ReverseEmbeddings(_Kernel):
         codes = ops.cast(codes, layer.compute_dtype)
         if not hasattr(layer, "g_idx"):
             return ops.divide(codes, self.scale())
-        return dequantize_with_sz_map(
+        return _of_groups(
             codes,
             self.scale(),
             layer.reverse_embeddings_zero,
             layer.g_idx,
             group_axis=0,
         )
+
+
+def _of_groups(codes, scale, zero, groups, group_axis=-1):
+    """Codes less the zero of their group, times its scale."""
+    groups = ops.cast(groups, "int32")
+    scale = ops.take(scale, groups, axis=group_axis)
+    zero = ops.cast(ops.take(zero, groups, axis=group_axis), scale.dtype)
+    return ops.multiply(ops.subtract(ops.cast(codes, scale.dtype), zero), scale)
