@@ -141,7 +141,6 @@ def with_config(name, **more):
 
 NETWORKS = {"MLP 512": mlp, "transformer": transformer, "convnet": convnet}
 MODES = {
-    "float32": lambda *_: None,
     "int8": with_config("Int8"),
     "int8, weights only": with_config("Int8", activation_quantizer=None),
     "int4": with_config("Int4"),
@@ -150,6 +149,7 @@ MODES = {
     "gptq": functools.partial(quantized, kind="GPTQConfig"),
     "awq": functools.partial(quantized, kind="AWQConfig"),
     "LoRA": adapted,
+    "float32": lambda *_: None,
 }
 
 
@@ -211,10 +211,10 @@ def measured(model, examples, format, **more):
 
 
 def jobs():
-    """Yields what is told of a cell, and how to measure it."""
-    for network in FLAGS.networks or NETWORKS:
-        for mode in FLAGS.modes or MODES:
-            for pruned in (False, True):
+    """Yields network, mode, and whether it is pruned: such ones first."""
+    for pruned in (True, False):
+        for network in FLAGS.networks or NETWORKS:
+            for mode in FLAGS.modes or MODES:
                 yield network, mode, pruned
 
 
