@@ -66,15 +66,9 @@ def test_what_is_wrong_is_refused_and_its_neighbour_is_not(
     config, format, instead, tmp_path
 ):
     path = tmp_path / FILES[format]
-    argument = (
-        "block_size=None" if config.mode == "int4" else "activation_quantizer"
-    )
-    with pytest.raises(
-        (RuntimeError, ValueError),
-        match=rf"layer 'sequential.*'{config.mode}'.*before.*{argument}=None"
-        if config.mode == "int8"
-        else rf"layer 'sequential.*'int4'.*before.*{argument}",
-    ):
+    argument = "block_size" if config.mode == "int4" else "activation_quantizer"
+    words = rf"layer 'sequential.*'{config.mode}'.*before.*{argument}=None"
+    with pytest.raises((RuntimeError, ValueError), match=words):
         keras_bimp.export(network(config), path, format)
     assert not list(tmp_path.iterdir())
     check(network(instead), format, path)
@@ -128,7 +122,7 @@ def test_litert_rounds_weights_alone(quantize, tmp_path):
         model, tmp_path / "b.tflite", "litert", quantize=quantize
     )
     assert 1e-6 < path.difference < 0.05
-    share = {"int8_weights": 0.4, "float16": 0.65}[quantize]
+    share = {"int8_weights": 0.5, "float16": 0.65}[quantize]
     assert path.stat().st_size < share * plain.stat().st_size
 
 
