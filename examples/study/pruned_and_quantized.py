@@ -111,7 +111,7 @@ def quantized(model, before, blocks, examples, config=None, kind=None):
         integers = np.rint(examples * (16 if examples.dtype.kind == "f" else 1))
         config = getattr(keras.quantizers, kind)(
             dataset=list(integers.astype("int32")),
-            tokenizer=None,
+            tokenizer=list,  # It is asked for, but not called.
             num_samples=16,
             sequence_length=examples.shape[1],
             group_size=32,
@@ -248,12 +248,19 @@ def measure(path, known):
         if not missing:
             continue
         keras.backend.clear_session()
-        model, examples = build(network, pruned, mode)
-        share = keras_bimp.metrics.sparsity(model).prunable
+        why = None
+        try:
+            model, examples = build(network, pruned, mode)
+            share = keras_bimp.metrics.sparsity(model).prunable
+        except Exception as error:  # Of Keras, whatever it raises.
+            why = f"By Keras: {error}"
         for cell, (format, more) in missing.items():
-            if more.get("quantize") == "int8":
-                more = more | {"calibration_data": examples}
-            result = measured(model, examples, format, **more)
+            if why is not None:
+                share, result = float("nan"), {"refused": why}
+            else:
+                if more.get("quantize") == "int8":
+                    more = more | {"calibration_data": examples}
+                result = measured(model, examples, format, **more)
             row = {
                 "network": network,
                 "mode": mode,
