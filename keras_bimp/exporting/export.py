@@ -308,14 +308,14 @@ def _warn_of_zeros(filepath, inputs):
 
 def _run(model, examples):
     """A few examples, and what the model computes of them."""
-    if examples is None:
-        inputs, outputs = tried_inputs(model)
-        if modes_of(model) and not has_fixed_batch(model):
-            inputs = of_several_kinds(inputs)
-            outputs = outputs_of(model, inputs)
-        return inputs, outputs
-    examples = [array[:_EXAMPLES] for array in examples]
-    return examples, outputs_of(model, examples)
+    inputs = None
+    if examples is not None:
+        inputs = [array[:_EXAMPLES] for array in examples]
+    if modes_of(model) and not has_fixed_batch(model):
+        inputs = of_several_kinds(model, inputs)
+    if inputs is None:
+        return tried_inputs(model)
+    return inputs, outputs_of(model, inputs)
 
 
 def _check_goes_with(format, **given):

@@ -98,17 +98,37 @@ def has_fixed_batch(model: keras.Model) -> bool:
     return _fixed_batch(model) is not None
 
 
-def of_several_kinds(inputs: list[np.ndarray]) -> list[np.ndarray]:
-    """Made-up inputs, with some as they come out of images and of ReLU.
+def of_several_kinds(
+    model: keras.Model, examples: list[np.ndarray] | None = None
+) -> list[np.ndarray]:
+    """Examples, and made-up ones as they come out of images and of ReLU too.
 
-    Errors of integers show where values are of one sign, or many are 0.
+    What is wrong with integers shows in some only, where values have both
+    signs, or one, or many are 0.
+
+    Args:
+        model: The model.
+        examples: Those that a user gave, if any. They are all that there is
+            where the model does not run on others of their shape.
     """
-    return [
+    try:
+        made_up, _ = tried_inputs(model)
+    except ValueError:
+        if examples is None:
+            raise
+        return examples
+    kinds = [
         np.concatenate([x, np.abs(x), np.maximum(x, 0)])
         if x.dtype.kind == "f"
         else np.concatenate([x, x, x])
-        for x in inputs
+        for x in made_up
     ]
+    if examples is None:
+        return kinds
+    pairs = list(zip(examples, kinds, strict=True))
+    if any(one.shape[1:] != other.shape[1:] for one, other in pairs):
+        return examples
+    return [np.concatenate(pair) for pair in pairs]
 
 
 def outputs_of(
