@@ -320,7 +320,9 @@ def print_tables(known):
         for mode in FLAGS.modes or MODES:
             for pruned in (False, True):
                 rows = [known.get((network, mode, pruned, f)) for f in FORMATS]
-                zeros = next((r["zeros"] for r in rows if r), float("nan"))
+                if not any(rows):
+                    continue
+                zeros = next(row["zeros"] for row in rows if row)
                 print(
                     f"| {mode}{', pruned' * pruned} | {zeros:.1%} | "
                     f"{' | '.join(told(row, notes) for row in rows)} |"
