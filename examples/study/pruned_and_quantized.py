@@ -292,11 +292,11 @@ class Notes:
         self._numbers = {}
 
     def number(self, text):
-        # Names and numbers differ from model to model.
-        text = re.sub(r"off by up to [\d.e+-]+|off by up to inf", "off", text)
+        # Names and numbers differ from model to model, and which layer it is.
+        text = text.partition(" It is a model with layer")[0]
+        text = re.sub(r"off by up to [\d.e+-]+ of", "off by more of", text)
         text = re.sub(r"(sequential|functional)(_\d+)?/", "", text)
         text = re.sub(r"(dense|embedding|query)_\d+", r"\1", text)
-        text = re.sub(r"and [\d,]+ more like it", "and more like it", text)
         return self._numbers.setdefault(text, len(self._numbers) + 1)
 
     def __str__(self):
