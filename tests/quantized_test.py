@@ -182,7 +182,9 @@ def calibrated(kind, model, structure, **more):
         ("awq", {"group_size": -1}),
     ],
 )
-@pytest.mark.parametrize("hidden", [16, 7])
+# Not 16: Keras 3.15.1 makes another matrix of a square kernel with awq and one
+# group, as its own calls show.
+@pytest.mark.parametrize("hidden", [12, 7])
 def test_calibrated(kind, more, hidden):
     model, structure = network(hidden)
     (block,) = structure["sequential_blocks"]
