@@ -187,6 +187,25 @@ def test_a_model_that_cannot_be_traced(format, tmp_path):
     assert path.exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [False, True])
+def test_steps_that_keras_leaves_out(given, tmp_path):
+    def model(steps):
+        inputs = keras.Input((steps, 4))
+        return keras.Model(
+            inputs, layers.TimeDistributed(layers.Dense(3))(inputs)
+        )
+
+    # As many examples as steps: Keras 3.15.1 takes one number for the other.
+    x = np.random.default_rng(0).normal(size=(8, 8, 4)) if given else None
+    path = tmp_path / "1"
+    with pytest.raises(RuntimeError, match=r"'time_distributed.*fixed number"):
+        keras_bimp.export(model(None), path, example_data=x)
+    assert not any(tmp_path.iterdir())
+    keras_bimp.export(model(8), path, example_data=x)
+    assert path.exists()
+
+
 def test_what_others_say_is_cut_to_what_counts():
     text = (
         "Exception encountered when calling Dense.call().\n\n"

@@ -42,6 +42,7 @@ from keras_bimp.exporting.quantized import check_not_quantized
 from keras_bimp.exporting.quantized import verify_packed
 from keras_bimp.exporting.remedies import modes_of
 from keras_bimp.exporting.remedies import remedy_of_quantized
+from keras_bimp.exporting.remedies import remedy_of_steps
 from keras_bimp.exporting.verifying import default_tolerance
 from keras_bimp.exporting.verifying import verify as _verify
 from keras_bimp.waiting import waiting
@@ -277,7 +278,9 @@ def export(
                 input_names(model),
                 expected,
                 tolerance,
-                remedy_of_types(model) + remedy_of_quantized(model, format),
+                remedy_of_types(model)
+                + remedy_of_quantized(model, format)
+                + remedy_of_steps(model),
                 refuse,
             )
         elif verify and format == "packed" and (quantize or modes_of(model)):
@@ -310,7 +313,12 @@ def _run(model, examples):
     """A few examples, and what the model computes of them."""
     inputs = None
     if examples is not None:
-        inputs = [array[:_EXAMPLES] for array in examples]
+        # What takes one axis for another shows where they differ.
+        lengths = {length for array in examples for length in array.shape[1:]}
+        most = min(_EXAMPLES, len(examples[0]))
+        counts = (n for n in range(most, 0, -1) if n not in lengths)
+        count = next(counts, most)
+        inputs = [array[:count] for array in examples]
     if modes_of(model) and not has_fixed_batch(model):
         inputs = of_several_kinds(model, inputs)
     if inputs is None:

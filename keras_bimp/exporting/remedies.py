@@ -1,10 +1,13 @@
-"""Models that Keras has quantized or that have LoRA, and what helps them."""
+"""What helps models that come out wrong in some format."""
 
 import keras
+from keras import tree
 
 from keras_bimp.keras_internals.layers import layers_in
 from keras_bimp.keras_internals.quantization import has_lora
 from keras_bimp.keras_internals.quantization import is_quantized
+from keras_bimp.keras_internals.saving import get_input_signature
+from keras_bimp.listing import listed
 
 _BYTES = (
     "`quantize(config=keras.quantizers.Int8QuantizationConfig("
@@ -42,6 +45,27 @@ def told_of(model: keras.Model) -> str:
     (path, mode), more = next(iter(modes.items())), len(modes) - 1
     others = f" and {more:,} more like it" if more else ""
     return f"a model with layer '{path}'{others}: {mode}"
+
+
+def remedy_of_steps(model: keras.Model) -> str:
+    """What helps `TimeDistributed`, which keeps too few steps in a graph.
+
+    Where their number is open, it keeps as many as there are examples. Empty
+    if it is not there.
+    """
+    names = [
+        f"'{layer.name}'"
+        for layer in layers_in(model)
+        if isinstance(layer, keras.layers.TimeDistributed)
+    ]
+    specs = tree.flatten(get_input_signature(model)) if names else []
+    if not any(None in spec.shape[1:2] for spec in specs):
+        return ""
+    return (
+        f". It has {listed(names)}, which Keras may write with too few steps "
+        "if their number is open. Build the model for a fixed number of steps, "
+        "and give it these weights: `other.set_weights(model.get_weights())`"
+    )
 
 
 def remedy_of_quantized(model: keras.Model, format: str) -> str:
