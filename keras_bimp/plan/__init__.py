@@ -1,5 +1,8 @@
 """The plan: a budget of epochs laid out as phases, before training starts."""
 
+from keras_bimp.plan.automatic import allocation_for
+from keras_bimp.plan.automatic import check_automatic
+from keras_bimp.plan.automatic import is_auto
 from keras_bimp.plan.cycles import check_cycles
 from keras_bimp.plan.methods import RETRAINING
 from keras_bimp.plan.methods import Retraining
@@ -12,6 +15,9 @@ __all__ = [
     "Phase",
     "Plan",
     "Retraining",
+    "allocation_for",
     "as_retraining",
+    "check_automatic",
     "check_cycles",
+    "is_auto",
 ]

@@ -10,14 +10,15 @@ from keras_bimp import sparsity as sparsity_schedules
 from keras_bimp.checks import check_integer
 from keras_bimp.checks import check_positive
 from keras_bimp.checks import check_sparsity
-from keras_bimp.plan.cycles import check_cycles
+from keras_bimp.plan.automatic import as_budget
+from keras_bimp.plan.automatic import check_automatic
+from keras_bimp.plan.automatic import is_auto
 from keras_bimp.plan.cycles import equal_shares
 from keras_bimp.plan.cycles import geometric_sparsities
 from keras_bimp.plan.cycles import renda_shares
 from keras_bimp.plan.cycles import renda_sparsities
 from keras_bimp.plan.methods import RETRAINING
 from keras_bimp.plan.methods import Retraining
-from keras_bimp.plan.methods import as_retraining
 from keras_bimp.plan.table import as_table
 from keras_bimp.schedules import Linear
 from keras_bimp.schedules import discount_variable
@@ -77,6 +78,8 @@ class Plan:
         pruning: What is pruned by which rules, in words.
         staying: Pairs (path, reason) of kernels of which zeros are all that
             pruning brings: `shrink` cannot make them smaller.
+        chosen: What was chosen because it was not given, as arguments of
+            `callbacks`.
     """
 
     phases: tuple[Phase, ...]
@@ -93,6 +96,7 @@ class Plan:
     skipped: tuple[tuple[str, str], ...] = ()
     pruning: str = ""
     staying: tuple[tuple[str, str], ...] = ()
+    chosen: tuple[str, ...] = ()
 
     @classmethod
     def bimp(
@@ -101,10 +105,10 @@ class Plan:
         epochs: int,
         steps_per_epoch: int,
         *,
-        dense_epochs: int,
+        dense_epochs: int | None = None,
         peak: float,
-        cycles: int | str = 1,
-        retraining: str | Callable = "allr",
+        cycles: int | str = "auto",
+        retraining: str | Callable = "auto",
         original=None,
         original_epochs: float | None = None,
         dense_schedule=None,
@@ -125,11 +129,18 @@ class Plan:
             epochs: Integer >= 1, the total budget.
             steps_per_epoch: Integer >= 1.
             dense_epochs: Integer in [0, `epochs`); 0 for a pretrained model.
+                Defaults to a quarter of `epochs`.
             peak: Float > 0, the largest learning rate.
             cycles: Integer >= 1, the number of prunings; or `"renda"`, then
-                `epochs` must be what that takes (the error says it).
+                `epochs` must be what that takes (the error says it); or
+                `"auto"`: as many as there are halvings on the way to the
+                target, but no more than 5, nor than leave each 100
+                iterations.
             retraining: How to retrain. One of
 
+                - `"auto"`: `"llr"` if the dense phase takes less than half of
+                  the epochs, `"allr"` if it takes more or the model is
+                  pretrained
                 - `"ft"`: fine-tuning, constant at the last original rate
                 - `"lrw"`: learning-rate rewinding, the last rates again
                 - `"slr"`: the original rates, compressed
@@ -155,7 +166,8 @@ class Plan:
                 iteration, a `RecordLearningRate`, or a pair `(schedule,
                 steps)`.
             original_epochs: Length of the original training, if it was not
-                this plan's dense phase.
+                this plan's dense phase. With `retraining="auto"` it defaults
+                to what `original` has, in epochs of `steps_per_epoch`.
             dense_schedule: `LearningRateSchedule` of the dense phase. Defaults
                 to a line from `peak` to 0.
 
@@ -187,11 +199,11 @@ class Plan:
         steps_per_epoch = check_integer(
             "steps_per_epoch", steps_per_epoch, minimum=1
         )
-        dense_epochs = check_integer("dense_epochs", dense_epochs, minimum=0)
-        cycles = check_cycles(cycles)
+        if dense_epochs is not None:
+            dense_epochs = check_integer("dense_epochs", dense_epochs, 0)
+        check_automatic(cycles, retraining)
         peak = check_positive("peak", peak)
-        retraining = as_retraining(retraining)
-        if dense_epochs >= epochs:
+        if dense_epochs is not None and dense_epochs >= epochs:
             raise ValueError(
                 "`dense_epochs` must be less than the total number of epochs, "
                 "so that epochs are left to retrain. Received: "
@@ -206,6 +218,23 @@ class Plan:
             )
         if original_epochs is not None:
             check_positive("original_epochs", original_epochs)
+        automatic = as_budget(
+            target_sparsity,
+            epochs,
+            steps_per_epoch,
+            dense_epochs,
+            cycles,
+            retraining,
+        )
+        if (
+            dense_epochs == 0
+            and is_auto(retraining)
+            and original is not None
+            and original_epochs is None
+        ):
+            original_epochs = len(original_rates(original)) / steps_per_epoch
+        dense_epochs, cycles = automatic.dense_epochs, automatic.cycles
+        retraining = automatic.retraining
         phases = []
         if dense_epochs:
             steps = dense_epochs * steps_per_epoch
@@ -248,6 +277,7 @@ class Plan:
             original=None if original is None else original_rates(original),
             original_epochs=original_epochs,
             retraining=retraining,
+            chosen=automatic.chosen,
         )
         plan.schedules()  # Raises what they raise.
         return plan

@@ -35,13 +35,18 @@ def _facts(plan):
             yield from (f"not pruned: {path} ({reason})" for path in paths)
     for reason, paths in _by_reason(plan.staying).items():
         yield f"pruned, but `shrink` keeps it: {listed(paths)} ({reason})"
+    if plan.chosen:
+        yield f"chosen, as not given: {', '.join(plan.chosen)}"
     yield f"peak learning rate {plan.peak:g} ({plan.peak_source})"
     epochs = {plan.rewind_epoch(phase) for phase in plan.phases} - {None}
     for epoch in sorted(epochs):
         yield f"rewinds to the weights after {epoch} dense epochs"
     formula = plan.retraining.formula
     if "d2" in formula and plan.original_epochs is None:
-        yield "T of d2 unknown (pass original_epochs): d = min(1, d1)"
+        yield (
+            "T of d2 unknown (pass original_epochs): d = min(1, d1), however "
+            "short the cycles are"
+        )
     elif "d2" in formula:
         yield f"discount d = {formula}"
         yield f"T of d2: {plan.original_epochs:g} epochs"

@@ -12,10 +12,13 @@ from keras_bimp.backup import Backup
 from keras_bimp.checks import check_integer
 from keras_bimp.checks import check_positive
 from keras_bimp.masking import as_filter
+from keras_bimp.plan import RETRAINING
 from keras_bimp.plan import Plan
-from keras_bimp.plan import as_retraining
-from keras_bimp.plan import check_cycles
+from keras_bimp.plan import check_automatic
+from keras_bimp.plan import is_auto
 from keras_bimp.retraining import optimizers
+from keras_bimp.retraining.automatic import automatic_cycles
+from keras_bimp.retraining.automatic import automatic_policy
 from keras_bimp.retraining.prune_and_retrain import PruneAndRetrain
 from keras_bimp.retraining.pruning import samples_for
 from keras_bimp.retraining.rewinding import is_file_name
@@ -25,9 +28,9 @@ def callbacks(
     target_sparsity: float | Plan,
     *,
     dense_epochs: int | None = None,
-    cycles: int | str = 1,
-    retraining: str | Callable = "allr",
-    allocation: str | Callable | selection.Allocation | None = None,
+    cycles: int | str = "auto",
+    retraining: str | Callable = "auto",
+    allocation: str | Callable | selection.Allocation | None = "auto",
     criterion: str | Callable | selection.Criterion = "magnitude",
     granularity: str | selection.Granularity = "weight",
     original=None,
@@ -49,10 +52,13 @@ def callbacks(
     """The callbacks that prune and retrain a wrapped model during `fit`.
 
     `fit(epochs=E)` is the whole budget: `dense_epochs` of dense training with
-    a learning rate that falls linearly to 0, then `cycles` times a pruning, by
-    default of the smallest weights of all layers, and a retraining. The
-    largest rate is the one that the model is compiled with; after the run the
-    optimizer has it back.
+    a learning rate that falls linearly to 0, then `cycles` times a pruning and
+    a retraining. What is not given of that is chosen, and the plan says so.
+    The largest rate is the one that the model is compiled with; after the run
+    the optimizer has it back.
+
+    The paper's method, as plain as can be, is `callbacks(target, dense_epochs=
+    E // 2, cycles=1, retraining="allr", allocation="global")`.
 
     List the callbacks before those that write logs. To these they add
     `sparsity`, `learning_rate` and `cycle`, and of the last pruning
@@ -79,19 +85,23 @@ def callbacks(
             exactly; see `keras_bimp.prune`. Or a `Plan`, which replaces all
             arguments from `dense_epochs` to `dense_schedule`, except those of
             the selection.
-        dense_epochs: Integer >= 0 and less than `fit`'s epochs. Required: 0
-            says that the model is pretrained.
+        dense_epochs: Integer >= 0 and less than `fit`'s epochs; 0 says that
+            the model is pretrained. Defaults to a quarter of `fit`'s epochs.
         cycles: Integer >= 1, how often to prune and retrain; or `"renda"`:
             prune 20% of what remains and retrain for as long as the original
-            training, until the target is reached.
+            training, until the target is reached; or `"auto"`: at most 5,
+            fewer for a low target and for short epochs, see `Plan.bimp`.
         retraining: How to retrain: `"allr"` (adaptive linear), `"llr"`
             (linear), `"ft"` (constant, the last rate), `"lrw"` (the last
             rates again), `"wr"` (the same, weights rewound too), `"slr"` (all
             rates, compressed), `"clr"` (cosine), `"accallr"` (adaptive, by
             accuracy; needs `data`), `"allr_d1"`, `"allr_d2"`, `"constant"`,
             `"stepped"`, `"cosine"`, `"linear"`; or a schedule, its class, or a
-            callable that makes one; see `Plan.bimp`.
-        allocation: See `keras_bimp.select`.
+            callable that makes one; see `Plan.bimp`. `"auto"` is `"llr"` after
+            a dense phase of less than half of the epochs, else `"allr"`.
+        allocation: See `keras_bimp.select`. `"auto"` is `"lamp"` from a target
+            of 0.9 on if single weights are pruned by magnitude, and otherwise
+            what is usual for the granularity.
         criterion: See `keras_bimp.select`.
         granularity: See `keras_bimp.select`.
         original: Learning rates of the original training of a pretrained
@@ -99,7 +109,8 @@ def callbacks(
             `RecordLearningRate`, or a pair `(schedule, steps)`. `"ft"`,
             `"lrw"`, `"wr"`, `"slr"`, `"clr"` and `"stepped"` need it then.
         original_epochs: Length of the original training of a pretrained model,
-            for ALLR. Unknown by default; ALLR then uses `min(1, d1)`.
+            for ALLR. Unknown by default; ALLR then uses `min(1, d1)`. With
+            `retraining="auto"` it follows from `original` if that is given.
         dense_schedule: `LearningRateSchedule` of the dense phase. Defaults to
             a line from the peak rate to 0.
         steps_per_epoch: Integer >= 1. Needed only where the data has no known
@@ -156,7 +167,7 @@ def callbacks(
     model.fit(
         train,
         epochs=200,
-        callbacks=keras_bimp.callbacks(0.95, dense_epochs=100, cycles=3),
+        callbacks=keras_bimp.callbacks(0.95),
     )
     pruned = keras_bimp.strip(model)
     ```
@@ -166,7 +177,8 @@ def callbacks(
     - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
       Retraining", ICLR 2023, Section 3.3 (BIMP).
     """
-    policy = selection.as_policy(
+    policy, chosen = automatic_policy(
+        target_sparsity,
         allocation,
         criterion,
         granularity,
@@ -185,9 +197,9 @@ def callbacks(
             "original_epochs": original_epochs,
             "dense_schedule": dense_schedule,
         }
-        if retraining != "allr":
+        if not is_auto(retraining):
             given["retraining"] = retraining
-        if cycles != 1:
+        if not is_auto(cycles):
             given["cycles"] = cycles
         for name, value in given.items():
             if value is not None:
@@ -195,26 +207,30 @@ def callbacks(
                     f"`{name}` must not be given together with a `Plan`, "
                     f"which says it. Received: {name}={value!r}"
                 )
-        planner = _GivenPlan(target_sparsity)
+        planner = _GivenPlan(target_sparsity, chosen)
         retraining = target_sparsity.retraining
         pretrained = target_sparsity.phases[0].prunes
     else:
-        if dense_epochs is None:
-            raise ValueError(
-                "`dense_epochs` must be given: how many of `fit`'s epochs to "
-                "train before the first pruning, or 0 for a pretrained model. "
-                "Received: dense_epochs=None"
-            )
         if original_epochs is not None:
             check_positive("original_epochs", original_epochs)
-        retraining = as_retraining(retraining)
+        if dense_epochs is not None:
+            check_integer("dense_epochs", dense_epochs, minimum=0)
+        elif original is not None or original_epochs is not None:
+            raise ValueError(
+                "`dense_epochs` must be given together with the `original` "
+                "training or its length: 0, if the model is what came out of "
+                "it. Received: dense_epochs=None"
+            )
+        cycles, chosen_cycles = automatic_cycles(cycles, policy)
+        cycles, retraining = check_automatic(cycles, retraining)
         pretrained = dense_epochs == 0
         planner = _BimpPlan(
+            chosen_cycles + chosen,
             target_sparsity=policy.check_target(
                 "target_sparsity", target_sparsity
             ),
-            dense_epochs=check_integer("dense_epochs", dense_epochs, 0),
-            cycles=check_cycles(cycles),
+            dense_epochs=dense_epochs,
+            cycles=cycles,
             retraining=retraining,
             original=original,
             original_epochs=original_epochs,
@@ -231,6 +247,8 @@ def callbacks(
             "`keras_bimp.prune` with `selection.NM(3, 4)`, say, first. "
             f"Received: cycles={prunings!r}"
         )
+    if is_auto(retraining):
+        retraining = RETRAINING["allr"]  # What is chosen needs no more.
     if retraining.by_accuracy and data is None:
         raise ValueError(
             "`data` must be given for retraining='accallr': the training "
@@ -281,7 +299,8 @@ def _check_rewind_to(rewind_to, retraining, pretrained):
 class _BimpPlan:
     """Makes the plan once `fit` tells its epochs, steps and optimizer."""
 
-    def __init__(self, **arguments):
+    def __init__(self, chosen, **arguments):
+        self.chosen = chosen
         self.arguments = arguments
 
     def __call__(self, epochs, steps_per_epoch, optimizer):
@@ -292,14 +311,17 @@ class _BimpPlan:
             peak=peak,
             **self.arguments,
         )
-        return dataclasses.replace(plan, peak_source=source)
+        return dataclasses.replace(
+            plan, peak_source=source, chosen=plan.chosen + self.chosen
+        )
 
 
 class _GivenPlan:
     """Uses a plan that the user made, if `fit` runs as it says."""
 
-    def __init__(self, plan):
+    def __init__(self, plan, chosen):
         self.plan = plan
+        self.chosen = chosen
 
     def __call__(self, epochs, steps_per_epoch, optimizer):
         asked = {"epochs": epochs, "steps_per_epoch": steps_per_epoch}
@@ -310,4 +332,6 @@ class _GivenPlan:
                     f"Received: {name}={value} in `fit`, "
                     f"{getattr(self.plan, name)} in the plan"
                 )
-        return self.plan
+        return dataclasses.replace(
+            self.plan, chosen=self.plan.chosen + self.chosen
+        )
