@@ -87,6 +87,7 @@ def train(model, task, backup_dir):
                 dense_epochs=dense_epochs,
                 cycles=FLAGS.cycles,
                 retraining=FLAGS.retraining,
+                allocation="global",
                 backup_dir=backup_dir,
             ),
             keras.callbacks.LambdaCallback(on_epoch_end=print_progress),

@@ -153,7 +153,9 @@ def retrain(pretrained, data, seed, retraining, target_sparsity, epochs):
         callbacks=keras_bimp.callbacks(
             target_sparsity,
             dense_epochs=0,
+            cycles=1,
             retraining=retraining,
+            allocation="global",
             original=pretrained.rates,
             original_epochs=FLAGS.pretrain_epochs,
             rewind_to=pretrained.checkpoint(epochs) if rewinds else None,

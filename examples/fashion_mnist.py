@@ -104,7 +104,9 @@ def train_one_shot(data, seed, target_sparsity, retraining):
         keras_bimp.callbacks(
             target_sparsity,
             dense_epochs=0,
+            cycles=1,
             retraining=retraining,
+            allocation="global",
             original=(stepped, steps),
             original_epochs=dense_epochs,
         ),
@@ -125,6 +127,8 @@ def train_bimp(data, seed, target_sparsity):
             target_sparsity,
             dense_epochs=FLAGS.epochs // 2,
             cycles=FLAGS.cycles,
+            retraining="allr",
+            allocation="global",
         ),
     )
     return keras_bimp.strip(model), history

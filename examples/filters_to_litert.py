@@ -59,6 +59,7 @@ def train(data, sparse):
             FLAGS.target_sparsity,
             dense_epochs=FLAGS.epochs // 2,
             cycles=FLAGS.cycles,
+            retraining="allr",
             granularity="filter",
             allocation="coupled",
         )

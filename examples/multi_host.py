@@ -62,6 +62,7 @@ def main(_):
             dense_epochs=FLAGS.dense_epochs,
             cycles=FLAGS.cycles,
             retraining=FLAGS.retraining,
+            allocation="global",
             verbose=int(first),
         ),
     )

@@ -103,6 +103,7 @@ def train_sparse():
         dense_epochs=FLAGS.dense_epochs,
         cycles=FLAGS.cycles,
         retraining=FLAGS.retraining,
+        allocation="global",
     )
     compile_and_fit(model, task, FLAGS.learning_rate, callbacks)
     return keras_bimp.strip(model)

@@ -62,6 +62,7 @@ def train(data, validation):
         callbacks=keras_bimp.callbacks(
             FLAGS.target_sparsity,
             dense_epochs=FLAGS.dense_epochs,
+            cycles=1,
             granularity="unit",
         ),
         verbose=2,

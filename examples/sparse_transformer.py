@@ -63,6 +63,7 @@ def train(data, validation):
             FLAGS.target_sparsity,
             dense_epochs=FLAGS.dense_epochs,
             cycles=FLAGS.cycles,
+            retraining="allr",
             allocation="uniform",
         ),
         verbose=2,

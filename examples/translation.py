@@ -86,6 +86,7 @@ def train_sparse(task):
             dense_epochs=FLAGS.dense_epochs,
             cycles=FLAGS.cycles,
             retraining=FLAGS.retraining,
+            allocation="global",
         ),
     )
     return keras_bimp.strip(model)

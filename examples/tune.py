@@ -78,6 +78,8 @@ class PrunedNetwork(keras_tuner.HyperModel):
                 FLAGS.target_sparsity,
                 dense_epochs=hp.get("dense_epochs"),
                 cycles=hp.get("cycles"),
+                retraining="allr",
+                allocation="global",
                 verbose=0,
             ),
             **kwargs,

@@ -116,6 +116,7 @@ def retrain(weights, x, y, run):
             float(run["target_sparsity"]),
             dense_epochs=0,
             cycles=int(run["cycles"]),
+            retraining="allr",
             original_epochs=FLAGS.dense_epochs,
             allocation=run["allocation"],
             on_collapse=run["on_collapse"],

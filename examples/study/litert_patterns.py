@@ -48,6 +48,9 @@ def train(task, sparsity, granularity):
         callbacks = keras_bimp.callbacks(
             sparsity,
             dense_epochs=FLAGS.dense_epochs,
+            cycles=1,
+            retraining="allr",
+            allocation=None,
             granularity=granularity,
             verbose=0,
         )

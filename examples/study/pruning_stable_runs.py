@@ -158,6 +158,8 @@ def execute(run, data_dir):
             run["target_sparsity"],
             dense_epochs=settings["dense_epochs"],
             cycles=settings["cycles"],
+            retraining="allr",
+            allocation="global",
             verbose=0,
         )
     if optimizer is None:

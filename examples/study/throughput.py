@@ -90,7 +90,12 @@ def in_cycle(cycle, x, y):
         )
     )
     callbacks = keras_bimp.callbacks(
-        FLAGS.target_sparsity, dense_epochs=1, cycles=CYCLES, verbose=0
+        FLAGS.target_sparsity,
+        dense_epochs=1,
+        cycles=CYCLES,
+        retraining="allr",
+        allocation="global",
+        verbose=0,
     )
     fit(model, x, y, 1 + CYCLES, [*callbacks, stop])
     return model

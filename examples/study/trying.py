@@ -67,7 +67,11 @@ class Trial:
             batch_size=len(tree.flatten(self._network.x)[0]) // 2,
             verbose=0,
             callbacks=keras_bimp.callbacks(
-                SPARSITY, dense_epochs=1, steps_per_epoch=2, verbose=0
+                SPARSITY,
+                dense_epochs=1,
+                allocation="global",
+                steps_per_epoch=2,
+                verbose=0,
             ),
         )
         found = keras_bimp.metrics.sparsity(self._wrapped).prunable

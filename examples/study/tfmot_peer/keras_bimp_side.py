@@ -32,6 +32,8 @@ def bimp(network, rate, run):
         run["target_sparsity"],
         dense_epochs=run["dense_epochs"],
         cycles=run["cycles"],
+        retraining="allr",
+        allocation="global",
         verbose=0,
     )
     return keras_bimp.wrap(network), run["learning_rate"], callbacks
