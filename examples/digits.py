@@ -29,9 +29,14 @@ import keras_bimp
 FLAGS = flags.FLAGS
 flags.DEFINE_float("target_sparsity", 0.95, "Fraction of weights to prune.")
 flags.DEFINE_integer("epochs", 60, "Total budget, of the dense network too.")
-flags.DEFINE_integer("dense_epochs", 40, "Epochs before the first pruning.")
-flags.DEFINE_integer("cycles", 1, "How often to prune and retrain.")
-flags.DEFINE_string("retraining", "allr", "Schedule: allr, llr, ft, ...")
+flags.DEFINE_integer(
+    "dense_epochs", None, "Epochs before the first pruning; default: chosen."
+)
+flags.DEFINE_integer(
+    "cycles", None, "How often to prune and retrain; default: chosen."
+)
+flags.DEFINE_string("retraining", "auto", "Schedule: allr, llr, ft, ...")
+flags.DEFINE_string("allocation", "auto", "Which layers give: global, lamp...")
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_integer("save_freq", 0, "Back up every so many batches, too.")
 flags.DEFINE_string("output_dir", "output/digits", "Where to write.")
@@ -119,8 +124,9 @@ def train_sparse(train, test):
             *keras_bimp.callbacks(
                 FLAGS.target_sparsity,
                 dense_epochs=FLAGS.dense_epochs,
-                cycles=FLAGS.cycles,
+                cycles=FLAGS.cycles or "auto",
                 retraining=FLAGS.retraining,
+                allocation=FLAGS.allocation,
                 backup_dir=backup_dir() / "sparse",
                 save_freq=FLAGS.save_freq or "epoch",
             ),

@@ -3,7 +3,7 @@
 Methods: `dense`; `bimp`, a budget of `--epochs` of which `--dense_epochs` are
 dense; `imp`, which prunes and retrains the network of a finished `dense` run
 with the same settings, trained first if it is not there; and the eight
-pruning-stable methods. Settings that a method does not look at do not matter.
+pruning-stable methods. A flag that the method does not look at is refused.
 """
 
 import dataclasses
@@ -34,9 +34,12 @@ def define_flags():
         float: flags.DEFINE_float,
         str: flags.DEFINE_string,
         dict: flags.DEFINE_string,
+        int | str: flags.DEFINE_string,
     }
     for field in dataclasses.fields(Run):
         default = "{}" if field.type is dict else field.default
+        if field.type == int | str:
+            default = str(default)
         define[field.type](field.name, default, field.metadata["help"])
 
 
@@ -52,7 +55,17 @@ def asked():
     for field in dataclasses.fields(Run):
         if field.type is dict:
             values[field.name] = json.loads(values[field.name])
-    return Run(**values)
+    run = Run(**values)
+    ignored = [
+        f"--{name}"
+        for name in values
+        if FLAGS[name].present and name not in run.facts()
+    ]
+    if ignored:
+        raise app.UsageError(
+            f"--method={run.method} does not look at {', '.join(ignored)}."
+        )
+    return run
 
 
 def main(_):

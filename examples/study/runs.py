@@ -19,8 +19,9 @@ FIELDS_OF_METHOD = {
         "retrain_warmup",
         *_RETRAINING,
     ),
+    "gmp": ("target_sparsity", "schedule", "allocation", "settings"),
     **dict.fromkeys(
-        ("gmp", "gsm", "lc", "dpf", "dnw"),
+        ("gsm", "lc", "dpf", "dnw"),
         ("target_sparsity", "schedule", "settings"),
     ),
     **dict.fromkeys(("cs", "str", "dst"), ("schedule", "settings")),
@@ -69,18 +70,24 @@ class Run:
     schedule: str = setting(
         "stepped", "Learning rates of dense training, see `rates.py`."
     )
-    dense_epochs: int = setting(100, "Of `bimp`, before the first pruning.")
+    dense_epochs: int | str = setting(
+        100, "Of `bimp`, before the first pruning; or auto."
+    )
     target_sparsity: float = setting(0.9, "To prune to.")
-    cycles: int = setting(1, "How often to prune and retrain.")
-    retrain_epochs: int = setting(10, "Of `imp`, of each cycle.")
+    cycles: int | str = setting(1, "How often to prune and retrain; or auto.")
+    retrain_epochs: int = setting(
+        10, "Of `imp`, of each cycle; of all of them if these are auto."
+    )
     retrain_learning_rate: float = setting(
         0.0, "Of `imp`: the peak of its cycles; 0 for that of dense training."
     )
     retrain_warmup: float = setting(
         0.0, "Of `constant`, `stepped`, `cosine`, `linear`: its share."
     )
-    retraining: str = setting("allr", "How to retrain.")
-    allocation: str = setting("global", "Who gives how many weights.")
+    retraining: str = setting("allr", "How to retrain; or auto.")
+    allocation: str = setting(
+        "global", "Who gives how many weights; or auto, but of `gmp`."
+    )
     criterion: str = setting("magnitude", "Which weights go first.")
     granularity: str = setting("weight", "What goes as one.")
     on_collapse: str = setting("protect", "protect, raise or ignore.")
@@ -101,6 +108,13 @@ class Run:
             if field.type is float and isinstance(value, int | str):
                 # YAML reads 1e-4 as text.
                 object.__setattr__(self, field.name, float(value))
+            if field.type == int | str and str(value).isdigit():
+                object.__setattr__(self, field.name, int(value))
+        if "allocation" in self.settings:
+            raise ValueError(
+                "`settings` must not hold `allocation`, which is a setting of "
+                f"the run. Received: settings={self.settings}"
+            )
 
     def facts(self):
         """The settings that its method looks at, as JSON has them."""

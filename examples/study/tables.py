@@ -57,7 +57,9 @@ def of_grid(grid, found):
     return "\n\n".join(table(entries, **spec) for spec in grid.tables)
 
 
-def table(entries, rows, columns, value="test", where=None):
+def table(
+    entries, rows, columns, value="test", where=None, spread="deviation"
+):
     """One table.
 
     Args:
@@ -67,6 +69,8 @@ def table(entries, rows, columns, value="test", where=None):
         value: What to show: a name in `found`; names and indices after dots
             go deeper: `prunings.-1.pruning_stability`.
         where: Settings that the shown runs have.
+        spread: What to show beside the mean: "deviation", the standard
+            deviation, or "error", the standard error of the mean.
 
     Returns:
         Markdown.
@@ -91,7 +95,7 @@ def table(entries, rows, columns, value="test", where=None):
         texts = []
         for column in column_titles:
             before, after = marks.get((row, column), ("", ""))
-            text = with_spread(cells.get((row, column), []))
+            text = with_spread(cells.get((row, column), []), spread)
             texts.append(f"{before}{text}{after}")
         lines.append(f"| {row} | {' | '.join(texts)} |")
     return "\n".join(lines)
@@ -169,14 +173,17 @@ def look_up(found, path):
     return found
 
 
-def with_spread(values):
-    """Mean and standard deviation as text; "-" for no values."""
+def with_spread(values, spread="deviation"):
+    """Mean and standard deviation or error as text; "-" for no values."""
     if not values:
         return "-"
     text = f"{statistics.mean(values):.2f}"
     if len(values) == 1:
         return text
-    return f"{text} +- {statistics.stdev(values):.2f}"
+    deviation = statistics.stdev(values)
+    if spread == "error":
+        deviation /= len(values) ** 0.5
+    return f"{text} +- {deviation:.2f}"
 
 
 def define_flags():

@@ -225,7 +225,9 @@ def _bimp(run, task, load):
         _optimizer(run, run.learning_rate),
         keras_bimp.callbacks(
             run.target_sparsity,
-            dense_epochs=run.dense_epochs,
+            dense_epochs=None
+            if run.dense_epochs == "auto"
+            else run.dense_epochs,
             **_pruning(run, load),
         ),
         run.epochs,
@@ -240,6 +242,14 @@ def _imp(run, task, dense_dir, load):
             f"is none: it was not run, or diverged. Looked for: {folder}"
         )
     rewind_to = None
+    epochs = run.retrain_epochs
+    if run.cycles != "auto":
+        epochs *= run.cycles
+    elif run.retraining == "wr":
+        raise ValueError(
+            "`cycles` must be a number for retraining='wr', which rewinds by "
+            "the epochs of a cycle. Received: cycles='auto'"
+        )
     if run.retraining == "wr":
         rewind_to = folder / f"epoch_{run.epochs - run.retrain_epochs}.keras"
     model = _build(run, task, run.weight_decay)
@@ -255,7 +265,7 @@ def _imp(run, task, dense_dir, load):
             rewind_to=rewind_to,
             **_pruning(run, load),
         ),
-        run.cycles * run.retrain_epochs,
+        epochs,
     )
 
 
@@ -268,6 +278,8 @@ def _pruning_stable(run, task):
             settings["weight_decay"] = decay
         case "lc" | "str":
             settings["weight_decay"] = decay
+        case "gmp":
+            settings["allocation"] = run.allocation
     make = getattr(keras_bimp.baselines, run.method)
     if run.method not in ("cs", "str", "dst"):
         settings["target_sparsity"] = run.target_sparsity

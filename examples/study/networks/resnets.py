@@ -5,12 +5,19 @@ import keras
 from . import pieces
 
 
-def resnet8(classes=10, input_shape=(32, 32, 3), weight_decay=0.0, width=16):
+def resnet8(
+    classes=10,
+    input_shape=(32, 32, 3),
+    weight_decay=0.0,
+    width=16,
+    strides=1,
+):
     """The smallest of these residual networks: a block for each stage.
 
-    75,290 parameters; for studies on a CPU.
+    75,290 parameters; for studies on a CPU, where the first convolution may
+    have `strides` of 2.
     """
-    return _cifar_resnet(width, 1, classes, input_shape, weight_decay)
+    return _cifar_resnet(width, 1, classes, input_shape, weight_decay, strides)
 
 
 def resnet20(classes=10, input_shape=(32, 32, 3), weight_decay=0.0, width=16):
@@ -75,17 +82,23 @@ def wide_resnet_28_10(
     )
 
 
-def _cifar_resnet(width, blocks, classes, input_shape, weight_decay):
+def _cifar_resnet(
+    width, blocks, classes, input_shape, weight_decay, strides=1
+):
     def shortcut(x, filters):
         more = (filters - x.shape[-1]) // 2
         x = keras.layers.MaxPooling2D(1, 2)(x)  # Every second pixel.
         return keras.ops.pad(x, [(0, 0), (0, 0), (0, 0), (more, more)])
 
     widths = (width, 2 * width, 4 * width)
-    return _resnet(widths, blocks, shortcut, classes, input_shape, weight_decay)
+    return _resnet(
+        widths, blocks, shortcut, classes, input_shape, weight_decay, strides
+    )
 
 
-def _resnet(widths, blocks, shortcut, classes, input_shape, weight_decay):
+def _resnet(
+    widths, blocks, shortcut, classes, input_shape, weight_decay, strides=1
+):
     convolution = pieces.convolution(weight_decay)
 
     def block(x, filters):
@@ -97,7 +110,8 @@ def _resnet(widths, blocks, shortcut, classes, input_shape, weight_decay):
         return pieces.relu(keras.layers.Add()([x, before]))
 
     inputs = keras.Input(input_shape)
-    x = pieces.relu(pieces.batch_norm(convolution(widths[0], 3)(inputs)))
+    x = convolution(widths[0], 3, strides)(inputs)
+    x = pieces.relu(pieces.batch_norm(x))
     for filters in widths:
         for _ in range(blocks):
             x = block(x, filters)
