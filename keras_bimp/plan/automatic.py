@@ -15,6 +15,7 @@ AUTO = "auto"
 _DENSE_SHARE = 1 / 4
 _MOST_CYCLES = 5
 _FEWEST_STEPS = 100  # Of a cycle.
+_SMALLEST_PRUNING = 1 / 3  # Of what is left.
 _LAMP_FROM = 0.9
 
 
@@ -49,9 +50,9 @@ def as_budget(
     dense_epochs = epochs / 4  # Rounded, at least 1.
     cycles = min(
         5,
-        log2(1 / (1 - target_sparsity)),  # Each removes half, or more.
+        log(1 - target_sparsity) / log(2 / 3),  # Each removes a third or more.
         (epochs - dense_epochs) * steps_per_epoch / 100,
-    )  # At least 1.
+    )  # Rounded down, at least 1.
     retraining = "llr" if 0 < dense_epochs < epochs / 2 else "allr"
     ```
 
@@ -141,8 +142,10 @@ def _goes_back(retraining):
 
 
 def _cycles(target_sparsity, epochs, steps):
-    halvings = -math.log2(1 - target_sparsity)
-    return max(
-        1,
-        min(_MOST_CYCLES, round(halvings), steps // _FEWEST_STEPS, epochs),
-    )
+    prunings = math.log1p(-target_sparsity) / math.log1p(-_SMALLEST_PRUNING)
+    most = min(_MOST_CYCLES, int(prunings), steps // _FEWEST_STEPS, epochs)
+    for cycles in range(most, 1, -1):
+        # The last one takes what is left over: no more than its share again.
+        if epochs % cycles <= epochs // cycles:
+            return cycles
+    return 1

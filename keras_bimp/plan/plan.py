@@ -133,9 +133,8 @@ class Plan:
             peak: Float > 0, the largest learning rate.
             cycles: Integer >= 1, the number of prunings; or `"renda"`, then
                 `epochs` must be what that takes (the error says it); or
-                `"auto"`: as many as there are halvings on the way to the
-                target, but no more than 5, nor than leave each 100
-                iterations.
+                `"auto"`: 5, but so few that each prunes a third of what is
+                left, or more, and has 100 iterations.
             retraining: How to retrain. One of
 
                 - `"auto"`: `"llr"` if the dense phase takes less than half of

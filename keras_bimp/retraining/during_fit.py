@@ -89,8 +89,8 @@ def callbacks(
             the model is pretrained. Defaults to a quarter of `fit`'s epochs.
         cycles: Integer >= 1, how often to prune and retrain; or `"renda"`:
             prune 20% of what remains and retrain for as long as the original
-            training, until the target is reached; or `"auto"`: at most 5,
-            fewer for a low target and for short epochs, see `Plan.bimp`.
+            training, until the target is reached; or `"auto"`: 5, fewer for
+            a low target and for few iterations, see `Plan.bimp`.
         retraining: How to retrain: `"allr"` (adaptive linear), `"llr"`
             (linear), `"ft"` (constant, the last rate), `"lrw"` (the last
             rates again), `"wr"` (the same, weights rewound too), `"slr"` (all
