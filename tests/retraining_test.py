@@ -804,7 +804,6 @@ def test_a_single_weight_cannot_be_pruned_away():
         ({"target_sparsity": float("nan")}, ValueError, "`target_sparsity`"),
         ({"target_sparsity": "0.9"}, TypeError, "`target_sparsity`"),
         ({"target_sparsity": True}, TypeError, "`target_sparsity`"),
-        ({"dense_epochs": None}, ValueError, "`dense_epochs`"),
         ({"dense_epochs": -1}, ValueError, "`dense_epochs`"),
         ({"dense_epochs": 1.5}, TypeError, "`dense_epochs`"),
         ({"cycles": 0}, ValueError, "`cycles`"),

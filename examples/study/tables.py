@@ -57,9 +57,7 @@ def of_grid(grid, found):
     return "\n\n".join(table(entries, **spec) for spec in grid.tables)
 
 
-def table(
-    entries, rows, columns, value="test", where=None, spread="deviation"
-):
+def table(entries, rows, columns, value="test", where=None, spread="deviation"):
     """One table.
 
     Args:

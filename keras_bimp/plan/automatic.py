@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from keras_bimp.checks import check_choice
 from keras_bimp.plan.cycles import check_cycles
 from keras_bimp.plan.cycles import renda_sparsities
 from keras_bimp.plan.methods import RETRAINING
@@ -98,6 +99,8 @@ def is_auto(value) -> bool:
 
 def check_automatic(cycles, retraining) -> tuple[int | str, Retraining | str]:
     """Returns both, looked up unless they are to be chosen, or raises."""
+    if isinstance(retraining, str):
+        check_choice("retraining", retraining, [AUTO, *RETRAINING])
     return (
         cycles if is_auto(cycles) else check_cycles(cycles),
         retraining if is_auto(retraining) else as_retraining(retraining),

@@ -11,7 +11,7 @@ def check_cycles(cycles) -> int | str:
     if isinstance(cycles, str):
         if cycles != "renda":
             raise ValueError(
-                "`cycles` must be an integer or 'renda'. "
+                "`cycles` must be an integer, 'auto' or 'renda'. "
                 f"Received: cycles={cycles!r}"
             )
         return cycles

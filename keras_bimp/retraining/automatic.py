@@ -1,6 +1,7 @@
 """The selection that is chosen where the user leaves it open."""
 
 from keras_bimp import selection
+from keras_bimp.checks import check_choice
 from keras_bimp.checks import check_sparsity
 from keras_bimp.plan import Plan
 from keras_bimp.plan import allocation_for
@@ -20,6 +21,9 @@ def automatic_policy(
     Returns:
         The tuple `(policy, chosen)`, chosen as `Plan` has it.
     """
+    if isinstance(allocation, str):
+        names = ["auto", *selection.ALLOCATIONS]
+        check_choice("allocation", allocation, names)
     if not is_auto(allocation):
         return selection.as_policy(allocation, *how), ()
     policy = selection.as_policy(None, *how)

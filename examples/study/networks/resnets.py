@@ -82,9 +82,7 @@ def wide_resnet_28_10(
     )
 
 
-def _cifar_resnet(
-    width, blocks, classes, input_shape, weight_decay, strides=1
-):
+def _cifar_resnet(width, blocks, classes, input_shape, weight_decay, strides=1):
     def shortcut(x, filters):
         more = (filters - x.shape[-1]) // 2
         x = keras.layers.MaxPooling2D(1, 2)(x)  # Every second pixel.
