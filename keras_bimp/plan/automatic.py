@@ -146,7 +146,10 @@ def _goes_back(retraining):
 
 def _cycles(target_sparsity, epochs, steps):
     prunings = math.log1p(-target_sparsity) / math.log1p(-_SMALLEST_PRUNING)
-    most = min(_MOST_CYCLES, int(prunings), steps // _FEWEST_STEPS, epochs)
+    # Two thirds squared are two prunings, whatever the last digit says.
+    most = min(
+        _MOST_CYCLES, int(prunings + 1e-9), steps // _FEWEST_STEPS, epochs
+    )
     for cycles in range(most, 1, -1):
         # The last one takes what is left over: no more than its share again.
         if epochs % cycles <= epochs // cycles:
