@@ -113,7 +113,7 @@ def test_grids_ask_for_what_exists(path):
             assert run.task in data.NAMES
             assert hasattr(networks, run.network)
             assert run.schedule in SCHEDULES
-            keras_bimp.plan.as_retraining(run.retraining)
+            keras_bimp.plan.check_automatic(run.cycles, run.retraining)
 
 
 def test_flags_ask_for_the_run_they_come_from():
@@ -138,6 +138,113 @@ def test_flags_ask_for_the_run_they_come_from():
         check=True,
     )
     assert found.stdout.strip() == run.key
+
+
+def test_what_is_chosen_is_a_setting_and_numbers_stay_numbers():
+    from runs import Run
+
+    run = Run(dense_epochs="auto", cycles="3")
+    assert (run.dense_epochs, run.cycles) == ("auto", 3)
+    # A line of a file from before has the same key.
+    assert run.key == Run(dense_epochs="auto", cycles=3).key
+    assert {"--dense_epochs=auto", "--cycles=3"} <= set(run.flags())
+    with pytest.raises(ValueError, match=r"`settings`.*`allocation`"):
+        Run(method="gmp", settings={"allocation": "uniform"})
+
+
+@pytest.mark.parametrize(
+    ("method", "flag"),
+    [
+        ("gmp", "--cycles=3"),
+        ("dense", "--allocation=lamp"),
+        ("dpf", "--allocation=lamp"),
+        ("bimp", "--retrain_epochs=3"),
+    ],
+)
+def test_a_flag_that_a_method_does_not_look_at_is_refused(method, flag):
+    command = [sys.executable, "run.py", f"--method={method}", flag]
+    done = subprocess.run(
+        command, cwd=STUDY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode
+    assert flag.split("=")[0] in done.stdout + done.stderr
+    assert f"--method={method}" in done.stdout + done.stderr
+
+
+def test_gmp_and_bimp_prune_by_the_allocation_that_is_asked_for(tmp_path):
+    import runs
+    import training
+
+    run = runs.Run(
+        task="digits",
+        subset=500,
+        network="convnet",
+        network_options={"filters": (8, 8)},
+        method="gmp",
+        allocation="uniform",
+        target_sparsity=0.75,
+        settings={"interval": 1, "hard": True},
+        epochs=2,
+        weight_decay=0.0,
+        batch_size=50,
+    )
+    starts = []
+
+    def start_of(*arguments):
+        starts.append(original(*arguments))
+        return starts[-1]
+
+    original, training.start_of = training.start_of, start_of
+    try:
+        for each in (
+            run,
+            dataclasses.replace(
+                run,
+                method="bimp",
+                settings={},
+                dense_epochs="auto",
+                cycles="auto",
+                retraining="auto",
+            ),
+        ):
+            training.execute(each, dense_dir=tmp_path, jit_compile=False)
+            model = starts[-1].model
+            kernels = [v for v in model.weights if v.path.endswith("kernel")]
+            # 72, 576 and 80 weights, each a quarter.
+            left = [int((np.array(v) != 0).sum()) for v in kernels]
+            assert left == [18, 144, 20]
+    finally:
+        training.start_of = original
+    # What was chosen: half of two epochs.
+    plan = starts[-1].callbacks[0].plan
+    assert [phase.epochs for phase in plan.phases] == [1, 1]
+
+
+def test_cycles_that_are_chosen_share_the_epochs_of_retraining(tmp_path):
+    import runs
+    import training
+
+    run = runs.Run(
+        task="digits",
+        subset=100,
+        network="convnet",
+        network_options={"filters": (8, 8)},
+        method="imp",
+        epochs=1,
+        retrain_epochs=3,
+        cycles="auto",
+        retraining="auto",
+        batch_size=50,
+    )
+    training.execute(run.dense(), dense_dir=tmp_path, jit_compile=False)
+    found = training.execute(run, dense_dir=tmp_path, jit_compile=False)
+    # Six iterations are no more than one cycle.
+    assert [phase["name"] for phase in found["phases"]] == ["cycle 1"]
+    assert len(found["history"]["loss"]) == 3
+    with pytest.raises(ValueError, match=r"`cycles`.*'wr'"):
+        training.execute(
+            dataclasses.replace(run, retraining="wr"), dense_dir=tmp_path
+        )
 
 
 def test_an_unfinished_line_is_left_out_and_ended(tmp_path):
@@ -188,6 +295,20 @@ def test_a_table_marks_the_best_three():
         "| LRW | *2.00 +- 0.71* |\n| LLR | <u>3.00 +- 0.71</u> |\n"
         "| ALLR | **4.00 +- 0.71** |"
     )
+
+
+def test_a_table_may_show_the_error_of_the_mean():
+    import tables
+
+    entries = [
+        entry(accuracy, method="gmp", target_sparsity=0.9, seed=i)
+        for i, accuracy in enumerate((1.0, 2.0, 3.0, 6.0))
+    ]
+    found = tables.table(
+        entries, ["method"], ["target_sparsity"], spread="error"
+    )
+    # The deviation is the root of 14/3, the error half of that.
+    assert "| GMP | 3.00 +- 1.08 |" in found
 
 
 def test_a_table_shows_the_settings_with_the_best_validation():

@@ -69,6 +69,7 @@ def asked():
 
 
 def main(_):
+    run = asked()
     from training import execute  # Keras is loaded now, after --help.
     from training import folder_of_dense
 
@@ -76,7 +77,6 @@ def main(_):
     output_dir = pathlib.Path(FLAGS.output_dir)
     dense_dir = output_dir / "dense"
     output_dir.mkdir(parents=True, exist_ok=True)
-    run = asked()
     to_do = [run]
     if run.method == "imp" and not folder_of_dense(run, dense_dir).exists():
         to_do.insert(0, run.dense())
