@@ -271,7 +271,7 @@ FOREIGN = [
     (r"target_sparsity.*0\.8.*0\.7", {"target": 0.7}),
     ("epochs.*5.*6", {"epochs": 6}),
     ("phases", {"dense_epochs": 3}),
-    ("phases", {"retraining": "llr"}),
+    ("phases", {"retraining": "allr"}),
     ("pruning", {"allocation": "uniform"}),
     ("optimizer.*SGD.*Adam", {"optimizer": "adam"}),
     (r"learning rate.*0\.1.*0\.2", {"optimizer": 0.2}),

@@ -28,23 +28,31 @@ def test_the_table_tells_what_works_and_why_something_does_not():
                     "onnx": "ValueError: `x` must be. Received: x=1",
                 },
                 "second": {
-                    "wrap": "ValueError: no fit",
+                    "wrap": "ValueError: no fit. Received: x=1",
                     "onnx": "ValueError: `x` must be. Received: x=2",
+                },
+                "third": {
+                    # Of another object, but for the same reason.
+                    "wrap": "ValueError: no fit. Received: x=2",
+                    "onnx": "ValueError: `x` must be. Received: x=1",
                 },
             }
         }
     ).splitlines()
-    _, _, family, first, second, _, *notes = table
+    _, _, family, first, second, third, _, *notes = table
     assert family.startswith("| **family** |")
     cells = [cell.strip() for cell in first.split("|")[1:-1]]
     assert cells[:2] == ["first", "✓"]
     assert cells[6] == "✓ (50% left)"
     assert cells[9] == "[1]"
     cells = [cell.strip() for cell in second.split("|")[1:-1]]
+    assert (cells[1], cells[9]) == ("[2]", "[3]")
+    cells = [cell.strip() for cell in third.split("|")[1:-1]]
     assert (cells[1], cells[9]) == ("[2]", "[1]")
     assert notes == [
         "1. `ValueError: `x` must be. Received: x=1`",
-        "2. `ValueError: no fit`",
+        "2. `ValueError: no fit. Received: x=1`",
+        "3. `ValueError: `x` must be. Received: x=2`",
     ]
 
 
