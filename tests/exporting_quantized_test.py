@@ -53,6 +53,26 @@ def check(model, format, path):
     assert np.abs(found - expected).max() < 0.01 * np.abs(expected).max()
 
 
+def attention():
+    """With attention, whose layers Keras 3.15.1 does not load in 8 bits."""
+    x = keras.Input((6, 16))
+    h = layers.MultiHeadAttention(2, 8)(x, x)
+    return keras.Model(x, layers.Dense(3)(h))
+
+
+def test_what_keras_cannot_load_again_is_not_packed(tmp_path):
+    model = attention()
+    model.quantize("int8")
+    path = tmp_path / "m.packed"
+    with pytest.raises(
+        ValueError, match=r"save and load.*'int8'.*before `quantize`.*_weights"
+    ):
+        keras_bimp.export(model, path, "packed")
+    assert not any(tmp_path.iterdir())
+    keras_bimp.export(attention(), path, "packed", quantize="int8_weights")
+    assert path.exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "format", "instead"),

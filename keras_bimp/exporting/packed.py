@@ -16,6 +16,7 @@ import numpy as np
 from keras_bimp.exporting.aside import check_writable
 from keras_bimp.exporting.aside import written_aside
 from keras_bimp.exporting.options import Options
+from keras_bimp.exporting.remedies import kept_by_keras
 from keras_bimp.exporting.rounding import is_rounded
 from keras_bimp.exporting.rounding import restored
 from keras_bimp.exporting.rounding import rounded
@@ -132,7 +133,8 @@ def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
     with tempfile.TemporaryDirectory() as folder:
         original = pathlib.Path(folder, "model.keras")
         tell("saving the model")
-        model.save(original)
+        with kept_by_keras(model):
+            model.save(original)
         pack(original, path, tell, options.quantize is not None)
 
 

@@ -15,6 +15,7 @@ from keras_bimp.exporting.formats import how_to_install
 from keras_bimp.exporting.formats import is_installed
 from keras_bimp.exporting.inputs import outputs_of
 from keras_bimp.exporting.packed import load_packed
+from keras_bimp.exporting.remedies import kept_by_keras
 from keras_bimp.exporting.remedies import remedy_of_quantized
 from keras_bimp.exporting.remedies import told_of
 from keras_bimp.exporting.verifying import check_same
@@ -74,10 +75,12 @@ def verify_packed(
 
     Raises:
         RuntimeError: If it computes something else.
+        ValueError: If Keras cannot load it.
     """
-    again = load_packed(
-        path, foreign_classes(model), compile=False, safe_mode=False
-    )
+    with kept_by_keras(model):
+        again = load_packed(
+            path, foreign_classes(model), compile=False, safe_mode=False
+        )
     found = outputs_of(again, inputs)
     remedy = remedy_of_quantized(model, "packed")
     return check_same(found, expected, tolerance, remedy)

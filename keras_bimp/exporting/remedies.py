@@ -1,8 +1,11 @@
 """What helps models that come out wrong in some format."""
 
+import contextlib
+
 import keras
 from keras import tree
 
+from keras_bimp.hearsay import told
 from keras_bimp.keras_internals.layers import layers_in
 from keras_bimp.keras_internals.quantization import has_lora
 from keras_bimp.keras_internals.quantization import is_quantized
@@ -47,6 +50,23 @@ def told_of(model: keras.Model) -> str:
     return f"a model with layer '{path}'{others}: {mode}"
 
 
+@contextlib.contextmanager
+def kept_by_keras(model: keras.Model):
+    """Names what Keras has done to a model that it cannot save or load."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        if not modes_of(model):
+            raise
+        raise ValueError(
+            "`model` must be one that Keras can save and load. Received: a "
+            f"model of which Keras says: {told(error)}"
+            f"{remedy_of_quantized(model, 'packed')}"
+        ) from error
+
+
 def remedy_of_steps(model: keras.Model) -> str:
     """What helps `TimeDistributed`, which keeps too few steps in a graph.
 
@@ -76,6 +96,11 @@ def remedy_of_quantized(model: keras.Model, format: str) -> str:
     modes = {x.quantization_mode for x in layers if is_quantized(x)}
     if any(map(has_lora, layers)):
         remedy = _MERGED + (", and quantize that" if modes else "")
+    elif format == "packed":
+        remedy = (
+            "Export the model as it was before `quantize`, with "
+            "quantize='int8_weights' for 8 bits"
+        )
     else:
         remedy = (
             "Export the model as it was before `quantize`"
