@@ -47,6 +47,10 @@ FORMATS = {
 }
 LITERT = ("float32", "int8", "int8_weights", "float16")
 TOKENS = 16
+_PLACES = (
+    r"<unknown>|error: loc\(|Exception from|: It runs in LiteRT only"
+    r"| List of objects|, but got| while calling"
+)
 
 
 def images():
@@ -294,7 +298,9 @@ class Notes:
     def number(self, text):
         # Names and numbers differ from model to model, and which layer it is.
         text = text.partition(" It is a model with layer")[0]
-        text = re.sub(r"off by up to [\d.e+-]+ of", "off by more of", text)
+        text = re.sub(r"up to [\d.e+-]+ of", "up to ... of", text)
+        # What follows are places in a graph, and in sources of a library.
+        text = re.split(_PLACES, text)[0].strip(" :.")
         text = re.sub(r"(sequential|functional)(_\d+)?/", "", text)
         text = re.sub(r"(dense|embedding|query)_\d+", r"\1", text)
         return self._numbers.setdefault(text, len(self._numbers) + 1)
