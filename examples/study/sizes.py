@@ -33,6 +33,11 @@ FORMATS = {
     "openvino": "model.xml",
     "packed": "model.packed",
 }
+IN_8_BITS = (
+    ("litert", "int8"),
+    ("litert", "int8_weights"),
+    ("packed", "int8_weights"),
+)
 
 
 def build():
@@ -92,6 +97,18 @@ def main(_):
             lines[name] = folder / name / file
             lines[name].parent.mkdir()
             keras_bimp.export(model, lines[name], name)
+        x = np.random.default_rng(0).uniform(size=(100, *model.input_shape[1:]))
+        for name, quantize in IN_8_BITS:
+            what = f"{name}, quantize={quantize!r}"
+            lines[what] = folder / what / FORMATS[name]
+            lines[what].parent.mkdir()
+            keras_bimp.export(
+                model,
+                lines[what],
+                name,
+                quantize=quantize,
+                calibration_data=x if quantize == "int8" else None,
+            )
         for name, path in lines.items():
             plain, compressed = sizes(path)
             print(f"| {name} | {plain:,} | {compressed:,} |")
