@@ -13,8 +13,8 @@ import keras
 from absl import app
 from absl import flags
 from absl import logging
-from digits import build_model
-from digits import load_data
+from digits_network import build_model
+from digits_network import load_data
 
 import keras_bimp
 

@@ -32,7 +32,7 @@ def test_the_table_tells_what_works_and_why_something_does_not():
                     "onnx": "ValueError: `x` must be. Received: x=2",
                 },
                 "third": {
-                    # Of another object, but for the same reason.
+                    # Refused for the same reason, with another value.
                     "wrap": "ValueError: no fit. Received: x=2",
                     "onnx": "ValueError: `x` must be. Received: x=1",
                 },

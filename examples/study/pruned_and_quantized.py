@@ -4,7 +4,7 @@ Small networks with random weights, dense and 90% pruned, are quantized in each
 way and exported to each format. What is written has run in its own runtime on
 examples by then, in a process of its own: a cell of the table says how far its
 outputs are off and how large the files are, gzipped, or that `export` refuses,
-and in which words. A run that was stopped goes on where it was.
+and in which words. A run that was stopped resumes.
 """
 
 import functools

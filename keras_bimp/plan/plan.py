@@ -264,9 +264,11 @@ class Plan:
                 f"{max(shares)} epochs, dense_epochs={dense_epochs}"
             )
         start = dense_epochs
-        for share, sparsity in zip(shares, sparsities, strict=True):
-            name = f"cycle {len(phases) + (not dense_epochs)}"
-            phases.append(Phase(name, start, share, sparsity, prunes=True))
+        planned = zip(shares, sparsities, strict=True)
+        for j, (share, sparsity) in enumerate(planned, start=1):
+            phases.append(
+                Phase(f"cycle {j}", start, share, sparsity, prunes=True)
+            )
             start += share
         plan = cls(
             phases=tuple(phases),

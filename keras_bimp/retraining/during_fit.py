@@ -17,8 +17,8 @@ from keras_bimp.plan import Plan
 from keras_bimp.plan import check_automatic
 from keras_bimp.plan import is_auto
 from keras_bimp.retraining import optimizers
-from keras_bimp.retraining.automatic import automatic_cycles
-from keras_bimp.retraining.automatic import automatic_policy
+from keras_bimp.retraining.automatic_selection import automatic_cycles
+from keras_bimp.retraining.automatic_selection import automatic_policy
 from keras_bimp.retraining.prune_and_retrain import PruneAndRetrain
 from keras_bimp.retraining.pruning import samples_for
 from keras_bimp.retraining.rewinding import is_file_name
