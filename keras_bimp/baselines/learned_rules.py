@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bimp.backends import where_kept
 from keras_bimp.baselines.rules import counter
-from keras_bimp.baselines.rules import masked_kernel
 from keras_bimp.baselines.rules import variable_name
 from keras_bimp.checks import check_positive
 from keras_bimp.checks import check_rate
@@ -130,7 +130,7 @@ class SigmoidGate(Rule):
         del mask
         gate = ops.sigmoid(self.beta_final * self.s)
         open_ = kernel * gate / _sigmoid(self.s_init)
-        return masked_kernel(open_, self.s.value > 0)
+        return where_kept(self.s.value > 0, open_)
 
     def get_config(self):
         return {
@@ -217,7 +217,7 @@ class StepThreshold(Rule):
 
     def final_kernel(self, kernel, mask):
         del mask
-        return masked_kernel(kernel, ops.abs(kernel) > self.threshold)
+        return where_kept(ops.abs(kernel) > self.threshold, kernel)
 
     def get_config(self):
         return {"alpha": self.alpha}

@@ -5,17 +5,13 @@ import math
 import keras
 from keras import ops
 
+from keras_bimp.backends import where_kept
 from keras_bimp.baselines.thresholds import kth_smallest
 from keras_bimp.baselines.thresholds import smallest
 from keras_bimp.checks import check_integer
 from keras_bimp.checks import check_rate
 from keras_bimp.checks import check_sparsity
 from keras_bimp.masking import Rule
-
-
-def masked_kernel(kernel, mask):
-    """A kernel with zeros where the mask is `False`."""
-    return ops.where(mask, kernel, ops.zeros((), kernel.dtype))
 
 
 def _straight_through(kernel, value):
@@ -35,7 +31,7 @@ class Soft(Rule):
     """
 
     def effective_kernel(self, kernel, mask):
-        return masked_kernel(kernel, mask)
+        return where_kept(mask, kernel)
 
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
@@ -64,10 +60,10 @@ class StraightThrough(Rule):
             self.pruned = counter(masked, kernel, "pruned")
 
     def effective_kernel(self, kernel, mask):
-        return _straight_through(kernel, masked_kernel(kernel, mask))
+        return _straight_through(kernel, where_kept(mask, kernel))
 
     def final_kernel(self, kernel, mask):
-        return masked_kernel(kernel, mask)
+        return where_kept(mask, kernel)
 
     @classmethod
     def effective_kernels(cls, rules, kernels, masks, training):
@@ -113,10 +109,10 @@ class TopWeights(Rule):
         )
 
     def effective_kernel(self, kernel, mask):
-        return _straight_through(kernel, masked_kernel(kernel, mask))
+        return _straight_through(kernel, where_kept(mask, kernel))
 
     def final_kernel(self, kernel, mask):
-        return masked_kernel(kernel, mask)
+        return where_kept(mask, kernel)
 
     @classmethod
     def effective_kernels(cls, rules, kernels, masks, training):
@@ -167,7 +163,7 @@ class DecayOutsideTop(Soft):
         return [
             first.weight_decay
             / 2
-            * ops.sum(ops.square(masked_kernel(kernel, magnitude <= threshold)))
+            * ops.sum(ops.square(where_kept(magnitude <= threshold, kernel)))
             for kernel, magnitude in zip(kernels, magnitudes, strict=True)
         ]
 

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_bimp.backends import as_array
 from keras_bimp.backends import backend
+from keras_bimp.backends import where_kept
 from keras_bimp.keras_internals.layers import share_layout
 from keras_bimp.slots import ranks_moved
 
@@ -61,7 +62,7 @@ class HeldAtZero(keras.constraints.Constraint):
         mask = self._compiled_in
         if mask is None:
             mask = (self._mask if self._copy is None else self._copy).value
-        return ops.where(mask, w, ops.zeros((), w.dtype))
+        return where_kept(mask, w)
 
 
 def kernels_to_hold(masked_kernels: list[tuple], optimizer) -> list[tuple]:
@@ -138,9 +139,7 @@ class OfWhatIsLeft(keras.regularizers.Regularizer):
 
     def __call__(self, x):
         x = ops.convert_to_tensor(x)
-        return self.inner(
-            ops.where(self._mask.value, x, ops.zeros((), x.dtype))
-        )
+        return self.inner(where_kept(self._mask.value, x))
 
 
 def regularize_what_is_left(

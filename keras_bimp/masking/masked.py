@@ -229,32 +229,39 @@ class Masked(keras.layers.Wrapper):
         Yields:
             The `keras.StatelessScope`.
         """
-        # A nested scope sees nothing of an outer one: every variable inside
-        # gets its current value here, and its update is handed back below.
         raw = [kernel.variable.value for kernel in self.kernels]
         effective = type(self.rule).effective_kernels(
             self.rules, raw, self.masks, training
         )
-        values = {
-            id(kernel.variable): value
+        pairs = [
+            (kernel.variable, value)
             for kernel, value in zip(self.kernels, effective, strict=True)
-        }
-        variables = [
-            *state_variables(self.layer),
-            *self.metrics_variables,
-            *also,
         ]
-        scope = keras.StatelessScope(
-            [(v, values.get(id(v), v.value)) for v in variables],
-            collect_losses=True,
-        )
-        before = [scope.get_current_value(v) for v in variables]
+        if in_stateless_scope():
+            # A nested scope sees nothing of an outer one: every variable gets
+            # its current value here.
+            masked = {id(variable) for variable, _ in pairs}
+            pairs += [
+                (variable, variable.value)
+                for variable in self._used_inside(also)
+                if id(variable) not in masked
+            ]
+        scope = keras.StatelessScope(pairs, collect_losses=True)
+        before = dict(scope.state_mapping)
         with scope:
             yield scope
-        for variable, old in zip(variables, before, strict=True):
-            new = scope.get_current_value(variable)
-            if new is not old:
-                variable.assign(new)
+        updates = {
+            key: value
+            for key, value in scope.state_mapping.items()
+            if value is not before.get(key)
+        }
+        if updates:
+            for variable in self._used_inside(also):
+                if id(variable) in updates:
+                    variable.assign(updates[id(variable)])
+
+    def _used_inside(self, also):
+        return [*state_variables(self.layer), *self.metrics_variables, *also]
 
     def compute_output_spec(self, *args, **kwargs):
         return self.layer.compute_output_spec(*args, **kwargs)

@@ -1,7 +1,8 @@
 """Mask rules: what a masked kernel computes with."""
 
 import keras
-from keras import ops
+
+from keras_bimp.backends import where_kept
 
 
 class Rule:
@@ -97,5 +98,4 @@ class Hard(Rule):
     hard = True
 
     def effective_kernel(self, kernel, mask):
-        # Not `mask * kernel`: 0 * NaN would leak into pruned entries.
-        return ops.where(mask, kernel, ops.zeros((), kernel.dtype))
+        return where_kept(mask, kernel)
