@@ -127,7 +127,7 @@ def print_comparison(report):
             sum(kernel.size for kernel in report.kernels),
             sum(kernel.left for kernel in report.kernels),
         ),
-        ("multiply-adds per image", report.dense_flops, report.flops),
+        ("multiply-adds per image", report.dense_macs, report.macs),
     ):
         table.add_row(name, f"{dense:,}", f"{left:,}")
     for size in report.sizes:

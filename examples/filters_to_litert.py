@@ -177,7 +177,7 @@ def main(_):
         table.add_row(
             name,
             f"{accuracy_of(path, test):.2%}",
-            f"{keras_bimp.metrics.count_flops(model).dense:,}",
+            f"{keras_bimp.metrics.count_macs(model).dense:,}",
             f"{path.stat().st_size / 1000:,.1f} kB",
             f"{time_:.3f} ms",
         )

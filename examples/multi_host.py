@@ -68,7 +68,7 @@ def main(_):
     )
     sparse = keras_bimp.strip(model)
     _, accuracy = sparse.evaluate(*test, verbose=0)
-    sparsity = keras_bimp.metrics.sparsity(sparse).prunable
+    sparsity = keras_bimp.sparsity(sparse).prunable
     if first:
         # Saving makes variables, which shall be those of this process alone.
         keras.distribution.set_distribution(None)

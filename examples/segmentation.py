@@ -158,7 +158,7 @@ def main(_):
     summary = {
         "dense_miou": task.score(dense, task.test),
         "miou": task.score(sparse, task.test),
-        "sparsity": keras_bimp.metrics.sparsity(sparse).prunable,
+        "sparsity": keras_bimp.sparsity(sparse).prunable,
         "theoretical_speedup": keras_bimp.metrics.theoretical_speedup(sparse),
     }
     (output_dir / "summary.json").write_text(json.dumps(summary, indent=1))

@@ -129,7 +129,7 @@ def main(_):
         table.add_column(title, justify="right" if title else "left")
     for title, count in (
         ("parameters", lambda model: model.count_params()),
-        ("multiply-adds", lambda m: keras_bimp.metrics.count_flops(m).dense),
+        ("multiply-adds", lambda m: keras_bimp.metrics.count_macs(m).dense),
     ):
         before, after = count(pruned), count(small)
         table.add_row(

@@ -135,7 +135,7 @@ def measure(dense, train, test, folder):
     images, labels = test
     for sparsity in (0.0, *map(float, FLAGS.sparsities)):
         model = pruned(dense, sparsity, train)
-        share = keras_bimp.metrics.sparsity(model).prunable
+        share = keras_bimp.sparsity(model).prunable
         print(f"{share:.1%} zeros", flush=True)
         files = write_all(model, folder / f"{sparsity:.0%}", train[0][:200])
         for format, bits, path in files:

@@ -97,7 +97,7 @@ def print_comparison(task, models):
     for title in ("", "sparsity", "BLEU"):
         table.add_column(title, justify="right" if title else "left")
     for name, model in models.items():
-        sparsity = keras_bimp.metrics.sparsity(model).prunable
+        sparsity = keras_bimp.sparsity(model).prunable
         bleu = task.score(model, task.test)
         table.add_row(name, f"{sparsity:.1%}", f"{bleu:.1f}")
     rich.console.Console().print(table)

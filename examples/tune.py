@@ -126,7 +126,7 @@ def main(_):
     pruned.save(path)
     print(
         f"\nBest: {best.values}; test accuracy {accuracy:.2%}, sparsity "
-        f"{keras_bimp.metrics.sparsity(pruned).prunable:.2%}, in {path}"
+        f"{keras_bimp.sparsity(pruned).prunable:.2%}, in {path}"
     )
 
 

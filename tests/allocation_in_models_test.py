@@ -18,7 +18,7 @@ from layer_types import LAYERS
 from layer_types import layer_model
 
 import keras_bimp
-from keras_bimp import selection
+from keras_bimp._src import selection
 
 # The layers whose kernels have filters; the others are left alone.
 WITH_FILTERS = {name for name in LAYERS if "Conv" in name}
@@ -389,8 +389,8 @@ def test_gradients_are_those_of_losses_inside_too():
     model = keras_bimp.wrap(model)
     model.compile("sgd", "mse")
     kernels = [k.variable for k in masked(model).kernels]
-    samples = keras_bimp.retraining.Samples((x, y))
-    (found,) = keras_bimp.retraining.gradients(model, kernels, samples)
+    samples = keras_bimp._src.retraining.Samples((x, y))
+    (found,) = keras_bimp._src.retraining.gradients(model, kernels, samples)
     np.testing.assert_allclose(
         found, 200 * x.T @ y / y.size, rtol=1e-3, atol=1e-3
     )
@@ -475,8 +475,8 @@ def test_gradients_change_nothing_and_are_those_of_the_whole():
     fit(model, 1)
     before = [np.array(w) for w in model.get_weights()]
     variables = [k.variable for k in masked(model).kernels]
-    samples = keras_bimp.retraining.Samples((x, y))
-    found = keras_bimp.retraining.gradients(model, variables, samples)
+    samples = keras_bimp._src.retraining.Samples((x, y))
+    found = keras_bimp._src.retraining.gradients(model, variables, samples)
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     # By differences of the loss that `evaluate` tells.
@@ -505,8 +505,10 @@ def test_gradients_in_half_precision():
         finally:
             keras.config.set_dtype_policy("float32")
         kernels = [k.variable for k in masked(model).kernels]
-        samples = keras_bimp.retraining.Samples(data())
-        found.append(keras_bimp.retraining.gradients(model, kernels, samples))
+        samples = keras_bimp._src.retraining.Samples(data())
+        found.append(
+            keras_bimp._src.retraining.gradients(model, kernels, samples)
+        )
     for single, half in zip(*found, strict=True):
         # Here and there a ReLU is on in the one and off in the other.
         assert np.median(np.abs(half - single)) < 1e-3

@@ -16,7 +16,7 @@ from keras import layers
 
 import keras_bimp
 from keras_bimp import Plan
-from keras_bimp.plan import RETRAINING
+from keras_bimp._src.plan import RETRAINING
 
 
 def bimp(target=0.95, epochs=20, steps=79, **kwargs):

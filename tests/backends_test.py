@@ -29,7 +29,7 @@ from helpers import zeros
 from keras import layers
 
 import keras_bimp
-from keras_bimp import slots
+from keras_bimp._src import slots
 
 pytestmark = pytest.mark.every_backend
 
@@ -279,7 +279,7 @@ def test_saved_and_stripped_it_computes_the_same(tmp_path):
     stripped.save(tmp_path / "stripped.keras")
     plain = keras.models.load_model(tmp_path / "stripped.keras")
     np.testing.assert_array_equal(plain.predict(x, verbose=0), expected)
-    assert keras_bimp.metrics.sparsity(plain).prunable == 58 / TOTAL
+    assert keras_bimp.sparsity(plain).prunable == 58 / TOTAL
 
 
 @pytest.mark.slow

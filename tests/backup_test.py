@@ -21,13 +21,13 @@ from keras import layers
 from two_replicas import mirrored
 
 import keras_bimp
-from keras_bimp import failures
-from keras_bimp import schedules
-from keras_bimp import slots
+from keras_bimp._src import failures
+from keras_bimp._src import schedules
+from keras_bimp._src import slots
+from keras_bimp._src.backup import Generations
+from keras_bimp._src.backup import generations
+from keras_bimp._src.masking import state_variables
 from keras_bimp.backup import EpochData
-from keras_bimp.backup import Generations
-from keras_bimp.backup import generations
-from keras_bimp.masking import state_variables
 
 EPOCHS = 5
 

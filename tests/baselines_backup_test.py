@@ -11,7 +11,7 @@ from helpers import masked
 
 import keras_bimp
 from keras_bimp import baselines
-from keras_bimp import slots
+from keras_bimp._src import slots
 from keras_bimp.backup import EpochData
 
 EPOCHS = 6
@@ -70,12 +70,14 @@ def check(make, folder, *moments):
         np.testing.assert_array_equal(array(one), array(other), one.path)
     assert history.epoch == history_again.epoch
     assert history.history == history_again.history
-    progress = keras_bimp.record.progress_of
+    progress = keras_bimp._src.model_record.progress_of
     assert progress(model) == progress(again)
 
 
 def by_step():
-    schedule = keras_bimp.sparsity.PolynomialDecay(0.1, 0.7, 3, 21, frequency=3)
+    schedule = keras_bimp.sparsity_schedules.PolynomialDecay(
+        0.1, 0.7, 3, 21, frequency=3
+    )
     return baselines.gmp(0.7, schedule=schedule, verbose=0)
 
 

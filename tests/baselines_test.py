@@ -45,7 +45,7 @@ def wrapped(recipe, **kwargs):
 
 
 def sparsity(model):
-    return keras_bimp.metrics.sparsity(model).prunable
+    return keras_bimp.sparsity(model).prunable
 
 
 class Keep(SaveAfter):
@@ -111,7 +111,7 @@ def test_from_wrap_to_strip(method, tmp_path):
         assert sum((w == 0).sum() for w in stored) == found[-1] * TOTAL
     else:
         assert all(w.all() for w in stored)
-    progress = keras_bimp.record.progress_of(model)
+    progress = keras_bimp._src.model_record.progress_of(model)
     assert lines_with(str(progress), "6 of 6")
     # What was saved in mid-training computes the same.
     again = keras.models.load_model(path)

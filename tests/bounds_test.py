@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_bimp.selection.bounds import Bounds
-from keras_bimp.selection.bounds import distribute
-from keras_bimp.selection.bounds import scale
+from keras_bimp._src.selection.bounds import Bounds
+from keras_bimp._src.selection.bounds import distribute
+from keras_bimp._src.selection.bounds import scale
 
 
 @st.composite

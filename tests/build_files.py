@@ -16,12 +16,14 @@ from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).parent.parent
 FOLDERS = ("keras_bimp", "examples", "tests")
+# The implementation, below the public modules.
+SOURCE = "keras_bimp/_src"
 # Where Python looks for the modules of scripts and tests.
 SCRIPTS = ("tests", "examples", "examples/study")
 # The files beside the rooms: rooms import most of them, some import rooms.
 # One target for both would be a circle.
 BESIDE = {
-    "keras_bimp": ("__init__", "layer_sensitivity"),
+    "keras_bimp": ("layer_sensitivity",),
     "over_masking": (
         "evaluating",
         "trial_runs",
@@ -29,9 +31,9 @@ BESIDE = {
     ),
 }
 # Folders that are part of the target of the one above.
-WITHIN = {"keras_bimp/exporting/sparse_kernels": "keras_bimp/exporting"}
+WITHIN = {f"{SOURCE}/exporting/sparse_kernels": f"{SOURCE}/exporting"}
 # Rooms that belong to the files beside the rooms.
-IN_BASE = ("keras_bimp/keras_internals",)
+IN_BASE = (f"{SOURCE}/keras_internals",)
 # Import names that are not the name of what one installs.
 DISTRIBUTIONS = {
     "absl": "absl-py",
@@ -167,12 +169,12 @@ def installed(source: str, at_once: bool = False) -> set[str]:
 def target(source: str) -> str:
     """The name of the target that a file belongs to."""
     folder, _, file = source.removesuffix(".py").rpartition("/")
-    if folder == "keras_bimp":
+    if folder == SOURCE:
         return next((k for k, v in BESIDE.items() if file in v), "base")
     folder = WITHIN.get(folder, folder)
     if folder in IN_BASE:
         return "base"
-    return folder.removeprefix("keras_bimp/").replace("/", "_")
+    return folder.removeprefix(f"{SOURCE}/").replace("/", "_")
 
 
 def targets() -> dict[str, list[str]]:
@@ -206,12 +208,15 @@ def _sources(name: str) -> str:
     """The `srcs` of a target: patterns, or else a new file changes BUILD."""
     folder = targets()[name][0].rpartition("/")[0]
     if name in BESIDE:
-        return _list([f"keras_bimp/{file}.py" for file in BESIDE[name]], "    ")
+        beside = [f"{SOURCE}/{file}.py" for file in BESIDE[name]]
+        if name != "keras_bimp":
+            return _list(beside, "    ")
+        return f'glob(["keras_bimp/*.py"]) + {_list(beside, "    ")}'
     if name != "base":
         deep = "**/" if folder in WITHIN.values() else ""
         return f'glob(["{folder}/{deep}*.py"])'
-    others = sorted(f"keras_bimp/{f}.py" for v in BESIDE.values() for f in v)
-    patterns = [f"{folder}/*.py" for folder in ("keras_bimp", *IN_BASE)]
+    others = sorted(f"{SOURCE}/{f}.py" for v in BESIDE.values() for f in v)
+    patterns = [f"{folder}/*.py" for folder in (SOURCE, *IN_BASE)]
     return (
         f"glob(\n        {_list(patterns, ' ' * 8)},\n"
         f"        exclude = {_list(others, ' ' * 8)},\n    )"

@@ -12,42 +12,44 @@ from build_files import sources
 
 # Each imports those before it alone. A file beside the rooms is a room.
 ROOMS = (
-    "keras_bimp/version",
-    "keras_bimp/checks",
-    "keras_bimp/hearsay",
-    "keras_bimp/listing",
-    "keras_bimp/tabulating",
-    "keras_bimp/kernel_choices",
-    "keras_bimp/turns",
-    "keras_bimp/waiting",
-    "keras_bimp/layout",
-    "keras_bimp/keras_internals",
-    "keras_bimp/backends",
-    "keras_bimp/calls",
-    "keras_bimp/processes",
-    "keras_bimp/record",
-    "keras_bimp/failures",
-    "keras_bimp/fitting",
-    "keras_bimp/slots",
-    "keras_bimp/strategies",
-    "keras_bimp/sparsity",
-    "keras_bimp/schedules",
-    "keras_bimp/plan",
-    "keras_bimp/selection",
-    "keras_bimp/masking",
-    "keras_bimp/trial_values",
-    "keras_bimp/trial_runs",
-    "keras_bimp/evaluating",
-    "keras_bimp/shrinking",
-    "keras_bimp/metrics",
-    "keras_bimp/backup",
-    "keras_bimp/retraining",
-    "keras_bimp/baselines",
-    "keras_bimp/layer_sensitivity",
-    "keras_bimp/exporting/sparse_kernels",
-    "keras_bimp/exporting",
-    "keras_bimp/reporting",
-    "keras_bimp/__init__",
+    "keras_bimp/_src/__init__",
+    "keras_bimp/_src/renamed",
+    "keras_bimp/_src/version",
+    "keras_bimp/_src/checks",
+    "keras_bimp/_src/foreign_errors",
+    "keras_bimp/_src/name_lists",
+    "keras_bimp/_src/text_tables",
+    "keras_bimp/_src/kernel_choices",
+    "keras_bimp/_src/interleaved_timing",
+    "keras_bimp/_src/progress_display",
+    "keras_bimp/_src/kernel_layout",
+    "keras_bimp/_src/keras_internals",
+    "keras_bimp/_src/backends",
+    "keras_bimp/_src/replaced_calls",
+    "keras_bimp/_src/processes",
+    "keras_bimp/_src/model_record",
+    "keras_bimp/_src/failures",
+    "keras_bimp/_src/fitting",
+    "keras_bimp/_src/slots",
+    "keras_bimp/_src/strategies",
+    "keras_bimp/_src/sparsity_schedules",
+    "keras_bimp/_src/schedules",
+    "keras_bimp/_src/plan",
+    "keras_bimp/_src/selection",
+    "keras_bimp/_src/masking",
+    "keras_bimp/_src/trial_values",
+    "keras_bimp/_src/trial_runs",
+    "keras_bimp/_src/evaluating",
+    "keras_bimp/_src/shrinking",
+    "keras_bimp/_src/metrics",
+    "keras_bimp/_src/backup",
+    "keras_bimp/_src/retraining",
+    "keras_bimp/_src/baselines",
+    "keras_bimp/_src/layer_sensitivity",
+    "keras_bimp/_src/exporting/sparse_kernels",
+    "keras_bimp/_src/exporting",
+    "keras_bimp/_src/reporting",
+    "keras_bimp",
     "examples/study/data",
     "examples/study/networks",
     "examples/study/foreign",
@@ -60,7 +62,7 @@ ROOMS = (
 
 def room(source):
     folder, _, file = source.removesuffix(".py").rpartition("/")
-    return f"keras_bimp/{file}" if folder == "keras_bimp" else folder
+    return f"{folder}/{file}" if folder == build_files.SOURCE else folder
 
 
 def place(source):
@@ -172,7 +174,9 @@ def broken(monkeypatch, tmp_path):
 
     def write(**files):
         for name, text in files.items():
-            path = tmp_path / "keras_bimp" / f"{name.replace('__', '/')}.py"
+            path = (
+                tmp_path / build_files.SOURCE / f"{name.replace('__', '/')}.py"
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
 
@@ -189,30 +193,30 @@ def forget():
 
 def test_an_import_upward_is_found(broken):
     broken(
-        checks="def check():\n    from keras_bimp.masking import masked\n",
-        masking__masked="import keras_bimp.checks\n",
+        checks="def f():\n    from keras_bimp._src.masking import masked\n",
+        masking__masked="import keras_bimp._src.checks\n",
     )
     assert list(upward_imports()) == [
-        "keras_bimp/checks.py:2 imports keras_bimp/masking/masked.py"
+        "keras_bimp/_src/checks.py:2 imports keras_bimp/_src/masking/masked.py"
     ]
 
 
 def test_a_circle_within_a_room_is_found(broken):
     broken(
-        plan__table="from . import methods",
-        plan__methods="from keras_bimp.plan.table import rows",
+        plan__plan_table="from . import retraining_methods",
+        plan__retraining_methods="from . import plan_table",
     )
     assert circle() == [
-        "keras_bimp/plan/methods.py",
-        "keras_bimp/plan/table.py",
-        "keras_bimp/plan/methods.py",
+        "keras_bimp/_src/plan/plan_table.py",
+        "keras_bimp/_src/plan/retraining_methods.py",
+        "keras_bimp/_src/plan/plan_table.py",
     ]
 
 
 def test_deps_follow_the_imports(broken):
     broken(
         checks="import pathlib\n",
-        plan__table="import rich.box\nfrom keras_bimp import checks\n",
+        plan__plan_table="import rich\nfrom keras_bimp._src import checks\n",
         plan__plan="def f():\n    import yaml\n    import sklearn\n",
     )
     assert build_files.dependencies("base") == []
@@ -222,7 +226,7 @@ def test_deps_follow_the_imports(broken):
         "@pypi//rich",
         "@pypi//scikit_learn",
     ]
-    path = "keras_bimp/plan/plan.py"
+    path = "keras_bimp/_src/plan/plan.py"
     assert build_files.installed(path) == {"pyyaml", "scikit-learn"}
     assert build_files.installed(path, at_once=True) == set()
     tree = ast.parse(build_files.text())
@@ -234,3 +238,13 @@ def test_deps_follow_the_imports(broken):
         if keyword.arg == "deps"
     )
     assert deps == build_files.dependencies("plan")
+
+
+def test_no_two_files_of_the_package_have_one_name():
+    names = [source.rpartition("/")[2] for source in sources()]
+    names = [
+        name
+        for source, name in zip(sources(), names, strict=True)
+        if source.startswith(build_files.SOURCE) and name != "__init__.py"
+    ]
+    assert sorted(names) == sorted(set(names))

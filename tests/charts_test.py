@@ -4,8 +4,8 @@ import re
 import pytest
 from helpers import lines_with
 
-from keras_bimp.reporting import charts
-from keras_bimp.reporting.facts import Phase
+from keras_bimp._src.reporting import charts
+from keras_bimp._src.reporting.facts import Phase
 
 
 @pytest.mark.parametrize("missing", [None, math.nan, math.inf, -math.inf])

@@ -48,7 +48,7 @@ def build_model():
 AFTER = """
 import pathlib
 
-zeros = keras_bimp.metrics.sparsity(keras.models.load_model("model.keras"))
+zeros = keras_bimp.sparsity(keras.models.load_model("model.keras"))
 print(f"sparsity of the saved model: {zeros.prunable:.4f}")
 assert abs(zeros.prunable - 0.95) < 1e-3
 assert pathlib.Path("saved_model/1/saved_model.pb").exists()
@@ -113,7 +113,7 @@ def check_sdist(path):
         "setup.py",
         "docs/concepts.md",
         "examples/digits.py",
-        "keras_bimp/version.py",
+        "keras_bimp/_src/version.py",
         "tests/docs_test.py",
     ):
         assert name in names, name

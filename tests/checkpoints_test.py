@@ -21,8 +21,8 @@ from keras import layers
 
 import keras_bimp
 from keras_bimp import baselines
-from keras_bimp import slots
-from keras_bimp.keras_internals.layers import own_variables
+from keras_bimp._src import slots
+from keras_bimp._src.keras_internals.layers import own_variables
 
 TARGET = 0.75
 PRUNED = round(TARGET * TOTAL)
@@ -306,4 +306,4 @@ def test_hdf5_of_a_stripped_model_is_sparse(tmp_path):
     keras_bimp.prune(model, TARGET)
     keras_bimp.strip(model).save(tmp_path / "m.h5")
     again = keras.saving.load_model(tmp_path / "m.h5", compile=False)
-    assert keras_bimp.metrics.sparsity(again).prunable == PRUNED / TOTAL
+    assert keras_bimp.sparsity(again).prunable == PRUNED / TOTAL

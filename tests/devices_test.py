@@ -16,8 +16,8 @@ from helpers import zeros
 from keras import layers
 
 import keras_bimp
-from keras_bimp import selection
-from keras_bimp import slots
+from keras_bimp._src import selection
+from keras_bimp._src import slots
 
 pytestmark = pytest.mark.job("devices")
 
@@ -113,7 +113,7 @@ def test_what_looks_at_the_model_does_so(spread, tmp_path):
     for mine, theirs in zip(model.weights, again.weights, strict=True):
         np.testing.assert_array_equal(array(mine), array(theirs))
     stripped = keras_bimp.strip(model)
-    assert keras_bimp.metrics.sparsity(stripped).prunable == 58 / TOTAL
+    assert keras_bimp.sparsity(stripped).prunable == 58 / TOTAL
 
 
 @KINDS

@@ -21,8 +21,8 @@ from keras import layers
 from keras import ops
 
 import keras_bimp
-from keras_bimp import schedules
-from keras_bimp.backup.generations import Generations
+from keras_bimp._src import schedules
+from keras_bimp._src.backup.generations import Generations
 
 POLICIES = ["float16", "bfloat16", "mixed_float16", "mixed_bfloat16"]
 
@@ -316,9 +316,9 @@ def test_subnormals_are_no_zeros_to_the_metrics_but_both_zeros_are(count):
     set_kernels(model, tiny_weights())
     keras_bimp.prune(model, count / TOTAL, on_collapse="ignore")
     expected = max(count, 11) / TOTAL
-    assert keras_bimp.metrics.sparsity(model).prunable == expected
+    assert keras_bimp.sparsity(model).prunable == expected
     stripped = keras_bimp.strip(model)
-    assert keras_bimp.metrics.sparsity(stripped).prunable == expected
+    assert keras_bimp.sparsity(stripped).prunable == expected
 
 
 def test_subnormals_are_no_zeros_to_masks_but_both_zeros_are():
@@ -327,7 +327,7 @@ def test_subnormals_are_no_zeros_to_masks_but_both_zeros_are():
     first, second = (model.layers[i].kernel for i in (0, -1))
     first.assign(values[:48].reshape(6, 8))
     second.assign(values[48:].reshape(8, 3))
-    model = keras_bimp.wrap(model, masks="nonzero")
+    model = keras_bimp.wrap(model, initial_masks="nonzero")
     np.testing.assert_array_equal(all_masks(model), values != 0)
 
 
@@ -455,8 +455,8 @@ def test_what_is_used_twice_counts_once(make):
     assert_zeros(model, 27)
     assert sum(callback.prunings[0].counts.values()) == 27
     # 36 + 18 weights in kernels, 6 + 3 in biases.
-    assert keras_bimp.metrics.sparsity(model) == (27 / 54, 27 / 63)
-    assert keras_bimp.metrics.sparsity(keras_bimp.strip(model)) == (
+    assert keras_bimp.sparsity(model) == (27 / 54, 27 / 63)
+    assert keras_bimp.sparsity(keras_bimp.strip(model)) == (
         27 / 54,
         27 / 63,
     )
@@ -1093,7 +1093,7 @@ def test_the_best_epoch_is_one_since_the_last_pruning(place, tmp_path):
     assert_same_weights(loaded, weights[5])
     assert_zeros(loaded, 54)
     stripped = keras_bimp.strip(loaded)
-    assert keras_bimp.metrics.sparsity(stripped).prunable == 0.75
+    assert keras_bimp.sparsity(stripped).prunable == 0.75
 
 
 @pytest.mark.slow

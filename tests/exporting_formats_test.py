@@ -11,11 +11,11 @@ from helpers import dense_model
 from keras import layers
 
 import keras_bimp
+from keras_bimp._src.exporting import runtimes
+from keras_bimp._src.exporting.inputs import input_names
+from keras_bimp._src.exporting.inputs import outputs_of
+from keras_bimp._src.exporting.inputs import tried_inputs
 from keras_bimp.exporting import load_packed
-from keras_bimp.exporting import runtimes
-from keras_bimp.exporting.inputs import input_names
-from keras_bimp.exporting.inputs import outputs_of
-from keras_bimp.exporting.inputs import tried_inputs
 
 STUDY = pathlib.Path(__file__).parent.parent / "examples" / "study"
 NAMES = {"litert": "m.tflite", "onnx": "m.onnx", "openvino": "m.xml"}
@@ -298,7 +298,7 @@ def test_a_missing_runtime_is_told(tmp_path, monkeypatch):
 
 def hide(monkeypatch, package):
     """Lets it seem that a package is not installed, and all others are."""
-    found = sys.modules["keras_bimp.exporting.formats"]
+    found = sys.modules["keras_bimp._src.exporting.formats"]
     monkeypatch.setattr(found, "is_installed", lambda name: name != package)
-    verifying = sys.modules["keras_bimp.exporting.verifying"]
+    verifying = sys.modules["keras_bimp._src.exporting.verifying"]
     monkeypatch.setattr(verifying, "is_installed", lambda name: name != package)

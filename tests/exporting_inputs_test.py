@@ -8,9 +8,9 @@ import pytest
 from keras import layers
 
 import keras_bimp
-from keras_bimp.exporting.inputs import tried_inputs
+from keras_bimp._src.exporting.inputs import tried_inputs
 
-export_module = sys.modules["keras_bimp.exporting.export"]
+export_module = sys.modules["keras_bimp._src.exporting.export"]
 
 
 def tokens(count=50, dtype="int32", **kwargs):

@@ -6,11 +6,11 @@ import pytest
 from keras import layers
 
 import keras_bimp
-from keras_bimp.exporting import runtimes
-from keras_bimp.exporting.inputs import input_names
-from keras_bimp.exporting.inputs import outputs_of
-from keras_bimp.exporting.inputs import tried_inputs
-from keras_bimp.hearsay import told
+from keras_bimp._src.exporting import runtimes
+from keras_bimp._src.exporting.inputs import input_names
+from keras_bimp._src.exporting.inputs import outputs_of
+from keras_bimp._src.exporting.inputs import tried_inputs
+from keras_bimp._src.foreign_errors import told
 
 FILES = {"litert": "m.tflite", "onnx": "m.onnx", "openvino": "m.xml"}
 

@@ -6,10 +6,10 @@ import pytest
 from keras import layers
 
 import keras_bimp
-from keras_bimp.exporting import quantized
-from keras_bimp.exporting import runtimes
-from keras_bimp.exporting.inputs import input_names
-from keras_bimp.exporting.inputs import outputs_of
+from keras_bimp._src.exporting import quantized
+from keras_bimp._src.exporting import runtimes
+from keras_bimp._src.exporting.inputs import input_names
+from keras_bimp._src.exporting.inputs import outputs_of
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Layer .* does not have a `quantize` met"

@@ -16,7 +16,7 @@ from keras import layers
 import keras_bimp
 
 # The function of the same name hides it.
-export_module = sys.modules["keras_bimp.exporting.export"]
+export_module = sys.modules["keras_bimp._src.exporting.export"]
 
 # TensorFlow alone reads the SavedModel, then Keras alone the `.keras`;
 # importing keras_bimp fails.
@@ -329,7 +329,7 @@ def test_what_computes_something_else_is_not_left(tmp_path, monkeypatch):
     ],
 )
 def test_no_output_passes_unseen(monkeypatch, found, expected, text):
-    verifying = sys.modules["keras_bimp.exporting.verifying"]
+    verifying = sys.modules["keras_bimp._src.exporting.verifying"]
     found, expected = (
         [np.array([1, y]) for y in ys] for ys in (found, expected)
     )

@@ -20,8 +20,8 @@ from helpers import wrapped
 from keras import layers
 
 import keras_bimp
+from keras_bimp._src.fitting import fit_of
 from keras_bimp.backup import EpochData
-from keras_bimp.fitting import fit_of
 
 
 def ours(**kwargs):
@@ -95,7 +95,7 @@ def test_a_callback_that_another_one_calls_is_known():
 
     model = wrapped()
     fit(model, 6, [Around()])
-    assert keras_bimp.metrics.sparsity(model).prunable == 0.75
+    assert keras_bimp.sparsity(model).prunable == 0.75
 
 
 def test_what_leads_is_listed_before_a_backup(tmp_path):
@@ -110,7 +110,7 @@ def test_what_leads_is_listed_before_a_backup(tmp_path):
     with pytest.raises(ValueError, match=r"`Backup`.*after.*Leads"):
         fit(model, 6, [*ours(backup_dir=tmp_path), Leads()])
     fit(model, 6, [Leads(), *ours(backup_dir=tmp_path)])
-    assert keras_bimp.metrics.sparsity(model).prunable == 0.75
+    assert keras_bimp.sparsity(model).prunable == 0.75
 
 
 def test_a_fit_within_another_is_its_own():
@@ -172,9 +172,7 @@ def test_a_model_of_any_class_is_trained_by_a_function():
         model, *data(), epochs=6, verbose=0, callbacks=[look, *ours()]
     )
     assert look.fit.known
-    assert keras_bimp.metrics.sparsity(model).prunable == pytest.approx(
-        0.75, abs=0.05
-    )
+    assert keras_bimp.sparsity(model).prunable == pytest.approx(0.75, abs=0.05)
 
 
 def test_its_own_fit_prunes_too_and_nothing_is_said(tmp_path):
@@ -183,9 +181,7 @@ def test_its_own_fit_prunes_too_and_nothing_is_said(tmp_path):
         callbacks = ours(cycles=1, backup_dir=tmp_path / folder)
         model.fit(*data(), epochs=6, verbose=0, callbacks=callbacks)
         assert "_keras_bimp_fit" not in vars(model)
-    assert keras_bimp.metrics.sparsity(model).prunable == pytest.approx(
-        0.75, abs=0.05
-    )
+    assert keras_bimp.sparsity(model).prunable == pytest.approx(0.75, abs=0.05)
 
 
 def test_its_own_fit_is_warned_of_once_if_it_validates():
@@ -355,7 +351,7 @@ def test_a_fit_that_dies_leaves_all_as_it_was(way, raised, moment, tmp_path):
     np.testing.assert_array_equal(array(kernel), expected)
     model.optimizer.learning_rate = 0.25
     fit(model, 6, ours(backup_dir=tmp_path / "b"))
-    assert keras_bimp.metrics.sparsity(model).prunable == 0.75
+    assert keras_bimp.sparsity(model).prunable == 0.75
 
 
 # Models are freed.
@@ -399,10 +395,10 @@ def test_a_stripped_model_is_freed(make, tmp_path):
         return keras_bimp.strip(model)
 
     model = stripped()
-    kernels, _ = keras_bimp.masking.masked_kernels(model)
+    kernels, _ = keras_bimp._src.masking.masked_kernels(model)
     assert kernels
     assert kernels[0].layer is not None
-    assert keras_bimp.record.progress_of(model).complete
+    assert keras_bimp._src.model_record.progress_of(model).complete
     alive = weakref.ref(model)
     del model, kernels
     gc.collect()
@@ -450,7 +446,7 @@ def test_prunings_compile_nothing(optimizer):
         finally:
             logger.removeHandler(counted)
         found.append(counted.count)
-        assert keras_bimp.metrics.sparsity(model).prunable == 0.75
+        assert keras_bimp.sparsity(model).prunable == 0.75
         assert len(set(history["sparsity"])) == cycles + 1
         for kernel in model.wrapper.kernels:
             assert (array(kernel.variable) == 0).mean() > 0.5

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_bimp
-from keras_bimp.exporting.folding import folded
+from keras_bimp._src.exporting.folding import folded
 
 KINDS = [
     layers.Conv1D(6, 3, padding="same"),

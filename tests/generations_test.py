@@ -12,9 +12,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from keras_bimp.backup import Generations
+from keras_bimp._src.backup import Generations
+from keras_bimp._src.backup import generations
 from keras_bimp.backup import UnreadableError
-from keras_bimp.backup import generations
 
 
 def state(number=1):

@@ -41,7 +41,7 @@ def test_steps_are_those_of_tfmot():
         kind, *numbers = name.split("/")
         assert kind == "PolynomialDecay"
         initial, final, begin, end, power, frequency = map(float, numbers)
-        schedule = keras_bimp.sparsity.PolynomialDecay(
+        schedule = keras_bimp.sparsity_schedules.PolynomialDecay(
             initial, final, int(begin), int(end), power, int(frequency)
         )
         for step, due, share in rows:
@@ -63,7 +63,7 @@ def test_steps_are_those_of_tfmot():
 )
 def test_bad_schedules_are_refused(arguments, message):
     with pytest.raises(ValueError, match=f"`{message}`"):
-        keras_bimp.sparsity.PolynomialDecay(*arguments)
+        keras_bimp.sparsity_schedules.PolynomialDecay(*arguments)
 
 
 class LikeTfmots:

@@ -13,7 +13,7 @@ from keras import layers
 from keras import ops
 
 import keras_bimp
-from keras_bimp import slots
+from keras_bimp._src import slots
 
 TOTAL = 72  # Prunable weights of `dense_model`.
 STEPS = 4  # Steps per epoch of `fit`.
@@ -60,7 +60,7 @@ def wrapped(optimizer=None, model=None, **kwargs):
 
 def fit(model, epochs, callbacks=(), batch_size=16, **kwargs):
     x, y = data()
-    wrapped = isinstance(model, keras_bimp.masking.MaskedModel)
+    wrapped = isinstance(model, keras_bimp._src.masking.MaskedModel)
     function = model.fit if wrapped else partial(keras_bimp.fit, model)
     return function(
         x,
@@ -142,7 +142,7 @@ def gradients(model, loss_fn, x, y):
 
 
 def masked(model):
-    (layer,) = keras_bimp.masking.masked_layers(model)
+    (layer,) = keras_bimp._src.masking.masked_layers(model)
     return layer
 
 

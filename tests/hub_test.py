@@ -9,8 +9,8 @@ from from_examples import importable
 from keras import tree
 
 import keras_bimp
-from keras_bimp.backends import as_array
-from keras_bimp.masking import MaskedModel
+from keras_bimp._src.backends import as_array
+from keras_bimp._src.masking import MaskedModel
 
 pytestmark = [
     pytest.mark.slow,
@@ -182,7 +182,7 @@ def test_a_saved_task_trains_and_generates(network, tmp_path):
         said(loaded, prompt()),
     )
     fit(loaded, network)
-    assert keras_bimp.metrics.sparsity(loaded).prunable == 0.5
+    assert keras_bimp.sparsity(loaded).prunable == 0.5
 
 
 @named("ViTImageClassifier")
@@ -218,7 +218,7 @@ def test_a_refusal_names_ways_that_work(network):
     model = keras_bimp.wrap(keras.Model(own.inputs, own.outputs))
     keras_bimp.prune(model, 0.5, optimizer=[])
     keras_bimp.strip(model)
-    assert keras_bimp.metrics.sparsity(own).prunable == pytest.approx(0.5)
+    assert keras_bimp.sparsity(own).prunable == pytest.approx(0.5)
 
 
 @named("ResNetImageClassifier", "DeepLabV3ImageSegmenter")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import keras_bimp
-from keras_bimp.keras_internals import graphs
-from keras_bimp.keras_internals import layers
-from keras_bimp.keras_internals import optimizers
-from keras_bimp.keras_internals import quantization
-from keras_bimp.keras_internals import saving
-from keras_bimp.keras_internals import trainer
+from keras_bimp._src.keras_internals import functional_graphs as graphs
+from keras_bimp._src.keras_internals import layers
+from keras_bimp._src.keras_internals import optimizer_state as optimizers
+from keras_bimp._src.keras_internals import quantization
+from keras_bimp._src.keras_internals import saving
+from keras_bimp._src.keras_internals import trainer
 
 pytestmark = pytest.mark.every_backend
 

@@ -21,7 +21,7 @@ import numpy as np
 from absl import app
 from absl import flags
 
-from keras_bimp.backup import Generations
+from keras_bimp._src.backup import Generations
 from keras_bimp.backup import UnreadableError
 
 FLAGS = flags.FLAGS

@@ -3,8 +3,8 @@ import pytest
 from layer_types import LAYERS
 from layer_types import layer_model
 
-from keras_bimp.layout import Layout
-from keras_bimp.masking import find_prunable
+from keras_bimp._src.kernel_layout import Layout
+from keras_bimp._src.masking import find_prunable
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from keras.saving import serialize_keras_object
 
 import keras_bimp
 from keras_bimp import baselines
-from keras_bimp import schedules
+from keras_bimp._src import schedules
+from keras_bimp._src.masking import MaskedModel
 from keras_bimp.masking import Hard
-from keras_bimp.masking import MaskedModel
 
 URL = "http://127.0.0.1:9/x"
 SECRET = "in this lambda only"

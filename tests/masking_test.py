@@ -18,7 +18,7 @@ from layer_types import LAYERS
 from layer_types import layer_model
 
 import keras_bimp
-from keras_bimp.masking import find_prunable
+from keras_bimp._src.masking import find_prunable
 
 
 @pytest.mark.slow
@@ -140,10 +140,7 @@ def test_a_subclassed_model(tmp_path):
     assert len(masked(model).kernels) == 3
     fit(model, 2, keras_bimp.callbacks(0.8, dense_epochs=1, verbose=0))
     total = 48 + 64 + 24
-    assert (
-        keras_bimp.metrics.sparsity(model).prunable
-        == round(0.8 * total) / total
-    )
+    assert keras_bimp.sparsity(model).prunable == round(0.8 * total) / total
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(
@@ -168,7 +165,7 @@ def test_masked_layers_inside_a_model():
     assert sum(counts.values()) == 96 + 84 - round(0.7 * 180)
     expected = model.predict(x, verbose=0)
     stripped = keras_bimp.strip(model)
-    assert not keras_bimp.masking.masked_layers(stripped)
+    assert not keras_bimp._src.masking.masked_layers(stripped)
     np.testing.assert_array_equal(stripped.predict(x, verbose=0), expected)
 
 
@@ -193,7 +190,7 @@ def test_masks_of_todays_zeros_survive_training():
     kernel.assign(np.where(np.abs(value) < 0.3, 0.0, value))
     zeros = array(kernel) == 0
     assert 0 < zeros.sum() < zeros.size
-    fit(keras_bimp.wrap(model, masks="nonzero"), 2)
+    fit(keras_bimp.wrap(model, initial_masks="nonzero"), 2)
     np.testing.assert_array_equal(array(kernel) == 0, zeros)
 
 
@@ -337,7 +334,7 @@ def test_strip_reaches_into_nested_models():
     x = np.random.default_rng(0).standard_normal((8, 4)).astype("float32")
     expected = model.predict(x, verbose=0)
     stripped = keras_bimp.strip(model)
-    assert not keras_bimp.masking.masked_layers(stripped)
+    assert not keras_bimp._src.masking.masked_layers(stripped)
     np.testing.assert_array_equal(stripped.predict(x, verbose=0), expected)
 
 
@@ -437,7 +434,7 @@ def test_a_rule_with_trainable_variables(tmp_path, capsys):
     np.testing.assert_array_equal(again.predict(x, verbose=0), expected)
     stripped = keras_bimp.strip(model)
     np.testing.assert_array_equal(stripped.predict(x, verbose=0), expected)
-    assert keras_bimp.metrics.sparsity(stripped).prunable > 0
+    assert keras_bimp.sparsity(stripped).prunable > 0
 
 
 @keras.saving.register_keras_serializable(package="keras_bimp_tests")
@@ -577,7 +574,7 @@ def test_a_functional_model_of_a_plain_subclass_is_fine():
         ({"rule": "hard"}, TypeError, "`rule`"),
         ({"filters": 3}, TypeError, "`filters`"),
         ({"filters": "nowhere"}, ValueError, "filters='nowhere'"),
-        ({"masks": "zeros"}, ValueError, "'nonzero'"),
+        ({"initial_masks": "zeros"}, ValueError, "'nonzero'"),
     ],
 )
 def test_wrap_bad_arguments(arguments, error, text):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from keras_bimp.exporting.elsewhere import environment
+from keras_bimp._src.exporting.other_python import environment
 
 PROGRAM = """
 import json, pathlib, re, sys

@@ -14,8 +14,8 @@ from helpers import fit
 from keras import layers
 
 import keras_bimp
+from keras_bimp._src.exporting import packed
 from keras_bimp.exporting import load_packed
-from keras_bimp.exporting import packed
 from keras_bimp.exporting import unpack
 
 

@@ -11,14 +11,14 @@ import zlib
 import pytest
 from helpers import lines_with
 
-from keras_bimp.reporting.facts import Histogram
-from keras_bimp.reporting.facts import KernelFacts
-from keras_bimp.reporting.facts import Phase
-from keras_bimp.reporting.facts import Report
-from keras_bimp.reporting.facts import SizeFacts
-from keras_bimp.reporting.facts import TimeFacts
-from keras_bimp.reporting.facts import Verdict
-from keras_bimp.reporting.page import page
+from keras_bimp._src.reporting.facts import Histogram
+from keras_bimp._src.reporting.facts import KernelFacts
+from keras_bimp._src.reporting.facts import Phase
+from keras_bimp._src.reporting.facts import Report
+from keras_bimp._src.reporting.facts import SizeFacts
+from keras_bimp._src.reporting.facts import TimeFacts
+from keras_bimp._src.reporting.facts import Verdict
+from keras_bimp._src.reporting.page import page
 
 pytestmark = pytest.mark.slow
 
@@ -39,8 +39,8 @@ MINIMUM = Report(
     kernels=(),
     sparsity=0.0,
     total_sparsity=0.0,
-    dense_flops=None,
-    flops=None,
+    dense_macs=None,
+    macs=None,
 )
 
 
@@ -57,16 +57,16 @@ def sample(kernels=4):
                 layer="Conv2D",
                 shape=(3, 3, 16, 41 + i),
                 left=1321 + i,
-                dense_flops=7654321 + i,
-                flops=None if i == 1 else 543210 + i,
+                dense_macs=7654321 + i,
+                macs=None if i == 1 else 543210 + i,
                 status="pruned" if i else "excluded by name",
             )
             for i in range(kernels)
         ),
         sparsity=0.9,
         total_sparsity=0.875,
-        dense_flops=40123456,
-        flops=5012345,
+        dense_macs=40123456,
+        macs=5012345,
         not_counted=(("lambda_7", "what it computes is not known"),),
         sizes=(
             SizeFacts(".keras", 4123456, 712345, 4123457, 3812345),
@@ -213,8 +213,8 @@ def test_tables_hold_every_number():
     for kernel in report.kernels:
         assert f'row" class="word">{kernel.path}</th>' in whole
         assert " × ".join(map(str, kernel.shape)) in cells  # noqa: RUF001
-        numbers = (kernel.size, kernel.left, kernel.dense_flops)
-        for number in (*numbers, kernel.flops or 543210):
+        numbers = (kernel.size, kernel.left, kernel.dense_macs)
+        for number in (*numbers, kernel.macs or 543210):
             assert f"{number:,}" in cells
         assert f"{kernel.sparsity:.2%}" in cells
         assert kernel.status in cells
@@ -225,7 +225,7 @@ def test_tables_hold_every_number():
         f"{size:,}",
         f"{left:,}",
         f"{1 - left / size:.2%}",
-        f"{sum(kernel.dense_flops for kernel in report.kernels):,}",
+        f"{sum(kernel.dense_macs for kernel in report.kernels):,}",
         "–",  # noqa: RUF001
     ]
     start = cells.index("1,234,567")

@@ -6,7 +6,7 @@ import pytest
 from helpers import lines_with
 
 from keras_bimp import Plan
-from keras_bimp import schedules
+from keras_bimp._src import schedules
 
 
 def bimp(**kwargs):

@@ -12,8 +12,8 @@ from keras import layers
 
 import keras_bimp
 from keras_bimp import baselines
-from keras_bimp.record import progress_of
-from keras_bimp.sparsity import PolynomialDecay
+from keras_bimp._src.model_record import progress_of
+from keras_bimp.sparsity_schedules import PolynomialDecay
 
 pytestmark = [pytest.mark.every_backend, pytest.mark.slow]
 
@@ -51,7 +51,7 @@ def test_a_schedule_that_falls_short(name, hard, capsys, tmp_path):
     schedule, kwargs = SHORT[name]
     model = gradual(schedule, hard=hard, **kwargs)
     pruned = keras_bimp.strip(model)
-    reached = keras_bimp.metrics.sparsity(pruned).prunable
+    reached = keras_bimp.sparsity(pruned).prunable
     assert reached < 0.74
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert last.startswith(

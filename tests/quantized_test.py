@@ -11,9 +11,9 @@ from helpers import compile_model
 from keras import layers
 
 import keras_bimp
-from keras_bimp.keras_internals.quantization import float_kernels
-from keras_bimp.keras_internals.quantization import variables_beside
-from keras_bimp.metrics import count_flops
+from keras_bimp._src.keras_internals.quantization import float_kernels
+from keras_bimp._src.keras_internals.quantization import variables_beside
+from keras_bimp.metrics import count_macs
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Layer .* does not have a `quantize` met",
@@ -191,7 +191,7 @@ def test_calibrated(kind, more, hidden):
     first = block.layers[0]
     with_zeros(first)
     zeros = array(first.kernel) == 0
-    before = keras_bimp.metrics.sparsity(model, "dense")
+    before = keras_bimp.sparsity(model, "dense")
     calibrated(kind, model, structure, **more)
     first.bias.assign(np.zeros(hidden))
     (kernel,) = float_kernels(first)
@@ -200,7 +200,7 @@ def test_calibrated(kind, more, hidden):
     expected = array_of(first(np.eye(16, dtype="float32")))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert (found[zeros] == 0).all()
-    after = keras_bimp.metrics.sparsity(model, "dense")
+    after = keras_bimp.sparsity(model, "dense")
     assert after.prunable >= before.prunable > 0.3
 
 
@@ -241,20 +241,20 @@ def trained(share=0.8):
 def test_what_counts_zeros_sees_those_that_are_computed_with(name):
     model = pruned()
     size = 16 * 32 + 32 * 9
-    before = keras_bimp.metrics.sparsity(model)
+    before = keras_bimp.sparsity(model)
     assert before.prunable == pytest.approx(0.8, abs=0.01)
     model.quantize(CONFIGS[name].mode, config=CONFIGS[name])
     kernels = [
         array_of(float_kernels(layer)[0].compute()) for layer in model.layers
     ]
     zeros = sum(int((kernel == 0).sum()) for kernel in kernels)
-    after = keras_bimp.metrics.sparsity(model)
+    after = keras_bimp.sparsity(model)
     assert zeros / size >= before.prunable
     assert after.prunable == zeros / size
     assert after.total == zeros / (size + 32 + 9)
-    flops = count_flops(model)
-    assert (flops.dense, flops.nonzero) == (size, size - zeros)
-    assert flops.unknown == ()
+    macs = count_macs(model)
+    assert (macs.dense, macs.nonzero) == (size, size - zeros)
+    assert macs.unknown == ()
 
 
 @pytest.mark.slow
@@ -269,7 +269,7 @@ def test_a_report_of_what_is_quantized(name):
     assert [k.shape for k in found.kernels] == [(16, 32), (32, 9)]
     assert [k.status for k in found.kernels] == ["pruned", "pruned"]
     assert found.parameters == 16 * 32 + 32 * 9 + 32 + 9
-    assert found.sparsity == keras_bimp.metrics.sparsity(model).prunable
+    assert found.sparsity == keras_bimp.sparsity(model).prunable
     assert found.sparsity >= 0.79
     assert [size.format for size in found.sizes] == [".keras", "SavedModel"]
     assert found.histogram is not None

@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers
 
 import keras_bimp
-from keras_bimp.shrinking.coupling import filter_groups
+from keras_bimp._src.shrinking.coupling import filter_groups
 
 ACTIVATIONS = (None, "relu", "gelu", "sigmoid", "tanh", "softmax")
 

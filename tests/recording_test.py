@@ -12,7 +12,7 @@ from helpers import wrapped
 
 import keras_bimp
 from keras_bimp import RecordLearningRate
-from keras_bimp import schedules
+from keras_bimp._src import schedules
 
 pytestmark = pytest.mark.slow
 

@@ -76,7 +76,7 @@ class _Watch(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         optimizer = self.model.optimizer  # JAX' variables are up to date now.
-        ((pairs),) = keras_bimp.slots.slots(optimizer, [self._kernel])
+        ((pairs),) = keras_bimp._src.slots.slots(optimizer, [self._kernel])
         ((momentum, _),) = pairs
         self.rows.append(
             (array(self._kernel).T, self._learned(), array(momentum).T)

@@ -20,8 +20,8 @@ from helpers import wrapped
 from helpers import zeros
 
 import keras_bimp
-from keras_bimp import schedules
-from keras_bimp.plan import RETRAINING
+from keras_bimp._src import schedules
+from keras_bimp._src.plan import RETRAINING
 
 COSINE = keras.optimizers.schedules.CosineDecay(0.1, 100, alpha=0.1)
 VARIANTS = {

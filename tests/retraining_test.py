@@ -22,9 +22,9 @@ from keras import layers
 from keras import ops
 
 import keras_bimp
-from keras_bimp import schedules
-from keras_bimp import slots
-from keras_bimp.keras_internals.optimizers import slots_of
+from keras_bimp._src import schedules
+from keras_bimp._src import slots
+from keras_bimp._src.keras_internals.optimizer_state import slots_of
 
 
 class Watch(keras.callbacks.Callback):
@@ -279,7 +279,7 @@ def test_what_was_pruned_elsewhere_is_held_too(tmp_path):
     model = compile_model(dense_model(), keras.optimizers.Muon(0.01))
     kernel = model.layers[0].kernel
     kernel.assign(np.where(np.arange(48).reshape(6, 8) < 20, 0, array(kernel)))
-    model = keras_bimp.wrap(model, masks="nonzero")
+    model = keras_bimp.wrap(model, initial_masks="nonzero")
     fit(model, 1, [Watch()])
     assert zeros(model) == 20
     keras_bimp.prune(model, 0.5)
@@ -498,7 +498,7 @@ def test_a_pruning_that_removes_nothing_still_trains():
     model = dense_model()
     kernel = model.layers[0].kernel
     kernel.assign(np.where(np.arange(48).reshape(6, 8) < 36, 0, kernel))
-    model = compile_model(keras_bimp.wrap(model, masks="nonzero"))
+    model = compile_model(keras_bimp.wrap(model, initial_masks="nonzero"))
     ours = keras_bimp.callbacks(0.5, dense_epochs=0, verbose=0)
     history = fit(model, 2, ours).history
     assert history["discount"] == [1.0, 1.0]

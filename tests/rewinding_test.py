@@ -15,7 +15,7 @@ from helpers import zeros
 from keras import layers
 
 import keras_bimp
-from keras_bimp import slots
+from keras_bimp._src import slots
 
 
 def wr(**kwargs):

@@ -47,7 +47,7 @@ _HABITS = (
     "shrinking shrinking_subclasses quantized"
 )
 _RESUMING = "backup baselines_backup"
-_MODELS = "flops_of_layers flops flops_tracing report sparse_serving"
+_MODELS = "macs_of_layers macs macs_tracing report sparse_serving"
 _STUDY = "networks segmentation translation"
 SECOND_TIER = tuple(
     (job, *(f"tests/{name}_test.py" for name in names.split()))
@@ -67,7 +67,7 @@ SECOND_TIER = tuple(
         ("tensorflow", "memory shrink_transformer sparse_transformer"),
         ("torch", _TRAINING),
         ("jax", f"{_RESUMING} epoch_data fitting"),
-        ("tensorflow", "shrinking_networks flops_of_networks"),
+        ("tensorflow", "shrinking_networks macs_of_networks"),
         ("torch", f"{_RESUMING} epoch_data fitting"),
         ("tensorflow", "page examples"),
         ("jax", _HABITS),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import GOLDEN
 
-from keras_bimp import schedules
+from keras_bimp._src import schedules
 
 GOLDEN_RATES = np.load(GOLDEN / "lr_schedules.npz")
 GOLDEN_INFO = json.loads((GOLDEN / "lr_schedules.json").read_text())

@@ -14,7 +14,7 @@ from helpers import lines_with
 from keras import ops
 
 import keras_bimp
-from keras_bimp.masking import find_prunable
+from keras_bimp._src.masking import find_prunable
 
 pytestmark = pytest.mark.slow
 

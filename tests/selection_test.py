@@ -1,3 +1,4 @@
+import functools
 import json
 
 import ml_dtypes
@@ -10,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from keras_bimp import select
-from keras_bimp import selection
+import keras_bimp
+from keras_bimp._src import selection
 from keras_bimp.selection import Layout
 from keras_bimp.selection import Ranking
+
+# As the references select: a kernel may lose all weights of a unit.
+select = functools.partial(keras_bimp.select, on_collapse="ignore")
 
 
 def as_golden(mask):
@@ -246,7 +250,7 @@ def test_large_kernels_equal_a_stable_sort(name, dtype):
 
 
 def test_a_misleading_sample_does_no_harm(monkeypatch):
-    from keras_bimp.selection import scores
+    from keras_bimp._src.selection import scores
 
     kernels = [np.random.default_rng(1).standard_normal((400, 300))]
     full = [np.ones((400, 300), bool)]
@@ -653,3 +657,11 @@ def test_a_nan_is_found_in_a_large_kernel():
     kernel[299, 7] = np.nan
     with pytest.raises(ValueError, match=r"nan.*kernel 1.*\(299"):
         select([np.ones((4, 4)), kernel], 0.5)
+
+
+def test_kernels_are_protected_by_default():
+    kernels = [np.full((4, 2), 0.1), np.arange(1.0, 13).reshape(4, 3)]
+    masks = keras_bimp.select(kernels, 0.5)
+    assert [mask.sum() for mask in masks] == [2, 8]
+    masks = keras_bimp.select(kernels, 0.5, on_collapse="ignore")
+    assert [mask.sum() for mask in masks] == [0, 10]

@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 import keras_bimp
-from keras_bimp import processes
-from keras_bimp import selection
-from keras_bimp.selection import shards
+from keras_bimp._src import processes
+from keras_bimp._src import selection
+from keras_bimp._src.selection import shards
 
 
 class Threads:

@@ -17,7 +17,7 @@ from random_graphs import pruned_graph
 from random_graphs import wrapped_graph
 
 import keras_bimp
-from keras_bimp.backends import as_array
+from keras_bimp._src.backends import as_array
 
 # Where the outputs are in a kernel.
 OUT = {

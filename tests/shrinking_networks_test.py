@@ -12,7 +12,7 @@ from from_examples import STUDY
 from from_examples import importable
 
 import keras_bimp
-from keras_bimp.backends import as_array
+from keras_bimp._src.backends import as_array
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +73,7 @@ def assert_same(model, shrunk, scale=1.0):
 def share(model, shrunk):
     """Of the multiply-adds, how many are left."""
     before, after = (
-        keras_bimp.metrics.count_flops(m).dense for m in (model, shrunk)
+        keras_bimp.metrics.count_macs(m).dense for m in (model, shrunk)
     )
     return after / before
 

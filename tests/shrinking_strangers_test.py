@@ -7,10 +7,10 @@ from keras import layers
 from keras import ops
 
 import keras_bimp
-from keras_bimp.backends import as_array
-from keras_bimp.record import Progress
-from keras_bimp.record import record_of
-from keras_bimp.trial_runs import check_lengths
+from keras_bimp._src.backends import as_array
+from keras_bimp._src.model_record import Progress
+from keras_bimp._src.model_record import record_of
+from keras_bimp._src.trial_runs import check_lengths
 
 
 def half_gone(model, seed=0):
@@ -113,16 +113,14 @@ def test_outputs_that_are_no_numbers_hide_no_others(monkeypatch):
     inputs = keras.Input((8,))
     x = layers.Dense(16, activation="relu")(inputs)
     model = half_gone(keras.Model(inputs, ops.sqrt(layers.Dense(6)(x))))
-    rebuild = keras_bimp.shrinking.shrink.__globals__["rebuild"]
+    rebuild = keras_bimp.shrink.__globals__["rebuild"]
 
     def wrong(*args):
         small = rebuild(*args)
         small.layers[-2].bias.assign(small.layers[-2].bias + 0.1)
         return small
 
-    monkeypatch.setitem(
-        keras_bimp.shrinking.shrink.__globals__, "rebuild", wrong
-    )
+    monkeypatch.setitem(keras_bimp.shrink.__globals__, "rebuild", wrong)
     with pytest.raises(RuntimeError, match=r"`model`.*`get_config`"):
         keras_bimp.shrink(model)
 

@@ -7,7 +7,7 @@ from keras import layers
 from keras import ops
 
 import keras_bimp
-from keras_bimp.backends import as_array
+from keras_bimp._src.backends import as_array
 
 
 class Tower(keras.Model):

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_bimp
-from keras_bimp.backends import as_array
+from keras_bimp._src.backends import as_array
 
 GONE = [1, 2, 5]  # Filters that the tests prune, of 8.
 

@@ -12,12 +12,12 @@ from jobs import first_and_slow
 from keras import layers
 
 import keras_bimp
-from keras_bimp.exporting import sparse_kernels
-from keras_bimp.exporting.inputs import outputs_of
-from keras_bimp.exporting.sparse_kernels import choosing
-from keras_bimp.exporting.sparse_kernels.contracting import Equation
-from keras_bimp.exporting.sparse_kernels.products import Product
-from keras_bimp.exporting.sparse_kernels.products import padded
+from keras_bimp._src.exporting import sparse_kernels
+from keras_bimp._src.exporting.inputs import outputs_of
+from keras_bimp._src.exporting.sparse_kernels import measured_choice as choosing
+from keras_bimp._src.exporting.sparse_kernels.contracting import Equation
+from keras_bimp._src.exporting.sparse_kernels.products import Product
+from keras_bimp._src.exporting.sparse_kernels.products import padded
 
 
 def pruned(model, sparsity=0.8, seed=0):

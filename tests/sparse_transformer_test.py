@@ -4,7 +4,7 @@ import pytest
 from from_examples import EXAMPLES
 from from_examples import importable
 
-from keras_bimp.exporting.sparse_kernels import choosing
+from keras_bimp._src.exporting.sparse_kernels import measured_choice as choosing
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from helpers import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_bimp.sparsity import geometric
-from keras_bimp.sparsity import pruned_weights
+from keras_bimp._src.sparsity_schedules import pruned_weights
+from keras_bimp.sparsity_schedules import geometric
 
 
 def geometric_counts(total, target, cycles):

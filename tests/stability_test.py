@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from flops_models import model_of
 from helpers import masked
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import layers
+from macs_models import model_of
 
 import keras_bimp
 from keras_bimp.metrics import pruning_stability

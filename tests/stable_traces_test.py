@@ -12,7 +12,7 @@ from helpers import array
 from regression_problem import RATE
 from regression_problem import trace
 
-from keras_bimp import slots
+from keras_bimp._src import slots
 
 # Keras' L2 rounds its factor to float32, which this is already.
 DECAY = 1 / 128

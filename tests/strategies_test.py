@@ -24,8 +24,8 @@ from two_replicas import dense_model_without_batch_norm
 from two_replicas import mirrored
 
 import keras_bimp
-from keras_bimp import schedules
-from keras_bimp import slots
+from keras_bimp._src import schedules
+from keras_bimp._src import slots
 
 pytestmark = pytest.mark.job("replicas")
 
@@ -155,7 +155,7 @@ def test_a_model_saved_in_the_scope_loads_outside(tmp_path):
         again.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6
     )
     stripped = keras_bimp.strip(model)
-    assert keras_bimp.metrics.sparsity(stripped).prunable == 58 / TOTAL
+    assert keras_bimp.sparsity(stripped).prunable == 58 / TOTAL
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def test_masks_inside_wrappers_are_stripped(name, functional):
     x = np.random.default_rng(0).standard_normal((4, *shape))
     expected = model.predict(x, verbose=0)
     plain = keras_bimp.strip(model)
-    assert not keras_bimp.masking.masked_layers(plain)
+    assert not keras_bimp._src.masking.masked_layers(plain)
     np.testing.assert_allclose(
         plain.predict(x, verbose=0), expected, rtol=1e-6, atol=1e-6
     )
@@ -102,7 +102,7 @@ def test_a_class_of_its_own_is_stripped_layer_by_layer(kind):
     x = np.random.default_rng(0).standard_normal((4, 6))
     expected = ops.convert_to_numpy(masked(x))
     plain = kind(keras_bimp.strip(masked))
-    assert not keras_bimp.masking.masked_layers(plain)
+    assert not keras_bimp._src.masking.masked_layers(plain)
     np.testing.assert_allclose(
         ops.convert_to_numpy(plain.encoder(x)), expected, rtol=1e-6, atol=1e-6
     )

@@ -113,7 +113,7 @@ def test_grids_ask_for_what_exists(path):
             assert run.task in data.NAMES
             assert hasattr(networks, run.network)
             assert run.schedule in SCHEDULES
-            keras_bimp.plan.check_automatic(run.cycles, run.retraining)
+            keras_bimp._src.plan.check_automatic(run.cycles, run.retraining)
 
 
 def test_flags_ask_for_the_run_they_come_from():

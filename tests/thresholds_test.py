@@ -11,7 +11,7 @@ from helpers import float64_on_jax
 from hypothesis import strategies
 from keras import ops
 
-from keras_bimp.baselines import thresholds
+from keras_bimp._src.baselines import thresholds
 
 SIZE = 12
 # Many ties and zeros; the last ones are too small and large for float16.

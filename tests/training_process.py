@@ -20,10 +20,10 @@ from helpers import masked
 from keras import layers
 
 import keras_bimp
-from keras_bimp import selection
-from keras_bimp.backends import as_array
-from keras_bimp.backends import is_spread
-from keras_bimp.masking import wrap
+from keras_bimp._src import selection
+from keras_bimp._src.backends import as_array
+from keras_bimp._src.backends import is_spread
+from keras_bimp._src.masking import wrap
 
 COUNT, INDEX = int(sys.argv[1]), int(sys.argv[2])
 BATCH = 16
@@ -143,14 +143,21 @@ def gathers_nothing():
         raise AssertionError("a kernel was gathered")
 
     model = build_model()
-    patched = selection.Shards.array, keras_bimp.retraining.targets.as_array
-    selection.Shards.array = keras_bimp.retraining.targets.as_array = refuse
+    patched = (
+        selection.Shards.array,
+        keras_bimp._src.retraining.targets.as_array,
+    )
+    selection.Shards.array = keras_bimp._src.retraining.targets.as_array = (
+        refuse
+    )
     try:
         keras_bimp.prune(model, 0.6)
         keras_bimp.prune(model, 0.65, allocation="erk")
     finally:
-        selection.Shards.array, keras_bimp.retraining.targets.as_array = patched
-    assert keras_bimp.metrics.sparsity(model).prunable == 52 / 80
+        selection.Shards.array, keras_bimp._src.retraining.targets.as_array = (
+            patched
+        )
+    assert keras_bimp.sparsity(model).prunable == 52 / 80
     return {}
 
 

@@ -97,7 +97,7 @@ def test_what_is_unfrozen_is_pruned(how, trained):
     assert masked(wrapped).skipped == ()
     assert sum(zeros_of(model).values()) == pruned
     stripped = keras_bimp.strip(wrapped)
-    assert keras_bimp.metrics.sparsity(stripped).prunable == pruned / EVERY
+    assert keras_bimp.sparsity(stripped).prunable == pruned / EVERY
 
 
 def test_a_part_is_unfrozen_between_two_runs_then_the_rest():
@@ -205,7 +205,9 @@ def test_todays_zeros_of_what_is_unfrozen_stay():
     value = array(kernel)
     value[:, ::2] = 0.0
     kernel.assign(value)
-    wrapped = compile_model(keras_bimp.wrap(model, masks="nonzero"), rate())
+    wrapped = compile_model(
+        keras_bimp.wrap(model, initial_masks="nonzero"), rate()
+    )
     set_trainable(model, True)
     compile_model(wrapped, rate())
     fit(wrapped, 2)

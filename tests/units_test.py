@@ -10,7 +10,7 @@ from helpers import compile_model
 from keras import layers
 
 import keras_bimp
-from keras_bimp.backends import as_array
+from keras_bimp._src.backends import as_array
 
 
 def randomize(model, seed=0):
@@ -282,7 +282,7 @@ def test_half_of_a_transformer_goes():
         "units of inner1": (8, 16),
     }
     # Exactly half of each kernel that is pruned: inputs here, outputs there.
-    wrapped = keras_bimp.wrap(pruned, masks="nonzero")
+    wrapped = keras_bimp.wrap(pruned, initial_masks="nonzero")
     for kernel, mask in zip(
         wrapped.wrapper.kernels, wrapped.wrapper.masks, strict=True
     ):

@@ -12,9 +12,9 @@ from helpers import wrapped
 from keras import layers
 
 import keras_bimp
-from keras_bimp import waiting as waiting_module
-from keras_bimp.listing import listed
-from keras_bimp.waiting import waiting
+from keras_bimp._src import progress_display as waiting_module
+from keras_bimp._src.name_lists import listed
+from keras_bimp._src.progress_display import waiting
 
 
 @pytest.fixture

@@ -129,8 +129,9 @@ def retrain(weights, x, y, run):
 
 def summary(model, test):
     kernels = [
-        kernel.variable.numpy()
-        for kernel in keras_bimp.masking.find_prunable(model).kernels
+        variable.numpy()
+        for variable in model.trainable_variables
+        if variable.name == "kernel"
     ]
     return {
         "accuracy": model.evaluate(*test, batch_size=1000, verbose=0)[1],

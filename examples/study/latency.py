@@ -155,15 +155,15 @@ def print_head(network, dense, small):
         print(f"\n{network}, dense; threads: {FLAGS.threads}\n")
     else:
         first, second = "dense, ms", "shrunk, ms"
-        flops, flops_left = (
-            keras_bimp.metrics.count_flops(model).dense
+        macs, macs_left = (
+            keras_bimp.metrics.count_macs(model).dense
             for model in (dense, small)
         )
         print(
             f"\n{network}: {dense.count_params():,} -> "
-            f"{small.count_params():,} parameters, {flops:,} -> "
-            f"{flops_left:,} multiply-adds: in theory "
-            f"{flops / flops_left:.2f} times as fast; threads: "
+            f"{small.count_params():,} parameters, {macs:,} -> "
+            f"{macs_left:,} multiply-adds: in theory "
+            f"{macs / macs_left:.2f} times as fast; threads: "
             f"{FLAGS.threads}\n"
         )
     print(f"| format | batch | {first} | {second} | times as fast |")

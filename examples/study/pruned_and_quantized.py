@@ -27,7 +27,7 @@ from absl import logging
 from keras import layers
 
 import keras_bimp
-from keras_bimp.keras_internals.layers import layers_in
+from keras_bimp._src.keras_internals.layers import layers_in
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("networks", None, "Those to measure; all by default.")
@@ -255,7 +255,7 @@ def measure(path, known):
         why = None
         try:
             model, examples = build(network, pruned, mode)
-            share = keras_bimp.metrics.sparsity(model).prunable
+            share = keras_bimp.sparsity(model).prunable
         except Exception as error:  # Of Keras, whatever it raises.
             why = f"By Keras: {error}"
         for cell, (format, more) in missing.items():

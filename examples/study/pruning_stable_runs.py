@@ -183,7 +183,7 @@ def execute(run, data_dir):
     found = {
         "validation": model.evaluate(*held_out, batch_size=1000, verbose=0)[1],
         "test": model.evaluate(*test, batch_size=1000, verbose=0)[1],
-        "sparsity": keras_bimp.metrics.sparsity(model).prunable,
+        "sparsity": keras_bimp.sparsity(model).prunable,
         "seconds": round(time.perf_counter() - begin, 1),
     }
     diverged = not np.isfinite(history["loss"][-1])

@@ -85,7 +85,7 @@ def main(_):
     model = build()
     print(
         f"{FLAGS.network}: {model.count_params():,} values, "
-        f"{keras_bimp.metrics.sparsity(model).prunable:.0%} of the prunable "
+        f"{keras_bimp.sparsity(model).prunable:.0%} of the prunable "
         "ones 0\n\n| format | bytes | compressed |\n|---|---|---|"
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -128,7 +128,7 @@ def build_models(x, y):
     }
     for cycle in range(1 + CYCLES):
         model = in_cycle(cycle, x, y)
-        sparsity = keras_bimp.metrics.sparsity(model).prunable
+        sparsity = keras_bimp.sparsity(model).prunable
         models[f"BIMP, {sparsity:.0%} sparse"] = model
     for name, recipe in recipes().items():
         models[name.upper()] = after(name, recipe, x, y)

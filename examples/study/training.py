@@ -77,8 +77,8 @@ def execute(run, *, data_dir=None, dense_dir, jit_compile="auto"):
     model = start.model
     if start.wrapped:
         model = keras_bimp.strip(model)
-    flops = keras_bimp.metrics.count_flops(model)
-    sparsity = keras_bimp.metrics.sparsity(model)
+    macs = keras_bimp.metrics.count_macs(model)
+    sparsity = keras_bimp.sparsity(model)
     return {
         "measure": task.measure,
         "test": task.score(model, task.test),
@@ -86,8 +86,8 @@ def execute(run, *, data_dir=None, dense_dir, jit_compile="auto"):
         "diverged": diverged,
         "sparsity": sparsity.prunable,
         "total_sparsity": sparsity.total,
-        "multiply_adds": flops.dense,
-        "theoretical_speedup": flops.dense / flops.nonzero,
+        "multiply_adds": macs.dense,
+        "theoretical_speedup": macs.dense / macs.nonzero,
         "examples_per_second": speed.median(),
         "phases": prunings.phases(),
         "prunings": prunings.found(),

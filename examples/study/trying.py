@@ -74,7 +74,7 @@ class Trial:
                 verbose=0,
             ),
         )
-        found = keras_bimp.metrics.sparsity(self._wrapped).prunable
+        found = keras_bimp.sparsity(self._wrapped).prunable
         if abs(found - SPARSITY) > 0.001:
             raise AssertionError(f"Sparsity {found:.3f} after training.")
 

@@ -1,0 +1,1 @@
+"""The implementation. What is public is in the modules of `keras_bimp`."""

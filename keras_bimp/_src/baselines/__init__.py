@@ -1,0 +1,1 @@
+"""Pruning-stable methods, which the paper compares with: one recipe each."""

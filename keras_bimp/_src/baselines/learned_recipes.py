@@ -1,0 +1,88 @@
+"""The pruning-stable methods whose sparsity follows from other settings."""
+
+from keras_bimp._src import selection
+from keras_bimp._src.baselines import learned_rules as rules
+from keras_bimp._src.baselines.gradual_pruning import GradualPruning
+from keras_bimp._src.baselines.recipes import Recipe
+
+
+def soft_threshold_reparameterization(
+    *, s_init: float = -5.0, weight_decay: float = 5e-4, verbose: int = 1
+) -> Recipe:
+    """Soft threshold reparameterization: thresholds are learned.
+
+    How sparse the model becomes follows from `s_init` and the weight decay.
+
+    Args:
+        s_init: Float, where the thresholds' logits start.
+        weight_decay: Float >= 0, coupled, of these logits; the same as that of
+            the kernels.
+        verbose: 0 or 1.
+
+    Returns:
+        A `Recipe`.
+
+    Example: see `gmp`.
+
+    Reference:
+
+    - Kusupati et al., "Soft Threshold Weight Reparameterization for Learnable
+      Sparsity", ICML 2020.
+    """
+    return _watching(rules.SoftThreshold(s_init, weight_decay), verbose)
+
+
+def cs(
+    *,
+    s_init: float = 0.05,
+    penalty: float = 1e-8,
+    beta_final: float = 300.0,
+    verbose: int = 1,
+) -> Recipe:
+    """Continuous sparsification: a gate per weight, that closes or opens.
+
+    How sparse the model becomes follows from `s_init` and the penalty.
+
+    Args:
+        s_init: Float, where the gates' logits start.
+        penalty: Float >= 0.
+        beta_final: Float > 0, how steep the gates are at the end.
+        verbose: 0 or 1.
+
+    Returns:
+        A `Recipe`.
+
+    Example: see `gmp`.
+
+    Reference:
+
+    - Savarese, Silva, Maire, "Winning the Lottery with Continuous
+      Sparsification", NeurIPS 2020.
+    """
+    return _watching(rules.SigmoidGate(s_init, penalty, beta_final), verbose)
+
+
+def dst(*, alpha: float = 5e-5, verbose: int = 1) -> Recipe:
+    """Dynamic sparse training: a threshold per output unit is learned.
+
+    How sparse the model becomes follows from the penalty.
+
+    Args:
+        alpha: Float >= 0, the penalty.
+        verbose: 0 or 1.
+
+    Returns:
+        A `Recipe`.
+
+    Example: see `gmp`.
+
+    Reference:
+
+    - Liu et al., "Dynamic Sparse Training", ICLR 2020.
+    """
+    return _watching(rules.StepThreshold(alpha), verbose)
+
+
+def _watching(rule, verbose):
+    callback = GradualPruning(rule, selection.as_policy(), verbose=verbose)
+    return Recipe(rule, [callback])

@@ -1,0 +1,7 @@
+"""Export to the formats that are deployed: `export`, `load_packed`."""
+
+from keras_bimp._src.exporting.export import export
+from keras_bimp._src.exporting.packed import load_packed
+from keras_bimp._src.exporting.packed import unpack
+
+__all__ = ["export", "load_packed", "unpack"]

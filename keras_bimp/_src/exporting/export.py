@@ -1,0 +1,398 @@
+"""Export to the formats that are deployed."""
+
+import functools
+import pathlib
+import re
+import warnings
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import keras
+
+from keras_bimp._src.backends import backend
+from keras_bimp._src.checks import check_choice
+from keras_bimp._src.checks import check_integer
+from keras_bimp._src.checks import check_positive
+from keras_bimp._src.exporting import sparse_kernels as sparse
+from keras_bimp._src.exporting.atomic_files import check_writable
+from keras_bimp._src.exporting.atomic_files import written_aside
+from keras_bimp._src.exporting.exported_path import Exported
+from keras_bimp._src.exporting.formats import FORMATS
+from keras_bimp._src.exporting.formats import check_packages
+from keras_bimp._src.exporting.formats import is_installed
+from keras_bimp._src.exporting.formats import write
+from keras_bimp._src.exporting.inputs import as_inputs
+from keras_bimp._src.exporting.inputs import has_fixed_batch
+from keras_bimp._src.exporting.inputs import input_names
+from keras_bimp._src.exporting.inputs import of_several_kinds
+from keras_bimp._src.exporting.inputs import outputs_of
+from keras_bimp._src.exporting.inputs import tried_inputs
+from keras_bimp._src.exporting.litert_kernels import kernels_of
+from keras_bimp._src.exporting.model_checks import check_arguments
+from keras_bimp._src.exporting.model_checks import check_input_names
+from keras_bimp._src.exporting.model_checks import check_model
+from keras_bimp._src.exporting.model_checks import check_sparsity_reached
+from keras_bimp._src.exporting.model_checks import check_types
+from keras_bimp._src.exporting.model_checks import checked_quantize
+from keras_bimp._src.exporting.model_checks import checked_sparse_kernels
+from keras_bimp._src.exporting.model_checks import remedy_of_types
+from keras_bimp._src.exporting.options import Options
+from keras_bimp._src.exporting.quantized import check_can_be_verified
+from keras_bimp._src.exporting.quantized import check_not_quantized
+from keras_bimp._src.exporting.quantized import verify_packed
+from keras_bimp._src.exporting.remedies import modes_of
+from keras_bimp._src.exporting.remedies import remedy_of_quantized
+from keras_bimp._src.exporting.remedies import remedy_of_steps
+from keras_bimp._src.exporting.verifying import default_tolerance
+from keras_bimp._src.exporting.verifying import verify as _verify
+from keras_bimp._src.progress_display import waiting
+
+# As many examples are run before and after.
+_EXAMPLES = 16
+
+
+def export(
+    model: keras.Model,
+    filepath: str | pathlib.Path,
+    format: str = "tf_saved_model",
+    signatures: dict[str, Callable] | None = None,
+    labels: Sequence[str] | None = None,
+    warmup_data=None,
+    *,
+    example_data=None,
+    top_k: int = 5,
+    quantize: str | None = None,
+    calibration_data=None,
+    sparse_tensors: bool = False,
+    sparse_kernels: bool | str = False,
+    batch_sizes: Sequence[int] = (1, 32),
+    check_sparsity: bool = True,
+    verify: bool = True,
+    tolerance: float | None = None,
+    verbose: int = 1,
+) -> Exported:
+    """Exports a pruned model for deployment, one format a call.
+
+    The result does not need keras_bimp, and except for `"packed"` it does not
+    need Keras. It consists of plain TensorFlow operations whatever the
+    backend, takes batches of any size, and stores every weight once. It is
+    written next to `filepath`, run with its own runtime in a fresh process,
+    compared with `model`, and only then renamed, so that a watcher of the
+    folder never sees a partial result. `model` is not changed.
+
+    In a SavedModel, batch normalization behind a convolution or dense layer
+    without activation, which nothing else reads, becomes part of its kernel and
+    bias; zeros stay zeros. That is so for Functional and Sequential models in
+    float32, and without `signatures`, which may call `model` as in training.
+    The converters to other formats do it themselves for most layers.
+
+    Args:
+        model: A plain Keras model, such as `strip` returns.
+        filepath: Where to write. For a SavedModel the version folder that
+            TensorFlow Serving looks for: its last part is an integer, as in
+            `"saved_model/1"`. Other files end as their format does.
+        format: `"tf_saved_model"`; `"litert"`, a `.tflite` file; `"onnx"`, an
+            `.onnx` file; `"openvino"`, an `.xml` file with a `.bin` file
+            beside it; `"packed"`, a `.packed` file, the smallest from which
+            `exporting.load_packed` makes the model again.
+        signatures: More signatures of a SavedModel: name -> callable that
+            takes what the model takes, in operations of Keras or TensorFlow,
+            and returns a tensor or a dict of tensors. On the TensorFlow
+            backend only.
+        labels: The names of the classes, one per output of the model. A
+            SavedModel then has a signature `classify` that returns `classes`
+            and `scores` of the best `top_k`, the scores as the model computes
+            them.
+        warmup_data: Examples as `predict` takes them. A SavedModel then has
+            requests with which TensorFlow Serving warms up: all of these
+            examples at once, and the first alone.
+        example_data: Examples as `predict` takes them, to run `model` and
+            what was written on, in any format. Defaults to `warmup_data` or
+            `calibration_data`. If there are none, some are made up: random
+            floats, and numbers and words that the model's layers can look up.
+            To be given if the model runs on none of those, as one may that
+            takes one length only and does not say which.
+        top_k: Integer >= 1, how many classes `classify` returns.
+        quantize: `"int8"` has LiteRT compute in integers of 8 bits; inputs and
+            outputs stay as they are. `"int8_weights"` stores weights in 8
+            bits, and rounds what they are multiplied by as it runs.
+            `"float16"` stores weights in 16 bits, and computes in 32 where
+            the processor does not in 16. A packed file takes
+            `"int8_weights"`: the model that it is turned back into has weights
+            of 32 bits, rounded. Zeros stay zeros. `None` does not.
+        calibration_data: Examples as `predict` takes them, a hundred or more,
+            that show the ranges of all values. For `quantize="int8"`.
+        sparse_tensors: Whether LiteRT leaves zeros away in the file, which
+            pays off if it is not compressed. Where a dense layer was pruned
+            with `granularity="1x4"`, it is faster too: LiteRT multiplies by
+            such a kernel as it is. Others it unpacks when it loads them
+            (DENSIFY). A table says which, as read from the file. With
+            `quantize` it is refused unless LiteRT loads the file by default.
+        sparse_kernels: Whether a SavedModel multiplies kernels that are mostly
+            zeros as sparse matrices, which stock TensorFlow can on CPUs: from
+            some 95% on it answers faster, and the kernels take a tenth of
+            the space. `"auto"` measures, and takes a sparse kernel only where
+            it is faster at every one of `batch_sizes`; `True` takes all of
+            more zeros than other weights. What has become of each is printed,
+            is in `sparse_kernels` of what is returned, and in the report.
+            `False`, the default, measures nothing, so that what is written
+            does not depend on the machine that writes it. XLA has no sparse
+            product: a signature with `jit_compile=True` is refused, and who
+            serves with XLA keeps `False`. Gradients for a sparse kernel are
+            none.
+        batch_sizes: Integers >= 1, the sizes of batches for which `"auto"`
+            measures.
+        check_sparsity: Whether to refuse a model whose training did not reach
+            its target sparsity, or that has lost zeros since.
+        verify: Whether to run in a fresh process what was written. It must be
+            True for LiteRT, ONNX and OpenVINO if Keras has quantized `model`:
+            some of these models are converted and compute something else.
+        tolerance: Float > 0, how far outputs may be off there, relative to the
+            largest. Defaults to 1e-5; with types of less than 32 bits or on a
+            GPU to 0.01, in bfloat16 to 0.05, with 8 bits to 0.1. For a model
+            that Keras has quantized, to 0.01, and packed to 1e-5.
+        verbose: Whether to show what is done, should it take longer than two
+            seconds. 0 does not.
+
+    Returns:
+        The path that was written, a `pathlib.Path`. Its attribute `difference`
+        says how far outputs were off. With `sparse_kernels` or
+        `sparse_tensors` its attribute `sparse_kernels` says what has become
+        of each kernel; `str()` of it is a table.
+
+    Raises:
+        ValueError: If the model is wrapped, not built, or incomplete, a weight
+            is not finite or its training failed; if `filepath` exists, cannot
+            be written, or does not end as it must; if an argument does not go
+            with the format, or the model cannot be converted to it: what
+            computes in bfloat16 cannot to LiteRT, ONNX, and OpenVINO, what
+            does in float16 or float64 not to LiteRT.
+        ImportError: If a package is missing that writes the format.
+        OSError: If writing fails, as on a full disk.
+        RuntimeError: If what was written does not compute what `model` does.
+
+    Example:
+
+    ```python
+    pruned = keras_bimp.strip(model)
+    keras_bimp.export(pruned, "saved_model/1", labels=["cat", "dog"])
+    keras_bimp.export(
+        pruned,
+        "model.tflite",
+        format="litert",
+        quantize="int8",
+        calibration_data=x_train[:200],
+    )
+    keras_bimp.export(pruned, "faster/1", sparse_kernels="auto")
+    ```
+
+    Reference:
+
+    - [TensorFlow Serving, SavedModel warmup](
+      https://www.tensorflow.org/tfx/serving/saved_model_warmup)
+    """
+    check_choice("format", format, FORMATS)
+    _check_goes_with(
+        format,
+        signatures=signatures,
+        labels=labels,
+        warmup_data=warmup_data,
+        quantize=quantize,
+        calibration_data=calibration_data,
+        sparse_tensors=sparse_tensors or None,
+        sparse_kernels=sparse_kernels or None,
+    )
+    check_model(model)
+    check_types(model, format, FORMATS[format].lacks)
+    check_can_be_verified(model, format, verify)
+    if quantize is not None:
+        check_not_quantized(model, quantize)
+    filepath = pathlib.Path(filepath)
+    _check_name(format, filepath)
+    check_writable(filepath)
+    if format == "openvino":
+        check_writable(filepath.with_suffix(".bin"))
+    if format != "packed":
+        check_arguments(model)
+    if format not in ("onnx", "packed"):
+        check_input_names(model, format)
+    if tolerance is not None:
+        check_positive("tolerance", tolerance)
+    batch_sizes = checked_sparse_kernels(sparse_kernels, batch_sizes)
+    if sparse_kernels is True:
+        sparse.check_types(model)
+    warmup = _inputs("warmup_data", warmup_data, model)
+    quantize = checked_quantize(quantize, calibration_data, format)
+    refuse = ""
+    if quantize and sparse_tensors:
+        refuse = (
+            f"`sparse_tensors` must be False with quantize={quantize!r}, for "
+            "LiteRT does not load such a file by default. "
+            f"Received: sparse_tensors={sparse_tensors!r}"
+        )
+        if not verify or not is_installed(FORMATS[format].runtime):
+            raise ValueError(refuse)
+    calibration = _inputs("calibration_data", calibration_data, model)
+    examples = _inputs("example_data", example_data, model)
+    examples = examples or warmup or calibration
+    run = functools.cache(functools.partial(_run, model, examples))
+    check_packages(format, warmup=warmup_data is not None)
+    if check_sparsity:
+        check_sparsity_reached(model)
+    signatures = _checked_signatures(signatures)
+    labels, top_k = _checked_labels(labels, top_k, run)
+    shown = waiting(f"Exporting '{filepath.name}'", verbose)
+    with shown as tell, written_aside(filepath) as path:
+        tell("writing it")
+        options = Options(
+            signatures,
+            labels,
+            top_k,
+            warmup,
+            quantize,
+            calibration,
+            bool(sparse_tensors),
+            sparse_kernels,
+            batch_sizes,
+            run()[0] if sparse_kernels == "auto" else None,
+            tell,
+        )
+        write(model, format, path, options)
+        kernels = None
+        if sparse_kernels:
+            kernels = sparse.read(path)
+        elif sparse_tensors:
+            kernels = kernels_of(path)
+        difference = None
+        if verify and FORMATS[format].runtime is not None:
+            tell("running it in its own runtime")
+            inputs, expected = run()
+            if not examples:
+                _warn_of_zeros(filepath, inputs)
+            if tolerance is None:
+                tolerance = default_tolerance(model, format, quantize)
+            difference = _verify(
+                format,
+                path,
+                inputs,
+                input_names(model),
+                expected,
+                tolerance,
+                remedy_of_types(model)
+                + remedy_of_quantized(model, format)
+                + remedy_of_steps(model),
+                refuse,
+            )
+        elif verify and format == "packed" and (quantize or modes_of(model)):
+            tell("loading it again")
+            inputs, expected = run()
+            if tolerance is None:
+                tolerance = default_tolerance(model, format, quantize)
+            difference = verify_packed(model, path, inputs, expected, tolerance)
+    exported = Exported(filepath)
+    exported.difference = difference
+    if kernels is not None:
+        exported.sparse_kernels = kernels
+        if sparse_kernels:
+            sparse.remember(model, kernels)
+        if verbose:
+            print(kernels, flush=True)
+    return exported
+
+
+def _warn_of_zeros(filepath, inputs):
+    if any(x.dtype.kind in "iub" and x.size and not x.any() for x in inputs):
+        warnings.warn(
+            f"'{filepath.name}' is verified on zeros only, for `model` runs on "
+            "no other numbers that could be made up: give `example_data`.",
+            stacklevel=3,
+        )
+
+
+def _run(model, examples):
+    """A few examples, and what the model computes of them."""
+    inputs = None
+    if examples is not None:
+        # What takes one axis for another shows where they differ.
+        lengths = {length for array in examples for length in array.shape[1:]}
+        most = min(_EXAMPLES, len(examples[0]))
+        counts = (n for n in range(most, 0, -1) if n not in lengths)
+        count = next(counts, most)
+        inputs = [array[:count] for array in examples]
+    if modes_of(model) and not has_fixed_batch(model):
+        inputs = of_several_kinds(model, inputs)
+    if inputs is None:
+        return tried_inputs(model)
+    return inputs, outputs_of(model, inputs)
+
+
+def _check_goes_with(format, **given):
+    for name, value in given.items():
+        if value is not None and name not in FORMATS[format].takes:
+            raise ValueError(
+                f"`{name}` must not be given with format={format!r}. "
+                f"Received: {name}={value!r}"
+            )
+
+
+def _check_name(format, filepath):
+    suffix = FORMATS[format].suffix
+    if suffix is None:
+        if not re.fullmatch("[0-9]+", filepath.name):
+            raise ValueError(
+                "`filepath` must end in an integer, the version that "
+                "TensorFlow Serving looks for. "
+                f"Received: filepath={str(filepath)!r}"
+            )
+    elif filepath.suffix != suffix:
+        raise ValueError(
+            f"`filepath` must end in '{suffix}' with format={format!r}. "
+            f"Received: filepath={str(filepath)!r}"
+        )
+
+
+def _checked_signatures(signatures):
+    if signatures is None:
+        return None
+    taken = ("serve", "serving_default", "classify")
+    if not isinstance(signatures, dict) or not all(
+        isinstance(name, str)
+        and name.isidentifier()
+        and name not in taken
+        and callable(function)
+        for name, function in signatures.items()
+    ):
+        raise ValueError(
+            "`signatures` must be a dict from names to callables, with no "
+            f"name of {', '.join(map(repr, taken))}. "
+            f"Received: signatures={signatures!r}"
+        )
+    if backend() != "tensorflow":
+        raise ValueError(
+            "`signatures` must be None on other backends than TensorFlow. "
+            "Save the model, and load and export it with "
+            f"KERAS_BACKEND=tensorflow. Received: backend '{backend()}'"
+        )
+    return dict(signatures)
+
+
+def _checked_labels(labels, top_k, run):
+    check_integer("top_k", top_k, 1)
+    if labels is None:
+        return None, top_k
+    labels = [labels] if isinstance(labels, str) else list(labels)
+    _, outputs = run()
+    shapes = [y.shape[1:] for y in outputs]
+    if shapes != [(len(labels),)] or not all(
+        isinstance(label, str) for label in labels
+    ):
+        raise ValueError(
+            "`labels` must be strings, one per output of a model with one "
+            f"vector of outputs. Received: {len(labels)} labels, outputs of "
+            f"shapes {shapes}, labels={labels[:9]!r}"
+        )
+    return labels, min(top_k, len(labels))
+
+
+def _inputs(name, data, model):
+    return None if data is None else as_inputs(name, data, model)

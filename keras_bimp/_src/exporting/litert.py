@@ -1,0 +1,95 @@
+"""LiteRT, formerly TensorFlow Lite."""
+
+import pathlib
+import re
+
+import keras
+
+from keras_bimp._src.exporting import saved_model
+from keras_bimp._src.exporting.inputs import input_names
+from keras_bimp._src.exporting.options import Options
+from keras_bimp._src.exporting.remedies import remedy_of_quantized
+from keras_bimp._src.foreign_errors import told
+from keras_bimp._src.keras_internals.layers import layers_in
+from keras_bimp._src.name_lists import listed
+
+
+def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
+    """Writes a `.tflite` file, on the TensorFlow backend.
+
+    Only with operations of LiteRT itself: no others run everywhere.
+
+    Args:
+        model: A plain model.
+        path: The file.
+        options: Its `quantize`, `calibration` and `sparse_tensors`.
+    """
+    import tensorflow as tf
+    from tensorflow.lite.python.convert_phase import ConverterError
+
+    target = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+    optimizations, more = [], {}
+    if options.quantize:
+        # Of 8 bits, unless it is told more.
+        optimizations.append(tf.lite.Optimize.DEFAULT)
+    if options.quantize == "int8":
+        target["supported_ops"] = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        more["representative_dataset"] = lambda: _examples(model, options)
+    if options.quantize == "float16":
+        target["supported_types"] = [tf.float16]
+    if options.sparse_tensors:
+        optimizations.append(tf.lite.Optimize.EXPERIMENTAL_SPARSITY)
+    if optimizations:
+        more["optimizations"] = optimizations
+    try:
+        model.export(
+            path,
+            format="litert",
+            verbose=False,
+            target_spec=target,
+            **more,
+        )
+    except ConverterError as error:
+        raise ValueError(
+            "`model` must be made of operations that LiteRT has. "
+            f"Received: {_reason(str(error), model)}"
+            f"{remedy_of_quantized(model, 'litert')}"
+        ) from error
+
+
+def _reason(text, model):
+    """Why the converter refuses a model, of all that it says."""
+    loops = [
+        f"'{layer.name}'"
+        for layer in layers_in(model)
+        if isinstance(layer, keras.layers.RNN) and not layer.unroll
+    ]
+    if loops and "TensorList" in text:
+        return (
+            f"a model with {listed(loops)}, which loops over the steps of "
+            "sequences. LiteRT cannot do that for batches of any size. Build "
+            "the model with `unroll=True` there and inputs of a fixed length, "
+            "and give it these weights: "
+            "`other.set_weights(model.get_weights())`. Or use format='onnx' "
+            "or 'openvino'"
+        )
+    known = "a model of which its converter says: "
+    lacking = re.search(r"(?m)^(?:TF Select|Flex|Custom) ops: (.*)$", text)
+    if lacking and (tables := saved_model.remedy_of_tables(model)):
+        return f"a model {tables}. LiteRT has no {lacking[1].strip()}"
+    if lacking:
+        return f"{known}it has no {lacking[1].strip()}"
+    refused = re.findall(r"'tfl?\.(\w+)' op ([^\n']*)", text)
+    if refused:
+        said = dict.fromkeys(f"{op} {why.strip()}" for op, why in refused)
+        return known + told("; ".join(said))
+    return known + told(text)
+
+
+def _examples(model, options):
+    """One example at a time, as the converter asks for them."""
+    names = input_names(model)
+    for i in range(len(options.calibration[0])):
+        one = [array[i : i + 1] for array in options.calibration]
+        # By name where there are several: their order may be another.
+        yield one if len(one) == 1 else dict(zip(names, one, strict=True))

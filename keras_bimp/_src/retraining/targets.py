@@ -1,0 +1,325 @@
+"""Which kernels of a model a pruning acts on."""
+
+import collections
+import dataclasses
+import warnings
+
+import keras
+import numpy as np
+
+from keras_bimp._src import selection
+from keras_bimp._src.backends import as_array
+from keras_bimp._src.backends import count_nonzero
+from keras_bimp._src.backends import is_spread
+from keras_bimp._src.backends import strategy_scope
+from keras_bimp._src.keras_internals.layers import layers_of
+from keras_bimp._src.masking import Kernel
+from keras_bimp._src.masking import Masked
+from keras_bimp._src.masking import MaskedModel
+from keras_bimp._src.masking import Rule
+from keras_bimp._src.masking import find_prunable
+from keras_bimp._src.masking import how_to_mask
+from keras_bimp._src.masking import masked_layers
+from keras_bimp._src.masking import others_that_mask
+from keras_bimp._src.masking import unique_paths
+from keras_bimp._src.name_lists import listed
+from keras_bimp._src.retraining.loss_gradients import gradients
+from keras_bimp._src.shrinking import find_groups
+from keras_bimp._src.shrinking import find_units
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A kernel that pruning acts on, with its mask and its rule.
+
+    `path` is the kernel's, made unique where several have the same.
+    """
+
+    kernel: Kernel
+    mask: keras.Variable
+    rule: Rule
+    path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """What pruning acts on, and how it chooses.
+
+    Args:
+        targets: By first appearance in `trainable_variables`.
+        skipped: Pairs (path, reason) of the model's other kernels.
+        policy: Which weights stay.
+        groups: What goes together: the `Structures` of the targets; or per
+            target one number per filter, where filters of one number go
+            together. `None` where the policy has no use for it.
+        staying: Pairs (path, reason) of targets that `shrink` cannot make
+            smaller, where the policy is one for `shrink`.
+    """
+
+    targets: tuple[Target, ...]
+    skipped: tuple[tuple[str, str], ...]
+    policy: selection.Policy
+    groups: tuple[np.ndarray, ...] | selection.Structures | None = None
+    staying: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def hard(self) -> list[tuple[keras.Variable, keras.Variable]]:
+        """Pairs (kernel, mask) of what is pruned for good."""
+        return [
+            (target.kernel.variable, target.mask)
+            for target in self.targets
+            if target.rule.hard
+        ]
+
+    @property
+    def size(self) -> int:
+        """The number of prunable weights."""
+        return sum(target.kernel.size for target in self.targets)
+
+    @property
+    def pruned(self) -> int:
+        """How many of them are pruned."""
+        return self.size - sum(
+            count_nonzero(target.mask.value) for target in self.targets
+        )
+
+    def warn_if_beyond(self, sparsity: float) -> bool:
+        """Warns if more is pruned than asked for; returns whether it did."""
+        pruned, asked = self.pruned, round(sparsity * self.size)
+        beyond = self.policy.exact and pruned > asked
+        if beyond:
+            warnings.warn(
+                f"{pruned:,} of {self.size:,} weights are pruned already, more "
+                f"than the {asked:,} that were asked for. Pruned weights never "
+                "grow back.",
+                stacklevel=3,
+            )
+        return beyond
+
+    def warn_if_staying(self) -> None:
+        """Warns if filters are pruned that `shrink` cannot take out."""
+        if not self.staying:
+            return
+        first = "; ".join(f"{path} ({why})" for path, why in self.staying[:3])
+        more = len(self.staying) - 3
+        warnings.warn(
+            f"`shrink` can take no filters out of {len(self.staying)} of "
+            f"{len(self.targets)} kernels that allocation='coupled' prunes: "
+            f"{first}{f'; and {more} more' if more > 0 else ''}. Leave them "
+            "out by `exclude`, or pass granularity='unit', which leaves such "
+            "kernels as they are.",
+            stacklevel=3,
+        )
+
+    def __str__(self):
+        """What is pruned by which rules, in words."""
+        if not isinstance(self.groups, selection.Structures):
+            return str(self.policy)
+        counts = collections.Counter()
+        for pool in self.groups.pools:
+            counts[pool.kind] += len(pool.members)
+        units = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
+        return str(self.policy).replace("units,", f"units ({units}),", 1)
+
+    def choose(
+        self, kernels, sparsity: float, masks, gradients=None, policy=None
+    ) -> selection.Chosen:
+        """Chooses which weights stay; `policy` defaults to its own."""
+        return selection.choose(
+            kernels,
+            sparsity,
+            self.policy if policy is None else policy,
+            masks=masks,
+            layouts=[target.kernel.layout for target in self.targets],
+            names=[target.path for target in self.targets],
+            gradients=gradients,
+            groups=self.groups,
+        )
+
+    def read(self) -> tuple[list, list]:
+        """Kernels and masks as arrays, or as `Shards` of arrays.
+
+        They are `Shards` where they are spread over several processes, unless
+        the policy must see whole kernels.
+        """
+        return tuple(
+            [self._read(variable) for variable in variables]
+            for variables in (
+                [target.kernel.variable for target in self.targets],
+                [target.mask for target in self.targets],
+            )
+        )
+
+    def _read(self, variable):
+        if is_spread(variable) and not self.policy.needs_arrays:
+            return selection.Shards.of(variable.value)
+        return as_array(variable, copy=False)
+
+    def gradients(self, model, samples, limit=None) -> list[np.ndarray] | None:
+        """The gradients that the criterion needs, or `None` if it does not."""
+        if not self.policy.criterion.needs_gradients:
+            return None
+        return gradients(
+            model,
+            [target.kernel.variable for target in self.targets],
+            samples,
+            limit,
+        )
+
+
+def find_targets(
+    model: keras.Model, policy: selection.Policy, filters=None, exclude=None
+) -> Targets:
+    """Finds the masked kernels that pruning by `policy` acts on.
+
+    Raises:
+        ValueError: If `model` has no mask, or a kernel has two, or is used
+            outside its `Masked` layer too, or nothing is left to prune.
+    """
+    found = _all_targets(model)
+    reasons = _not_masked(model)
+    prunable = None
+    if filters is not None or exclude is not None:
+        # The names are those of the plain model. All that is masked counts,
+        # an embedding too.
+        plain = model.wrapper.layer if isinstance(model, MaskedModel) else model
+        prunable = find_prunable(
+            plain, (lambda _: True) if filters is None else filters, exclude
+        )
+    kept = []
+    for target in found:
+        reason = policy.granularity.refuses(target.kernel.layout)
+        if prunable is not None:
+            reason = prunable.reason(target.kernel.variable) or reason
+        if reason is None:
+            kept.append(target)
+        else:
+            reasons[target.path] = reason
+    structures = None
+    if isinstance(policy.granularity, selection.Unit) and kept:
+        kept, structures, without = _with_units(model, kept)
+        reasons.update(without)
+    if not kept:
+        raise ValueError(
+            "`filters`, `exclude` and `granularity` must leave a kernel to "
+            "prune. Received: "
+            + listed(f"{t.path} ({reasons[t.path]})" for t in found)
+        )
+    by_kernel = {
+        name: selection.by_kernel(
+            name,
+            getattr(policy, name),
+            [target.path for target in kept],
+            others=list(reasons),
+        )
+        for name in ("max_layer_sparsity", "layer_sparsity")
+        if getattr(policy, name) is not None
+    }
+    policy = dataclasses.replace(policy, **by_kernel)
+    groups, staying = structures, ()
+    if structures is None and getattr(policy.allocation, "needs_groups", False):
+        groups, staying = _groups(model, kept)
+    return Targets(tuple(kept), tuple(reasons.items()), policy, groups, staying)
+
+
+def _groups(model, targets):
+    kernels = [target.kernel for target in targets]
+    found = find_groups(model, [kernel.variable for kernel in kernels])
+    groups = tuple(
+        group[: kernel.output_units]
+        for group, kernel in zip(found.numbers, kernels, strict=True)
+    )
+    return groups, tuple(
+        (target.path, reason)
+        for target, reason in zip(targets, found.stay, strict=True)
+        if reason is not None
+    )
+
+
+def _with_units(model, targets):
+    """Those of the targets that have units, these, and why others have none."""
+    parts, why = find_units(model, [t.kernel.variable for t in targets])
+    part = [i for i, reason in enumerate(why) if reason is None]
+    return (
+        [targets[i] for i in part],
+        selection.Structures([parts[i] for i in part]),
+        {
+            target.path: reason
+            for target, reason in zip(targets, why, strict=True)
+            if reason is not None
+        },
+    )
+
+
+def _all_targets(model):
+    found = masked_layers(model) if isinstance(model, keras.Layer) else []
+    if not found:
+        raise ValueError(
+            f"`model` must be wrapped: {how_to_mask(model)}. "
+            f"Received: model={model!r}"
+        )
+    with strategy_scope(model):
+        for masked in found:
+            masked.mask_unfrozen()
+    by_id = {}
+    unmasked = _variables_outside_masks(model)
+    for masked in found:
+        for kernel, mask, rule in zip(
+            masked.kernels, masked.masks, masked.rules, strict=True
+        ):
+            key = id(kernel.variable)
+            if key in by_id or key in unmasked:
+                raise ValueError(
+                    "A kernel must belong to one `Masked` layer and be used "
+                    "nowhere else, or it would grow back. Received: "
+                    f"'{kernel.path}', which several layers hold. Call one "
+                    "`Masked` layer several times, and make it where the "
+                    "layer is made: Keras keeps what an attribute held before"
+                )
+            by_id[key] = kernel, mask, rule
+    for kernel, _, _ in by_id.values():
+        if others_that_mask(kernel.variable, found):
+            raise ValueError(
+                "A kernel must belong to one `Masked` layer, or it would grow "
+                f"back. Received: '{kernel.path}', which another wrapped "
+                "model masks too. Wrap one model that holds all that is "
+                "trained, or strip the other one first"
+            )
+    ordered = [
+        by_id[id(v)] for v in model.trainable_variables if id(v) in by_id
+    ]
+    if not ordered:
+        raise ValueError(
+            "`model` must have a masked kernel that is built and trainable. "
+            f"Received: model={model!r}"
+        )
+    paths = unique_paths(kernel for kernel, _, _ in ordered)
+    return [
+        Target(*masked, path)
+        for masked, path in zip(ordered, paths, strict=True)
+    ]
+
+
+def _not_masked(model):
+    """Path -> reason of all kernels that are not masked or not trained."""
+    masked = masked_layers(model)
+    inside = {id(k.variable) for layer in masked for k in layer.kernels}
+    reasons = {
+        kernel.path: "not masked"
+        for kernel in find_prunable(model, lambda layer: True).kernels
+        if id(kernel.variable) not in inside
+    }
+    reasons.update(find_prunable(model).skipped)
+    for layer in masked:
+        reasons.update(layer.skipped)
+    return reasons
+
+
+def _variables_outside_masks(layer):
+    if isinstance(layer, Masked):
+        return set()
+    # What is masked may be listed around the mask too: ask layers without
+    # layers inside only.
+    if not layers_of(layer):
+        return {id(v) for v in layer.weights}
+    return set().union(*map(_variables_outside_masks, layers_of(layer)))

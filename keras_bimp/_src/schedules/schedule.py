@@ -1,0 +1,99 @@
+"""The base of all schedules: an optional warm-up, then a body."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_bimp._src.backends import known_number
+from keras_bimp._src.checks import check_integer
+from keras_bimp._src.checks import check_rate
+
+
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate for each of a known number of iterations.
+
+    The first `int(warmup * steps)` iterations rise from 0 to `peak` along half
+    a cosine; the body has the others. Beyond the last iteration the last rate
+    holds. Subclasses implement `_body`.
+
+    Args:
+        peak: Float >= 0, the largest rate.
+        steps: Integer >= 1, the number of iterations.
+        warmup: Float in [0, 1), the fraction of `steps` that warms up.
+    """
+
+    def __init__(self, peak: float, steps: int, warmup: float = 0.0):
+        self.peak = check_rate("peak", peak)
+        self.steps = check_integer("steps", steps, minimum=1)
+        self.warmup = check_rate("warmup", warmup)
+        if self.warmup >= 1:
+            raise ValueError(
+                f"`warmup` must be in [0, 1). Received: warmup={warmup}"
+            )
+
+    def __call__(self, step):
+        """Returns the rate at `step`, a scalar integer tensor."""
+        step = ops.convert_to_tensor(step)
+        if (now := known_number(step)) is not None:
+            # Ten operations of torch take longer than all else of a rate.
+            rate = self._rate(np.int64(min(max(now, 0), self.steps - 1)), np)
+            return ops.convert_to_tensor(rate, keras.config.floatx())
+        step = ops.clip(step, 0, self.steps - 1)
+        return ops.cast(self._rate(step, ops), keras.config.floatx())
+
+    def values(self) -> np.ndarray:
+        """Returns the rates of all `steps` iterations as a float64 array."""
+        rates = self._rate(np.arange(self.steps), np)
+        return np.broadcast_to(rates, (self.steps,)).astype("float64")
+
+    def plot(self, ax=None, **kwargs):
+        """Draws the rate of every iteration. Needs matplotlib.
+
+        Args:
+            ax: Matplotlib axes to draw into. Defaults to those of a new
+                figure.
+            **kwargs: For `ax.plot`; `label` defaults to the class's name.
+
+        Returns:
+            The axes.
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            _, ax = plt.subplots()
+            ax.set(xlabel="iteration", ylabel="learning rate")
+        ax.plot(self.values(), **{"label": type(self).__name__, **kwargs})
+        return ax
+
+    def _rate(self, step, xp):
+        warm = int(self.warmup * self.steps)
+        rate = self._body(xp.maximum(step - warm, 0), self.steps - warm, xp)
+        if warm:
+            ramp = self._peak(xp) * half_sine(step, warm, xp)
+            rate = xp.where(step < warm, ramp, rate)
+        return rate
+
+    def _peak(self, xp):
+        return self.peak
+
+    def _body(self, k, steps, xp):
+        """The rate `k` of `steps` iterations after the warm-up."""
+        raise NotImplementedError
+
+    def get_config(self):
+        return {"peak": self.peak, "steps": self.steps, "warmup": self.warmup}
+
+
+def half_sine(k, steps, xp):
+    """Rises from 0 to 1 along half a cosine while `k` goes from 0 to `steps`.
+
+    Args:
+        k: Integer tensor.
+        steps: Integer >= 1.
+        xp: `keras.ops` or `numpy`.
+    """
+    # sin^2 of the half angle, and integers divided only here: in float32,
+    # (1 - cos x) / 2 loses all digits where x is small.
+    return xp.sin(xp.true_divide(k, steps) * (math.pi / 2)) ** 2

@@ -1,0 +1,67 @@
+"""What every allocation is, looks at and returns."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_bimp._src.kernel_layout import Layout
+from keras_bimp._src.selection.bounds import Bounds
+from keras_bimp._src.selection.scores import Scores
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A kernel and the scores of its units, for an allocation to look at.
+
+    Args:
+        scores: The scores of its units.
+        shape: The shape of the kernel.
+        layout: What its axes mean.
+        groups: One number per unit; units of one number, in whatever kernels,
+            can only go together. `None` if that is not known.
+    """
+
+    scores: Scores
+    shape: tuple[int, ...]
+    layout: Layout
+    groups: np.ndarray | None = None
+
+    @property
+    def units(self) -> int:
+        return self.scores.size
+
+
+class Allotment:
+    """An allocation carried out on some kernels for some sparsity.
+
+    Attributes:
+        budget: How many units stay in all.
+    """
+
+    budget: int
+
+    def keep(self, bounds: Bounds, budget: int) -> list[np.ndarray]:
+        """Returns which units of each kernel stay, `budget` in all."""
+        raise NotImplementedError
+
+
+class Allocation:
+    """Base class of the allocations.
+
+    Attributes:
+        needs_arrays: Whether it looks at the scores of whole kernels, and not
+            only at how many they are.
+        needs_groups: Whether it must know which units go together.
+        name: What it is called, or `None`.
+    """
+
+    needs_arrays = True
+    needs_groups = False
+    name = None
+
+    def allot(self, candidates: list[Candidate], sparsity: float) -> Allotment:
+        """Returns the `Allotment` of a sparsity of all units together."""
+        raise NotImplementedError
+
+    def __str__(self):
+        return f"allocation {self.name or 'by a function'}"

@@ -1,0 +1,76 @@
+"""The allocation that prunes together what can only go together."""
+
+import numpy as np
+
+from keras_bimp._src.selection.allotments import Allocation
+from keras_bimp._src.selection.allotments import Allotment
+from keras_bimp._src.selection.bounds import Bounds
+from keras_bimp._src.selection.scores import PRUNED
+
+
+class Coupled(Allocation):
+    """Uniform, with filters that feed the same channel pruned together.
+
+    Along the residual stream of a ResNet, the filters that add to one channel
+    lie in many kernels. Pruned one by one they leave hardly a channel without
+    use; pruned together they do. Such a group scores the sum of its filters'
+    squared scores, each over the mean of its kernel. Of the groups that reach
+    into the same kernels each time the same share is pruned, those with the
+    lowest scores: every kernel gets the sparsity, up to the rounding.
+    """
+
+    needs_groups = True
+
+    def allot(self, candidates, sparsity):
+        return _Groups(candidates, sparsity)
+
+
+class _Groups(Allotment):
+    def __init__(self, candidates, sparsity):
+        names, numbers = np.unique(
+            np.concatenate([c.groups for c in candidates]), return_inverse=True
+        )
+        ends = np.cumsum([len(c.groups) for c in candidates])[:-1]
+        self._of = np.split(numbers.reshape(-1), ends)
+        self._alive = [c.scores.array() > PRUNED for c in candidates]
+        self._scores = np.full(len(names), PRUNED)
+        for c, of, alive in zip(candidates, self._of, self._alive, strict=True):
+            squares = c.scores.array()[alive].astype(float) ** 2
+            here = of[alive]
+            self._scores[here] = np.maximum(self._scores[here], 0.0)
+            mean = squares.mean() if squares.any() else 1.0
+            np.add.at(self._scores, here, squares / mean)
+        self._kept = np.zeros(len(names), bool)
+        for groups in self._alike(len(names)):
+            left = len(groups) - round(sparsity * len(groups))
+            # A stable sort prunes the lower index first.
+            order = np.argsort(self._scores[groups], kind="stable")
+            self._kept[groups[order[len(groups) - left :]]] = True
+        self.budget = int(sum(kept.sum() for kept in self._units(self._kept)))
+
+    def keep(self, bounds: Bounds, budget):
+        kept = self._kept.copy()
+        for i, least in enumerate(bounds.lower):
+            best = self._of[i][self._alive[i]]
+            best = best[np.argsort(-self._scores[best], kind="stable")]
+            for group in best:
+                if self._units(kept)[i].sum() >= least:
+                    break
+                kept[group] = True
+        return self._units(kept)
+
+    def _alike(self, count):
+        """Yields the groups that reach into the same kernels."""
+        inside = np.zeros((count, len(self._of)), bool)
+        for i, of in enumerate(self._of):
+            inside[of, i] = True
+        _, kinds = np.unique(inside, axis=0, return_inverse=True)
+        kinds = kinds.reshape(-1)
+        for kind in range(kinds.max(initial=-1) + 1):
+            yield np.flatnonzero(kinds == kind)
+
+    def _units(self, kept):
+        return [
+            kept[of] & alive
+            for of, alive in zip(self._of, self._alive, strict=True)
+        ]

@@ -1,0 +1,8 @@
+"""Shrinking: the channels that pruning left without use, taken out."""
+
+from keras_bimp._src.shrinking.coupling import filter_groups
+from keras_bimp._src.shrinking.coupling import find_groups
+from keras_bimp._src.shrinking.coupling import find_units
+from keras_bimp._src.shrinking.shrink import shrink
+
+__all__ = ["filter_groups", "find_groups", "find_units", "shrink"]

@@ -1,0 +1,164 @@
+"""Which filters and units of a model can only go together."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_bimp._src.selection import Part
+from keras_bimp._src.shrinking.channel_rules import Barrier
+from keras_bimp._src.shrinking.following import Followed
+from keras_bimp._src.shrinking.following import inside
+from keras_bimp._src.shrinking.following import is_graph
+
+
+@dataclasses.dataclass(frozen=True)
+class Groups:
+    """What `filter_groups` found.
+
+    Args:
+        numbers: For each kernel an array with one number per filter, or output
+            unit. Filters with the same number go together, in whatever kernel
+            they are. Those of a layer that could not be followed go each
+            alone.
+        stay: For each kernel why none of its filters can ever go, or `None`.
+    """
+
+    numbers: list[np.ndarray]
+    stay: list[str | None]
+
+
+def filter_groups(
+    model: keras.Model, kernels: list[keras.Variable]
+) -> list[np.ndarray]:
+    """Finds which filters feed the same channels.
+
+    Filters whose outputs are added or multiplied, as along the residual stream
+    of a ResNet, feed one channel: it goes only if all of them are pruned.
+
+    Args:
+        model: A built Functional or Sequential model, wrapped or not.
+        kernels: Kernels of the model.
+
+    Returns:
+        For each kernel an array with one number per filter, or output unit.
+        Filters with the same number go together, in whatever kernel they are.
+        Those of a layer that could not be followed go each alone.
+
+    Raises:
+        ValueError: If the model is neither Functional nor Sequential.
+    """
+    return find_groups(model, kernels).numbers
+
+
+def find_groups(model: keras.Model, kernels: list[keras.Variable]) -> Groups:
+    """Does what `filter_groups` does, and says which filters stay, and why."""
+    followed = _follow(model)
+    found = {
+        id(kernel): numbers
+        for rule in followed.rules.values()
+        if rule.calls
+        for kernel, numbers in rule.filters()
+    }
+    roots, why = followed.classes.roots(), followed.classes.reasons()
+    groups, stay, free = [], [], len(roots)
+    for kernel in kernels:
+        if id(kernel) in found:
+            numbers = roots[found[id(kernel)]]
+            kept = [why.get(number) for number in numbers.tolist()]
+            groups.append(numbers)
+            stay.append(None if None in kept else kept[0])
+            continue
+        # More than it can have: its outputs lie along some axis or several.
+        size = int(np.prod(kernel.shape))
+        groups.append(np.arange(free, free + size))
+        stay.append(_why_not_followed(followed, kernel))
+        free += size
+    return Groups(groups, stay)
+
+
+def find_units(
+    model: keras.Model, kernels: list[keras.Variable]
+) -> tuple[list[list[Part]], list[str | None]]:
+    """Finds what can be taken out of a model, and all that must go with it.
+
+    Args:
+        model: A built Functional or Sequential model, wrapped or not.
+        kernels: Kernels of the model: what may be pruned.
+
+    Returns:
+        For each kernel its `Part`s, with the number -1 for what stays; and for
+        each kernel why it has none, or `None` if it has.
+
+    Raises:
+        ValueError: If the model is neither Functional nor Sequential.
+    """
+    followed = _follow(model)
+    rules = [rule for rule in followed.rules.values() if rule.calls]
+    for rule in rules:
+        for numbers in rule.together():
+            followed.classes.unite(numbers[:-1], numbers[1:])
+    parts = [pair for rule in rules for pair in rule.parts()]
+    roots, why = followed.classes.roots(), followed.classes.reasons()
+    may_go = {id(kernel) for kernel in kernels}
+    settled = np.ones(len(roots), bool)
+    for rule in rules:
+        if not rule.settles:
+            settled[roots[rule.calls[0].output.numbers]] = False
+    computed = set()
+    for kernel, part in parts:
+        touched = np.unique(roots[part.numbers]).tolist()
+        if part.computes:
+            computed.update(touched)
+        if id(kernel) in may_go:
+            continue
+        for root in touched:
+            # What reads a constant need not be pruned with it.
+            if part.computes or not settled[root]:
+                why.setdefault(
+                    root, f"'{kernel.path}' goes with them, and is not pruned"
+                )
+    goes = np.zeros(len(roots), bool)
+    goes[[root for root in computed if root not in why]] = True
+    found = {id(kernel): [] for kernel in kernels}
+    reasons = {}
+    for kernel, part in parts:
+        if id(kernel) not in may_go:
+            continue
+        numbers = roots[part.numbers]
+        if goes[numbers].any():
+            numbers = np.where(goes[numbers], numbers, -1)
+            found[id(kernel)].append(dataclasses.replace(part, numbers=numbers))
+        elif part.computes:
+            reasons[id(kernel)] = (
+                f"its {part.kind} stay, for {why[numbers.flat[0]]}"
+            )
+    return [found[id(kernel)] for kernel in kernels], [
+        None
+        if found[id(kernel)]
+        else reasons.get(id(kernel)) or _why_not_followed(followed, kernel)
+        for kernel in kernels
+    ]
+
+
+def _follow(model):
+    plain = inside(model)
+    if not is_graph(plain):
+        raise ValueError(
+            "`model` must be Functional or Sequential, for it to be known "
+            "which filters or units go together. Received: model of class "
+            f"{type(plain).__name__}"
+        )
+    return Followed(plain)
+
+
+def _why_not_followed(followed, kernel):
+    for rule in followed.rules.values():
+        operation = rule.operation
+        if isinstance(operation, keras.Layer) and any(
+            variable is kernel for variable in operation.weights
+        ):
+            if isinstance(rule, Barrier):
+                return f"'{operation.name}': {rule.reason}"
+            return f"it has no units that '{operation.name}' can do without"
+    return "no layer in the graph of the model has it"

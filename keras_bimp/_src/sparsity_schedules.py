@@ -1,0 +1,153 @@
+"""Sparsity schedules: progress in [0, 1] -> sparsity, as plain functions."""
+
+from collections.abc import Sequence
+
+from keras_bimp._src.checks import check_integer
+from keras_bimp._src.checks import check_positive
+from keras_bimp._src.checks import check_sparsity
+
+
+def geometric(progress: float, target_sparsity: float) -> float:
+    """Removes the same fraction of what remains in every equal step.
+
+    ```python
+    sparsity = 1 - (1 - target_sparsity) ** progress
+    ```
+
+    After cycle `j` of `J` the progress is `j / J`. This is the schedule of
+    iterative magnitude pruning, also called exponential.
+
+    Args:
+        progress: Float in [0, 1].
+        target_sparsity: Float in [0, 1), the sparsity at progress 1.
+
+    Returns:
+        The sparsity at `progress`, a float in [0, `target_sparsity`].
+
+    Example:
+
+    >>> geometric = keras_bimp.sparsity_schedules.geometric
+    >>> [geometric(j / 2, 0.75) for j in (0, 1, 2)]
+    [0.0, 0.5, 0.75]
+
+    Reference:
+
+    - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
+      Retraining", ICLR 2023, Section 2.
+    """
+    return 1.0 - (1.0 - target_sparsity) ** progress
+
+
+def cubic(progress: float, target_sparsity: float) -> float:
+    """Rises fast at first, slowly at the end: gradual magnitude pruning.
+
+    ```python
+    sparsity = target_sparsity * (1 - (1 - progress) ** 3)
+    ```
+
+    Args:
+        progress: Float in [0, 1].
+        target_sparsity: Float in [0, 1), the sparsity at progress 1.
+
+    Returns:
+        The sparsity at `progress`, a float in [0, `target_sparsity`].
+
+    Example:
+
+    >>> [keras_bimp.sparsity_schedules.cubic(i / 2, 0.5) for i in (0, 1, 2)]
+    [0.0, 0.4375, 0.5]
+
+    Reference:
+
+    - Zhu and Gupta, "To prune, or not to prune", 2017, Section 3.
+    """
+    return target_sparsity - target_sparsity * (1.0 - progress) ** 3
+
+
+class PolynomialDecay:
+    """A sparsity for each step, and whether to prune in it.
+
+    What `tfmot.sparsity.keras.PolynomialDecay` says, for
+    `baselines.gmp(schedule=)`, which takes tfmot's own too.
+
+    Args:
+        initial_sparsity: Float in [0, 1), at `begin_step`.
+        final_sparsity: Float in [0, 1), from `end_step` on.
+        begin_step: Integer >= 0, the first step that prunes.
+        end_step: Integer > `begin_step`, after which no step does.
+        power: Float > 0, of the polynomial.
+        frequency: Integer >= 1: every so many steps there is a pruning.
+
+    Example:
+
+    >>> PolynomialDecay = keras_bimp.sparsity_schedules.PolynomialDecay
+    >>> schedule = PolynomialDecay(0.0, 0.5, 0, 200)
+    >>> [schedule(step) for step in (0, 50, 100, 300)]
+    [(True, 0.0), (False, 0.2890625), (True, 0.4375), (False, 0.5)]
+
+    Reference:
+
+    - Zhu and Gupta, "To prune, or not to prune", 2017, Section 3.
+    """
+
+    def __init__(
+        self,
+        initial_sparsity: float,
+        final_sparsity: float,
+        begin_step: int,
+        end_step: int,
+        power: float = 3,
+        frequency: int = 100,
+    ):
+        self.initial_sparsity = check_sparsity(
+            "initial_sparsity", initial_sparsity
+        )
+        self.final_sparsity = check_sparsity("final_sparsity", final_sparsity)
+        self.begin_step = check_integer("begin_step", begin_step, minimum=0)
+        self.end_step = check_integer(
+            "end_step", end_step, minimum=begin_step + 1
+        )
+        self.power = check_positive("power", power)
+        self.frequency = check_integer("frequency", frequency, minimum=1)
+
+    def __call__(self, step: int) -> tuple[bool, float]:
+        """Returns (whether to prune, sparsity) of a step, counted from 0."""
+        past = step - self.begin_step
+        progress = past / (self.end_step - self.begin_step)
+        left = (1 - min(max(progress, 0.0), 1.0)) ** self.power
+        sparsity = (
+            self.final_sparsity
+            + (self.initial_sparsity - self.final_sparsity) * left
+        )
+        due = self.begin_step <= step <= self.end_step
+        return due and past % self.frequency == 0, sparsity
+
+
+def pruned_weights(total: int, sparsities: Sequence[float]) -> list[int]:
+    """The exact number of pruned weights after each of several prunings.
+
+    Every pruning but the last removes `round(q * remaining)` weights, with
+    `q` the fraction of what remains that its sparsity implies; the last one
+    ends at `round(sparsity * total)`. Python's `round`: half to even.
+
+    Args:
+        total: Integer, the number of prunable weights.
+        sparsities: Floats in [0, 1), the sparsity after each pruning.
+
+    Returns:
+        A list of as many integers, none smaller than the one before it.
+
+    Example:
+
+    >>> from keras_bimp._src.sparsity_schedules import pruned_weights
+    >>> pruned_weights(1000, [0.5, 0.75, 0.9])
+    [500, 750, 900]
+    """
+    final = round(sparsities[-1] * total)
+    found, pruned, before = [], 0, 0.0
+    for sparsity in sparsities[:-1]:
+        fraction = max(0.0, 1 - (1 - sparsity) / (1 - before))
+        pruned = min(pruned + round(fraction * (total - pruned)), final)
+        found.append(pruned)
+        before = max(before, sparsity)
+    return [*found, final]

@@ -1,0 +1,11 @@
+"""Backups: a training that was killed continues where it was."""
+
+from keras_bimp._src.backup.epoch_data import EpochData
+from keras_bimp._src.backup.generations import UnreadableError
+from keras_bimp._src.backup.resumable import Resumable
+
+__all__ = [
+    "EpochData",
+    "Resumable",
+    "UnreadableError",
+]

@@ -1,0 +1,9 @@
+"""Files to serve a model from, and reading the packed ones back."""
+
+from keras_bimp._src.exporting.packed import load_packed
+from keras_bimp._src.exporting.packed import unpack
+
+__all__ = [
+    "load_packed",
+    "unpack",
+]

@@ -1,7 +1,0 @@
-"""Export to the formats that are deployed: `export`, `load_packed`."""
-
-from keras_bimp.exporting.export import export
-from keras_bimp.exporting.packed import load_packed
-from keras_bimp.exporting.packed import unpack
-
-__all__ = ["export", "load_packed", "unpack"]

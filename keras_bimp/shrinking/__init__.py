@@ -1,8 +1,0 @@
-"""Shrinking: the channels that pruning left without use, taken out."""
-
-from keras_bimp.shrinking.coupling import filter_groups
-from keras_bimp.shrinking.coupling import find_groups
-from keras_bimp.shrinking.coupling import find_units
-from keras_bimp.shrinking.shrink import shrink
-
-__all__ = ["filter_groups", "find_groups", "find_units", "shrink"]
