@@ -232,10 +232,10 @@ def test_a_checkpoint_of_a_mask_inside_a_class(tmp_path):
 @pytest.mark.parametrize(
     "rule",
     [
-        baselines.rules.StraightThrough(1),
-        baselines.learned_rules.SoftThreshold(-5.0, 1e-4),
-        baselines.learned_rules.SigmoidGate(0.05, 1e-8, 300.0),
-        baselines.learned_rules.StepThreshold(1e-4),
+        baselines.StraightThrough(1),
+        baselines.SoftThreshold(-5.0, 1e-4),
+        baselines.SigmoidGate(0.05, 1e-8, 300.0),
+        baselines.StepThreshold(1e-4),
     ],
     ids=lambda rule: type(rule).__name__,
 )

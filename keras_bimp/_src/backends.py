@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import contextlib
+from collections.abc import Iterable
+from collections.abc import Iterator
 
 import keras
 import ml_dtypes
@@ -66,6 +68,20 @@ def in_type_of(variable: keras.Variable, array: np.ndarray) -> np.ndarray:
     return (
         array.view(numpy_dtype(variable)) if array.dtype.kind == "V" else array
     )
+
+
+@contextlib.contextmanager
+def put_back(variables: Iterable[keras.Variable]) -> Iterator[None]:
+    """Gives variables back, in the end, the values that they have now."""
+    variables = list(
+        {id(variable): variable for variable in variables}.values()
+    )
+    before = [as_array(variable) for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
 
 
 def is_spread(variable: keras.Variable) -> bool:

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_bimp._src.backends import as_array
+from keras_bimp._src.backends import put_back
 from keras_bimp._src.masking import given_metrics
 from keras_bimp._src.masking import reset_given_metrics
 from keras_bimp._src.masking import state_variables
@@ -28,14 +28,14 @@ def evaluate(model: keras.Model, given: dict) -> dict[str, float]:
     states += model.metrics_variables
     for metric in given_metrics(model):
         states += metric.variables
-    states = list({id(variable): variable for variable in states}.values())
-    before = [as_array(variable) for variable in states]
-    # Keras resets none before the first batch: another model may count too.
-    reset_given_metrics(model)
-    logs = model.evaluate(**batched(model, given), verbose=0, return_dict=True)
-    model.reset_metrics()  # Those that were made just now, too.
-    for variable, value in zip(states, before, strict=True):
-        variable.assign(value)
+    with put_back(states):
+        # Keras resets none before the first batch: another model may count
+        # too.
+        reset_given_metrics(model)
+        logs = model.evaluate(
+            **batched(model, given), verbose=0, return_dict=True
+        )
+        model.reset_metrics()  # Those that were made just now, too.
     return scalars(logs)
 
 

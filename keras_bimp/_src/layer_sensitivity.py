@@ -1,7 +1,6 @@
 """`sensitivity`: which layers tolerate pruning."""
 
 import dataclasses
-import io
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -9,11 +8,11 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 import rich.box
-import rich.console
 import rich.table
 
 from keras_bimp._src import selection
 from keras_bimp._src.backends import as_array
+from keras_bimp._src.backends import put_back
 from keras_bimp._src.checks import check_rate
 from keras_bimp._src.masking import MaskedModel
 from keras_bimp._src.masking import find_prunable
@@ -24,6 +23,7 @@ from keras_bimp._src.retraining import Accuracy
 from keras_bimp._src.retraining import Samples
 from keras_bimp._src.retraining import gradients
 from keras_bimp._src.shrinking import find_units
+from keras_bimp._src.text_tables import printed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,9 +119,6 @@ class Sensitivity:
         return figure
 
     def __str__(self):
-        console = rich.console.Console(
-            file=io.StringIO(), width=1000, color_system=None, highlight=False
-        )
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("accuracy in %, sparsity")
         for sparsity in self.sparsities:
@@ -134,12 +131,10 @@ class Sensitivity:
                 *(f"{100 * accuracy:.1f}" for accuracy in accuracies),
                 f"{caps[name]:g}",
             )
-        console.print(f"accuracy as it is: {100 * self.baseline:.1f}%")
-        console.print(table)
-        for path, reason in self.skipped:
-            console.print(f"not tried: {path} ({reason})")
-        lines = console.file.getvalue().splitlines()
-        return "\n".join(line.rstrip() for line in lines).rstrip("\n")
+        lines = [f"accuracy as it is: {100 * self.baseline:.1f}%"]
+        lines.append(printed(table, 1000))
+        lines += [f"not tried: {path} ({why})" for path, why in self.skipped]
+        return "\n".join(lines)
 
 
 def sensitivity(
@@ -343,21 +338,14 @@ def _accuracy_with(kernels, masks, slopes, groups, sparsity, policy, measure):
         allow_empty=True,
     ).masks
     changes = [
-        (mask, before, stay)
-        if mask is not None
-        else (
-            kernel.variable,
-            array,
-            np.where(stay, array, np.zeros((), array.dtype)),
-        )
-        for kernel, array, mask, before, stay in zip(
-            kernels, weights, held, alive, kept, strict=True
+        (kernel.variable, np.where(stay, array, np.zeros((), array.dtype)))
+        if mask is None
+        else (mask, stay)
+        for kernel, array, mask, stay in zip(
+            kernels, weights, held, kept, strict=True
         )
     ]
-    try:
-        for variable, _, pruned in changes:
+    with put_back(variable for variable, _ in changes):
+        for variable, pruned in changes:
             variable.assign(pruned)
         return measure()
-    finally:
-        for variable, before, _ in changes:
-            variable.assign(before)

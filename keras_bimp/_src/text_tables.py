@@ -26,9 +26,20 @@ def tabulated(
         )
     for row in rows:
         table.add_row(*row)
+    lines = printed(table, width).splitlines()
+    return "\n".join(line for line in lines if line)
+
+
+def printed(table: rich.table.Table, width: int) -> str:
+    """A table as text, without colours, markup and trailing spaces."""
     console = rich.console.Console(
-        file=io.StringIO(), width=width, color_system=None, highlight=False
+        file=io.StringIO(),
+        width=width,
+        color_system=None,
+        markup=False,
+        highlight=False,
+        emoji=False,
     )
     console.print(table)
     lines = console.file.getvalue().splitlines()
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+    return "\n".join(line.rstrip() for line in lines)

@@ -8,10 +8,11 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_bimp._src.backends import as_array
+from keras_bimp._src.backends import put_back
 from keras_bimp._src.foreign_errors import told
 from keras_bimp._src.keras_internals.layers import layers_in
 from keras_bimp._src.keras_internals.layers import seeds_of
+from keras_bimp._src.keras_internals.layers import states_of
 from keras_bimp._src.trial_values import Numbers
 
 # Of axes whose length is not fixed, until the model runs. Short ones come last,
@@ -135,28 +136,8 @@ def _without_values(x):
 @contextlib.contextmanager
 def left_as_it_was(model: keras.Model) -> Iterator[None]:
     """Gives a model back what running it changes: states, statistics, seeds."""
-    variables = {
-        id(variable): variable
-        for variable in [
-            *model.non_trainable_variables,
-            *_states(model),
-            *_seeds(model),
-        ]
-    }.values()
-    before = [np.array(as_array(variable)) for variable in variables]
-    try:
+    variables = list(model.non_trainable_variables)
+    for layer in layers_in(model):
+        variables += [*states_of(layer), *seeds_of(layer)]
+    with put_back(variables):
         yield
-    finally:
-        for variable, array in zip(variables, before, strict=True):
-            variable.assign(array)
-
-
-def _states(model):
-    for layer in layers_in(model):
-        if getattr(layer, "stateful", False):
-            yield from tree.flatten(getattr(layer, "states", None) or [])
-
-
-def _seeds(model):
-    for layer in layers_in(model):
-        yield from seeds_of(layer)

@@ -76,6 +76,12 @@ def seeds_of(layer: keras.Layer) -> list[keras.Variable]:
     return [generator.state for generator in layer._seed_generators]
 
 
+def states_of(layer: keras.Layer) -> list[keras.Variable]:
+    """What a stateful recurrent layer keeps from batch to batch."""
+    states = keras.tree.flatten(getattr(layer, "states", None))
+    return [state for state in states if isinstance(state, keras.Variable)]
+
+
 def adopt_signature(outer: keras.Layer, inner: keras.Layer) -> None:
     """Makes Keras bind the arguments of `outer` as it does those of `inner`.
 

@@ -12,6 +12,7 @@ from keras import tree
 from keras_bimp._src.backends import as_array
 from keras_bimp._src.backends import eager_on_torch
 from keras_bimp._src.backends import outside_graphs
+from keras_bimp._src.backends import put_back
 from keras_bimp._src.checks import check_choice
 from keras_bimp._src.keras_internals.layers import adopt_signature
 from keras_bimp._src.keras_internals.layers import in_stateless_scope
@@ -22,6 +23,7 @@ from keras_bimp._src.keras_internals.layers import own_metrics
 from keras_bimp._src.keras_internals.layers import own_variables
 from keras_bimp._src.keras_internals.layers import share_layout
 from keras_bimp._src.keras_internals.layers import sort_own_variables
+from keras_bimp._src.keras_internals.layers import states_of
 from keras_bimp._src.masking.holding import regularize_what_is_left
 from keras_bimp._src.masking.mask_rules import Hard
 from keras_bimp._src.masking.mask_rules import Rule
@@ -275,16 +277,12 @@ class Masked(keras.layers.Wrapper):
     def final_kernels(self):
         """Has the layer inside hold what `strip` would leave, for a while."""
         variables = [kernel.variable for kernel in self.kernels]
-        raw = [as_array(variable) for variable in variables]
-        try:
+        with put_back(variables):
             for variable, mask, rule in zip(
                 variables, self.masks, self.rules, strict=True
             ):
                 variable.assign(rule.final_kernel(variable.value, mask.value))
             yield
-        finally:
-            for variable, value in zip(variables, raw, strict=True):
-                variable.assign(value)
 
     def get_config(self):
         self.mask_unfrozen()
@@ -319,9 +317,7 @@ def state_variables(layer: keras.Layer) -> list[keras.Variable]:
     """All variables of a layer or model, also those Keras does not list."""
     variables = layer.variables
     for inner in layers_in(layer):
-        # A stateful RNN keeps its state from batch to batch here.
-        states = tree.flatten(getattr(inner, "states", None))
-        variables += [v for v in states if isinstance(v, keras.Variable)]
+        variables += states_of(inner)
     return list({id(v): v for v in variables}.values())
 
 

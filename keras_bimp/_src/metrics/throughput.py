@@ -6,7 +6,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_bimp._src.backends import as_array
+from keras_bimp._src.backends import put_back
 from keras_bimp._src.checks import check_integer
 from keras_bimp._src.masking import state_variables
 
@@ -76,24 +76,19 @@ def train_throughput(
     x, y = keras.tree.map_structure(lambda array: array[:batch_size], (x, y))
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    variables = {
-        id(v): v
-        for v in (
-            *state_variables(model),
-            *model.metrics_variables,
-            *model.optimizer.variables,
-        )
-    }.values()
-    before = [as_array(variable) for variable in variables]
+    variables = (
+        *state_variables(model),
+        *model.metrics_variables,
+        *model.optimizer.variables,
+    )
+    seconds = []
     try:
-        seconds = []
-        for _ in range(_WARM + steps):
-            begin = time.perf_counter()
-            model.train_on_batch(x, y)
-            seconds.append(time.perf_counter() - begin)
+        with put_back(variables):
+            for _ in range(_WARM + steps):
+                begin = time.perf_counter()
+                model.train_on_batch(x, y)
+                seconds.append(time.perf_counter() - begin)
     finally:
-        for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
         model.reset_metrics()
     rates = batch_size / np.array(seconds[_WARM:])
     median, low, high = np.percentile(rates, (50, 25, 75))

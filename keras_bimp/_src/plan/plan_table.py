@@ -1,25 +1,17 @@
 """A plan as text."""
 
-import io
-
 import rich.box
-import rich.console
 import rich.table
 
 from keras_bimp._src.name_lists import listed
 from keras_bimp._src.schedules import ALLR
 from keras_bimp._src.schedules import schedule_values
+from keras_bimp._src.text_tables import printed
 
 
 def as_table(plan) -> str:
     """What `str(plan)` shows: facts, and a table of the phases."""
-    console = rich.console.Console(
-        file=io.StringIO(), width=79, color_system=None, highlight=False
-    )
-    for line in _facts(plan):
-        console.print(line, soft_wrap=True)
-    console.print(_table(plan))
-    return console.file.getvalue().rstrip("\n")
+    return "\n".join([*_facts(plan), printed(_table(plan), 79)])
 
 
 def _facts(plan):

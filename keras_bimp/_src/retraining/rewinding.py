@@ -7,6 +7,7 @@ import keras
 
 from keras_bimp._src.backends import as_array
 from keras_bimp._src.backends import in_type_of
+from keras_bimp._src.backends import put_back
 from keras_bimp._src.keras_internals.optimizer_state import averages_of
 from keras_bimp._src.masking import MaskedModel
 from keras_bimp._src.masking import masked_layers
@@ -266,14 +267,10 @@ def _remembered_alike(loaded, model):
 def _read_weights(path, model):
     # Only Keras knows how to read it: into the model, whose own come back.
     plain = model.wrapper.layer if isinstance(model, MaskedModel) else model
-    present = [as_array(weight) for weight in plain.weights]
     optimizer = getattr(plain, "optimizer", None)
-    try:
+    with put_back(plain.weights):
         # The file may hold an optimizer too, for which this one is in use.
         plain.load_weights(
             path, objects_to_skip=[] if optimizer is None else [optimizer]
         )
         return [as_array(weight) for weight in _weights(plain)]
-    finally:
-        for weight, array in zip(plain.weights, present, strict=True):
-            weight.assign(array)

@@ -12,6 +12,7 @@ from keras_bimp._src.keras_internals.functional_graphs import inputs_of
 from keras_bimp._src.keras_internals.functional_graphs import maker_of
 from keras_bimp._src.keras_internals.functional_graphs import run_through
 from keras_bimp._src.keras_internals.layers import layers_in
+from keras_bimp._src.keras_internals.layers import states_of
 from keras_bimp._src.keras_internals.saving import trusted_code
 from keras_bimp._src.shrinking.channel_rules import Smaller
 from keras_bimp._src.shrinking.channels import Kept
@@ -136,13 +137,6 @@ def _like(operation, config):
         ) from error
 
 
-def _states(layer):
-    """What a stateful recurrent layer remembers."""
-    if not getattr(layer, "stateful", False):
-        return []
-    return tree.flatten(getattr(layer, "states", None) or [])
-
-
 def _copy_weights(old, new):
     # As saved files do, which know of what else a layer keeps.
     for one, other in zip(layers_in(old), layers_in(new), strict=True):
@@ -151,7 +145,7 @@ def _copy_weights(old, new):
         other.load_own_variables(
             {name: np.asarray(value) for name, value in store.items()}
         )
-        for state, copy in zip(_states(one), _states(other), strict=False):
+        for state, copy in zip(states_of(one), states_of(other), strict=False):
             copy.assign(state)
         if hasattr(one, "save_assets"):
             with tempfile.TemporaryDirectory() as folder:
