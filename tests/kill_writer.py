@@ -22,6 +22,7 @@ from absl import flags
 MODULE = (
     pathlib.Path(__file__).parent.parent
     / "keras_bimp"
+    / "_src"
     / "backup"
     / "generations.py"
 )

@@ -26,7 +26,7 @@ class Mutant(NamedTuple):
 
     Args:
         fault: What is wrong, in words.
-        file: The file in keras_bimp.
+        file: The file in keras_bimp/_src.
         old: A text that is there exactly once.
         new: What stands there instead.
         tests: The files in tests that should fail, without `_test.py`.
@@ -93,17 +93,17 @@ MUTANTS = [
     ),
     Mutant(
         "a masked weight leaks NaN into its gradient",
-        "masking/rules.py",
-        "return ops.where(mask, kernel, ops.zeros((), kernel.dtype))",
-        "return kernel * ops.cast(mask, kernel.dtype)",
+        "masking/mask_rules.py",
+        "return where_kept(mask, kernel)",
+        "return kernel * keras.ops.cast(mask, kernel.dtype)",
         "masking",
         "nan",
     ),
     Mutant(
         "moving statistics and seeds stay as they are",
         "masking/masked.py",
-        "if new is not old:",
-        "if new is None:",
+        "if value is not before.get(key)",
+        "if value is None",
         "masking",
         "full_masks or stateful",
     ),
@@ -163,8 +163,8 @@ MUTANTS = [
     Mutant(
         "a phase runs one iteration late",
         "schedules/joined.py",
-        "return ops.maximum(step - begin, 0)",
-        "return ops.maximum(step - begin - 1, 0)",
+        "schedule(ops.maximum(step - begins[i], 0))",
+        "schedule(ops.maximum(step - begins[i] - 1, 0))",
         "schedules",
     ),
     Mutant(
@@ -191,7 +191,7 @@ MUTANTS = [
     ),
     Mutant(
         "sparsity rises in equal steps, not in equal shares",
-        "sparsity.py",
+        "sparsity_schedules.py",
         "return 1.0 - (1.0 - target_sparsity) ** progress",
         "return target_sparsity * progress",
         "plan",
@@ -244,7 +244,7 @@ MUTANTS = [
     ),
     Mutant(
         "a slot that is in no list is overlooked",
-        "keras_internals/optimizers.py",
+        "keras_internals/optimizer_state.py",
         "and id(other) not in known:",
         "and False:",
         "keras_internals",
@@ -306,7 +306,7 @@ MUTANTS = [
     ),
     Mutant(
         "what failed stays beside the path",
-        "exporting/aside.py",
+        "exporting/atomic_files.py",
         "    except BaseException as error:\n"
         "        shutil.rmtree(unfinished, ignore_errors=True)\n",
         "    except BaseException as error:\n",
@@ -315,7 +315,7 @@ MUTANTS = [
     ),
     Mutant(
         "a model that lost zeros is exported",
-        "exporting/checking.py",
+        "exporting/model_checks.py",
         "if kernels and zeros < progress.pruned:",
         "if kernels and zeros > progress.pruned:",
         "exporting",
@@ -353,7 +353,7 @@ def outcome(mutant: Mutant, tree: pathlib.Path, also: str) -> tuple[str, str]:
     with tempfile.TemporaryDirectory() as name:
         copy = pathlib.Path(name)
         copy_tree(tree, copy)
-        path = copy / "keras_bimp" / mutant.file
+        path = copy / "keras_bimp" / "_src" / mutant.file
         text = path.read_text()
         if text.count(mutant.old) != 1:
             return "NOT APPLIED", f"{text.count(mutant.old)} places"
