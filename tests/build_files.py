@@ -32,6 +32,11 @@ BESIDE = {
 }
 # Folders that are part of the target of the one above.
 WITHIN = {f"{SOURCE}/exporting/sparse_kernels": f"{SOURCE}/exporting"}
+# What files of a target read.
+DATA = {
+    "examples_study": "examples/study/grids/**",
+    "reporting": f"{SOURCE}/reporting/*.jinja",
+}
 # Rooms that belong to the files beside the rooms.
 IN_BASE = (f"{SOURCE}/keras_internals",)
 # Import names that are not the name of what one installs.
@@ -63,12 +68,7 @@ TESTS = """
         ),
         args = [path],
         data = glob(
-            [
-                "*",
-                "docs/*",
-                "examples/**",
-                "tests/**",
-            ],
+            ["*", "docs/*", "examples/**", "tests/**"],
             exclude = ["**/*.pyc"],
         ),
         imports = ["tests"],
@@ -233,8 +233,8 @@ def text() -> str:
             parts.append(TESTS.format(deps=lines))
             continue
         rule = [f'    name = "{name}",', f"    srcs = {_sources(name)},"]
-        if name == "examples_study":
-            rule.append('    data = glob(["examples/study/grids/**"]),')
+        if name in DATA:
+            rule.append(f'    data = glob(["{DATA[name]}"]),')
         if name.startswith("examples"):
             place = "/".join(name.split("_")[:2])
             rule.append(f'    imports = ["{place}"],')

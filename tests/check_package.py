@@ -93,7 +93,8 @@ def check_wheel(path):
         text = archive.read(metadata).decode()
     folders = {name.partition("/")[0] for name in names}
     assert folders == {"keras_bimp", metadata.partition("/")[0]}, folders
-    assert any(name.endswith("LICENSE") for name in names), names
+    for file in ("LICENSE", "reporting/page.html.jinja"):
+        assert any(name.endswith(file) for name in names), names
     said = email.message_from_string(text)
     description = said.get_payload()
     assert description.startswith("# keras_bimp"), description[:80]
@@ -113,6 +114,7 @@ def check_sdist(path):
         "setup.py",
         "docs/concepts.md",
         "examples/digits.py",
+        "keras_bimp/_src/reporting/page.html.jinja",
         "keras_bimp/_src/version.py",
         "tests/docs_test.py",
     ):
@@ -144,7 +146,7 @@ def main():
     check_wheel(wheel)
     check_sdist(sdist)
 
-    empty = environment(folder / "empty", f"{wheel}[tensorflow-cpu]")
+    empty = environment(folder / "empty", f"{wheel}[tensorflow-cpu,report]")
     print(run(empty, "-m", "pip", "check").strip())
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)

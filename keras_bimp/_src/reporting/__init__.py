@@ -3,7 +3,7 @@
 from keras_bimp._src.reporting.facts import Report
 from keras_bimp._src.reporting.page import page
 from keras_bimp._src.reporting.report import report
-from keras_bimp._src.reporting.report_table import table
 from keras_bimp._src.reporting.summaries import PruningSummaries
+from keras_bimp._src.reporting.terminal_text import table
 
 __all__ = ["PruningSummaries", "Report", "page", "report", "table"]

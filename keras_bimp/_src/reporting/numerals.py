@@ -58,9 +58,9 @@ def percent(share: float) -> str:
     return f"{share:.{digits}%}"
 
 
-def ratio(value: float) -> str:
+def ratio(value: float | None) -> str:
     """Writes how many times as much something is."""
-    return f"{value:,.2f}{TIMES}"
+    return NONE if value is None else f"{value:,.2f}{TIMES}"
 
 
 def large(value: int, unit: str = "") -> str:
@@ -77,18 +77,3 @@ def large(value: int, unit: str = "") -> str:
         value, letter = value / 1000, next(letters)
     digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
     return f"{value:,.{digits}f}{_SPACE}{letter}{unit}"
-
-
-def compact(value: float) -> str:
-    """Writes the number at a tick.
-
-    >>> from keras_bimp._src.reporting.numerals import compact
-    >>> compact(0.1 + 0.2), compact(25000), compact(1.5e6)
-    ('0.3', '25k', '1.5M')
-    """
-    text = f"{value:.6g}"
-    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if max(unit, 1e4) <= abs(value) < 1e13:
-            text = f"{value / unit:.6g}{letter}"
-            break
-    return text.replace("-", _MINUS)

@@ -12,9 +12,10 @@ import keras
 from keras_bimp._src.progress_display import waiting
 from keras_bimp._src.reporting.facts import Report
 from keras_bimp._src.reporting.gathering import gather
+from keras_bimp._src.reporting.page import check_page_packages
 from keras_bimp._src.reporting.page import page
 from keras_bimp._src.reporting.report_kernels import kernels_of
-from keras_bimp._src.reporting.report_table import table
+from keras_bimp._src.reporting.terminal_text import table
 from keras_bimp._src.retraining import Samples
 
 
@@ -46,7 +47,7 @@ def report(
         history: What `fit` returned, or its `history`.
         path: Where to write a page, `"report.html"` say, that needs no other
             file; the same numbers go to a `.json` and a `.csv` beside it.
-            Folders are made.
+            Folders are made. This needs `pip install "keras_bimp[report]"`.
         latency: Whether to measure times. That takes some 10 seconds for a
             small model, and a minute or two for a ResNet-50 on a few cores.
         input_shape: Shape of the inputs with the batch first, if the model
@@ -60,6 +61,8 @@ def report(
 
     Raises:
         TypeError: If `model` or `dense` is no Keras model.
+        ImportError: If `path` is given and jinja2 or matplotlib is not
+            installed.
         ValueError: If one is not built or has nothing prunable, or `path` does
             not end in ".html" or cannot be written to.
 
@@ -98,6 +101,7 @@ def report(
                 f"or more whose name ends in 'kernel'. Received: {each!r}"
             )
     if path is not None:
+        check_page_packages()
         _check_writable(path)
     samples = None if data is None else Samples(data)
     with waiting(f"Report of '{model.name}'", verbose) as tell:
@@ -137,21 +141,10 @@ def _write(found, path):
 
 def _csv(found):
     stream = io.StringIO()
-    writer = csv.writer(stream)
-    names = (
-        "path",
-        "layer",
-        "shape",
-        "size",
-        "left",
-        "sparsity",
-        "dense_macs",
-        "macs",
-        "status",
-    )
-    writer.writerow(names)
-    for kernel in found.kernels:
-        row = {name: getattr(kernel, name) for name in names}
-        row["shape"] = "x".join(map(str, kernel.shape))
-        writer.writerow(row.values())
+    names = "path layer shape size left sparsity dense_macs macs status"
+    writer = csv.DictWriter(stream, names.split(), extrasaction="ignore")
+    writer.writeheader()
+    for kernel in found.as_dict()["kernels"]:
+        shape = "x".join(map(str, kernel["shape"]))
+        writer.writerow({**kernel, "shape": shape})
     return stream.getvalue()
