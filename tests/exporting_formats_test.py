@@ -228,6 +228,51 @@ def test_a_file_says_what_is_sparse_in_it(granularity, tmp_path, capsys):
     assert densified == (2 if granularity == "weight" else 0)
 
 
+@pytest.mark.parametrize(
+    ("first", "strided", "size", "right"),
+    [
+        ("explicit", "same", 16, False),
+        ("explicit", "same", 17, True),
+        ("explicit", "explicit", 16, True),
+        ("same", "same", 16, True),
+    ],
+)
+def test_what_arm_would_compute_wrongly_is_refused(
+    tmp_path, first, strided, size, right
+):
+    """As seen there; findings/ has a script that shows it."""
+
+    def convolution(x, layer, padding):
+        if padding == "explicit":
+            x, layer.padding = keras.layers.ZeroPadding2D(1)(x), "valid"
+        return layer(x)
+
+    inputs = keras.Input((size, size, 3))
+    x = convolution(
+        inputs, keras.layers.Conv2D(16, 3, 2, padding="same"), first
+    )
+    x = convolution(
+        x, keras.layers.DepthwiseConv2D(3, 2, padding="same"), strided
+    )
+    x = keras.layers.Conv2D(32, 1, name="pointwise")(x)
+    outputs = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, outputs)
+    kernel = model.get_layer("pointwise").kernel
+    zeros = np.random.default_rng(0).uniform(size=kernel.shape) < 0.9
+    kernel.assign(np.where(zeros, 0, kernel.numpy()))
+    path = tmp_path / "m.tflite"
+
+    def export():
+        return keras_bimp.export(model, path, "litert", sparse_tensors=True)
+
+    if right:
+        export()
+        return
+    with pytest.raises(ValueError, match=r"`sparse_tensors`.*ZeroPadding2D"):
+        export()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_sparse_tensors_are_smaller(digits, tmp_path):
     model, *_ = digits

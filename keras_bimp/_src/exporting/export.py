@@ -28,6 +28,7 @@ from keras_bimp._src.exporting.inputs import of_several_kinds
 from keras_bimp._src.exporting.inputs import outputs_of
 from keras_bimp._src.exporting.inputs import tried_inputs
 from keras_bimp._src.exporting.litert_kernels import kernels_of
+from keras_bimp._src.exporting.litert_on_arm import check_sparse_on_arm
 from keras_bimp._src.exporting.model_checks import check_arguments
 from keras_bimp._src.exporting.model_checks import check_input_names
 from keras_bimp._src.exporting.model_checks import check_model
@@ -262,6 +263,7 @@ def export(
         if sparse_kernels:
             kernels = sparse.read(path)
         elif sparse_tensors:
+            check_sparse_on_arm(path)
             kernels = kernels_of(path)
         difference = None
         if verify and FORMATS[format].runtime is not None:
