@@ -58,8 +58,8 @@ UNKNOWN = {
         lambda: layers.Lambda(lambda x: x @ ops.ones((4, 3))),
         "it may compute anything",
     ),
-    "custom cell": (lambda: layers.RNN(Unit()), "its cell is of a class of"),
-    "custom operation": (Twice, "an operation of a class of its own"),
+    "custom cell": (lambda: layers.RNN(Unit()), "it has a custom cell"),
+    "custom operation": (Twice, "a custom operation"),
     "ops.map": (
         lambda: lambda x: ops.map(lambda y: y @ ops.ones((4, 3)), x),
         "`keras.ops` Map is not counted",

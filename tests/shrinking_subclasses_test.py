@@ -100,7 +100,7 @@ def test_a_call_of_its_own_is_no_graph():
     model = classifier(Halved(16))
     with pytest.raises(ValueError, match="Halved is not followed"):
         half_shrunk(model, images())
-    with pytest.raises(ValueError, match="`call` of its own"):
+    with pytest.raises(ValueError, match="a custom `call`"):
         keras_bimp.shrink(Halved(16))
 
 

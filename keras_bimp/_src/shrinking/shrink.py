@@ -133,8 +133,8 @@ def _check_model(model):
         )
     if not is_graph(model):
         raise ValueError(
-            "`model` must be Functional or Sequential, without a custom "
-            "`call`, so that its graph is known. "
+            "`model` must be Functional or Sequential and not have "
+            "a custom `call`, so that its graph is known. "
             f"Received: model of class {type(model).__name__}"
         )
     for layer in layers_in(model):
