@@ -273,7 +273,7 @@ def test_what_one_layer_is_told_holds_on_the_way_and_at_the_end():
     middle, end = (p.counts for p in callback.prunings)
     assert list(end.values())[::2] == [24, 15]
     assert sum(end.values()) == 324 - round(0.84 * 324)
-    # Halfway to 75 % is 50 %, as halfway to 84 % is 60 %.
+    # Halfway to 75% is 50%, as halfway to 84% is 60%.
     assert list(middle.values())[::2] == [24, 30]
     assert sum(middle.values()) == 324 - round(0.6 * 324)
 

@@ -125,7 +125,7 @@ def test_what_goes_back_into_the_dense_phase_finds_enough_of_it():
 
 
 def test_all_phases_are_as_long_with_cycles_of_renda():
-    # 14 cycles to 95 %.
+    # 14 cycles to 95%.
     assert lengths(bimp(epochs=45, cycles="renda")) == [3] * 15
     with pytest.raises(ValueError, match=r"`epochs`.* 14 .*epochs=46"):
         bimp(epochs=46, cycles="renda")

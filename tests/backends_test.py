@@ -295,7 +295,7 @@ def test_digits_are_as_accurate_as_on_tensorflow():
     model = keras_bimp.strip(model)
     kernels = [array(v) for v in model.weights if v.path.endswith("kernel")]
     assert sum((k == 0).sum() for k in kernels) == round(0.95 * 72_608)
-    # The mean of three seeds of examples/digits.py, of 60 epochs, was 97.69 %.
+    # The mean of three seeds of examples/digits.py, of 60 epochs, was 97.69%.
     _, accuracy = model.evaluate(*test, verbose=0)
     # Three standard deviations of a share of 360 images are 2.4 points.
     assert accuracy > 0.9769 - 0.024

@@ -223,7 +223,7 @@ def test_callbacks_to_what_is_pruned_already_change_no_mask(cycles):
 
 
 def collapsing():
-    """The first kernel is so small that 60 % leave it 5 of 8 units."""
+    """The first kernel is so small that 60% leave it 5 of 8 units."""
     model = with_built_optimizer()
     kernel = masked(model).kernels[0].variable
     kernel.assign(array(kernel) * 1e-4)

@@ -77,7 +77,7 @@ def names_of(dataset):
 
 @pytest.mark.parametrize(
     ("name", "sizes", "held_out"),
-    # With 6 training images as many of CIFAR's are held out as are 10 % of it.
+    # With 6 training images as many of CIFAR's are held out as are 10% of it.
     [("cifar100", (90, 10, 20), 1), ("imagenet2012", (59, 1, 20), 1)],
 )
 def test_no_image_is_in_two_of_training_validation_and_test(

@@ -183,7 +183,7 @@ MUTANTS = [
         "bimp_prunes_exactly",
     ),
     Mutant(
-        "36 % take a third cycle, by rounding",
+        "36% take a third cycle, by rounding",
         "plan/cycles.py",
         "math.log(0.8) - 1e-9",
         "math.log(0.8) + 1e-9",

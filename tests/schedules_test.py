@@ -62,7 +62,7 @@ def assert_matches_the_reference(rates, warm, key):
     )
 
 
-# Its original falls to 0.17 % of its peak, so that fine-tuning there warns.
+# Its original falls to 0.17% of its peak, so that fine-tuning there warns.
 @pytest.mark.filterwarnings("ignore:Fine-tuning at 0.00017")
 def test_all_rates_match_the_reference():
     rows = list(golden_rows())
@@ -185,7 +185,7 @@ def test_a_cosine_keeps_its_digits_near_its_end():
 def test_fine_tuning_at_a_rate_of_nothing_warns_once():
     with pytest.warns(UserWarning, match="retraining='allr'"):
         schedule = schedules.FT([0.1, 0.0009], 3)
-    # Not again where it is loaded; and 1 % in float32 is 1 %.
+    # Not again where it is loaded; and 1% in float32 is 1%.
     keras.optimizers.schedules.deserialize(
         keras.optimizers.schedules.serialize(schedule)
     )

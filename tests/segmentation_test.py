@@ -421,7 +421,7 @@ def test_pspnet_refuses_another_stride(study):
 
 
 def pruned_and_trained(model, study):
-    """Prunes a wrapped model to 80 %, and trains it on noise."""
+    """Prunes a wrapped model to 80%, and trains it on noise."""
     segmentation = study.data.segmentation
     rng = np.random.default_rng(0)
     images = rng.standard_normal((4, *model.input_shape[1:]), "float32")

@@ -45,7 +45,7 @@ def test_pruning_stability_is_the_share_that_survives(before, share):
 
 
 def test_pruning_stability_matches_its_definition():
-    # 1 - (t_pre - t_post) / t_pre of accuracies 93 % and 31 %.
+    # 1 - (t_pre - t_post) / t_pre of accuracies 93% and 31%.
     assert pruning_stability(0.93, 0.31) == pytest.approx(1 / 3)
     assert pruning_stability(93, 31) == pytest.approx(1 / 3)
     assert pruning_stability(0.5, 0.5) == 1

@@ -291,7 +291,7 @@ def test_a_table_marks_the_best_three():
         for i, change in enumerate((-0.5, 0.5))
     ]
     assert tables.table(entries, ["retraining"], ["target_sparsity"]) == (
-        "| retraining | 90 % |\n|---|---|\n| FT | 1.00 +- 0.71 |\n"
+        "| retraining | 90% |\n|---|---|\n| FT | 1.00 +- 0.71 |\n"
         "| LRW | *2.00 +- 0.71* |\n| LLR | <u>3.00 +- 0.71</u> |\n"
         "| ALLR | **4.00 +- 0.71** |"
     )

@@ -16,7 +16,7 @@ def load(name, data_dir, batch_size, subset, augment, seed):
     """A task of `data.load`: ImageNet, images of 224x224 pixels.
 
     The labels of its test split are not public. So the test is its validation
-    split, as everywhere, and the last 1 % of the training images are for
+    split, as everywhere, and the last 1% of the training images are for
     validation: 12,812. Augmented: a random part of an image, half of them
     mirrored.
 
@@ -78,7 +78,7 @@ def _plain(jpeg, label):
 
 
 def random_crop(jpeg, seed):
-    """8 to 100 % of an image, 3/4 to 4/3 as wide as high, maybe mirrored."""
+    """8 to 100% of an image, 3/4 to 4/3 as wide as high, maybe mirrored."""
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.image.extract_jpeg_shape(jpeg),
         tf.zeros((1, 0, 4)),

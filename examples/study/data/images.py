@@ -21,8 +21,8 @@ _ROTATION = math.radians(15)
 def load(name, data_dir, batch_size, subset, augment, seed):
     """A task of `data.load`: images of a few classes.
 
-    The last 10 % of the training images are for validation; with a subset as
-    many of them as are 10 % of it. Augmented are
+    The last 10% of the training images are for validation; with a subset as
+    many of them as are 10% of it. Augmented are
     CIFAR's: padded by 4 pixels, cropped and flipped, those of CIFAR-100 rotated
     by up to 15 degrees, too.
     """

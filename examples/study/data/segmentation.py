@@ -27,7 +27,7 @@ def load(name, data_dir, batch_size, subset, augment, seed):
       Half of the training images are mirrored.
     - "cityscapes": halved to 512x1024 pixels, the 19 classes of training. The
       labels of its test split are not public: the test is its validation split,
-      and 10 % of the training data are held out instead.
+      and 10% of the training data are held out instead.
     - "coco": brought to 480x480 pixels, the 20 classes of Pascal VOC, as usual
       for DeepLabV3, and 0 for what is labelled otherwise; from COCO's panoptic
       labels. Held out and tested as Cityscapes.

@@ -17,7 +17,7 @@ class Task:
         test: Batches that are for the figures of a table alone.
         network: Keywords that a network of `networks` gets of the data, such
             as `classes` and `input_shape`.
-        loss: What is minimised.
+        loss: What is minimized.
         metrics: Makes the metrics that training shows.
         measure: Name of what `score` returns: "accuracy", "mIoU" or "BLEU".
         score: Function `(model, batches) -> float` in percent: how good a

@@ -1,4 +1,4 @@
-"""Tasks and backbones of KerasHub, tiny and randomly initialised."""
+"""Tasks and backbones of KerasHub, tiny and randomly initialized."""
 
 import keras
 import numpy as np

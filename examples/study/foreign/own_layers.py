@@ -7,7 +7,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="foreign")
 class TransformerBlock(layers.Layer):
-    """Attention and two dense layers, with residuals and normalisation."""
+    """Attention and two dense layers, with residuals and normalization."""
 
     def __init__(self, width, heads, inner, rate=0.1, **kwargs):
         super().__init__(**kwargs)

@@ -11,7 +11,7 @@ def convnet(
     weight_decay=0.0,
     filters=(16, 32, 64, 64),
 ):
-    """Convolutions that stride, but for the last, with batch normalisation.
+    """Convolutions that stride, but for the last, with batch normalization.
 
     With the defaults 61,338 parameters of which 60,976 prunable; 1,290,880
     multiply-adds: an epoch over 10,000 images takes one core 3 seconds.

@@ -1,4 +1,4 @@
-"""Networks of KerasHub, randomly initialised."""
+"""Networks of KerasHub, randomly initialized."""
 
 import keras
 

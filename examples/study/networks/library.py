@@ -23,7 +23,7 @@ def keras_resnet50(classes=1000, input_shape=(224, 224, 3), weight_decay=0.0):
 
 
 def keras_vgg16(classes=1000, input_shape=(224, 224, 3), weight_decay=0.0):
-    """VGG-16 of `keras.applications`, without batch normalisation.
+    """VGG-16 of `keras.applications`, without batch normalization.
 
     138,357,544 parameters of which 138,344,128 prunable; 15,470,264,320
     multiply-adds. Images must have at least 32x32 pixels.

@@ -91,7 +91,7 @@ def _layer_norm(x):
 
 
 def _inverted_bottleneck(x, filters, strides, settings):
-    """MBConv, normalised first, with squeeze and excitation."""
+    """MBConv, normalized first, with squeeze and excitation."""
     convolution, before = settings.convolution, x
     if strides > 1:
         before = layers.AveragePooling2D(3, strides, padding="same")(before)

@@ -19,7 +19,7 @@ def t5(
     hidden=2048,
     dropout=0.1,
 ):
-    """T5-small of Raffel et al. (2020), randomly initialised; needs KerasHub.
+    """T5-small of Raffel et al. (2020), randomly initialized; needs KerasHub.
 
     With the defaults 60,506,624 parameters, of which 44,040,192 prunable: all
     but the table of pieces, which both languages and the output share. So a

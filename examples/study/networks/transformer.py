@@ -17,7 +17,7 @@ def transformer(
     heads=4,
     dropout=0.0,
 ):
-    """An encoder and a decoder of Vaswani et al. (2017), normalised before.
+    """An encoder and a decoder of Vaswani et al. (2017), normalized before.
 
     Maps `{"source": ..., "target": ...}`, numbers (batch, length) of which 0 is
     padding, to logits of what follows each piece of the target.
@@ -25,7 +25,7 @@ def transformer(
     regularizer = pieces.regularizer(weight_decay)
     positions = _waves(length, width).tolist()
 
-    def normalised(x):
+    def normalized(x):
         return keras.layers.LayerNormalization(epsilon=1e-6)(x)
 
     def added(x, change):
@@ -43,14 +43,14 @@ def transformer(
             ),
             kernel_regularizer=regularizer,
         )
-        query = normalised(x)
+        query = normalized(x)
         memory = query if memory is None else memory
         return added(x, attention(query, memory, **options))
 
     def fed_forward(x):
         hidden = keras.layers.Dense(
             4 * width, "relu", kernel_regularizer=regularizer
-        )(normalised(x))
+        )(normalized(x))
         return added(
             x, keras.layers.Dense(width, kernel_regularizer=regularizer)(hidden)
         )
@@ -74,14 +74,14 @@ def transformer(
     x = embedded(source, source_vocabulary)
     for _ in range(blocks):
         x = fed_forward(attended(x, attention_mask=is_piece))
-    memory = normalised(x)
+    memory = normalized(x)
     x = embedded(target, target_vocabulary)
     for _ in range(blocks):
         x = attended(x, use_causal_mask=True)
         x = fed_forward(attended(x, memory, attention_mask=is_piece))
     logits = keras.layers.Dense(
         target_vocabulary, kernel_regularizer=regularizer
-    )(normalised(x))
+    )(normalized(x))
     return keras.Model({"source": source, "target": target}, logits)
 
 
