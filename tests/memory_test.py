@@ -1,4 +1,4 @@
-"""How much memory a pruning takes, in a fresh process."""
+"""The memory that pruning takes in a fresh process."""
 
 import json
 import subprocess

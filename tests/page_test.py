@@ -132,7 +132,7 @@ REPORTS = {
 
 
 class Parsed(html.parser.HTMLParser):
-    """What a page holds; raises if its tags are not balanced."""
+    """The contents of a page; raises if its tags are not balanced."""
 
     def __init__(self, text):
         super().__init__()
@@ -159,7 +159,7 @@ class Parsed(html.parser.HTMLParser):
         return [attrs for name, attrs in self.elements if name == tag]
 
     def cells(self):
-        """The texts of the cells of all tables."""
+        """Returns the texts of the cells of all tables."""
         return [
             text for tags, text in self.texts if {"td", "th"} & set(tags[-1:])
         ]

@@ -23,7 +23,7 @@ def test_theoretical_speedup():
     convolution, dense = masked(model).masks
     convolution.assign(np.arange(24).reshape(2, 4, 3) < 6)
     dense.assign(np.arange(6).reshape(3, 2) < 3)
-    for steps in (2, 9):  # As many positions for both.
+    for steps in (2, 9):  # Both have the same number of positions.
         speedup = theoretical_speedup(model, (None, steps, 4))
         assert speedup == (24 + 6) / (6 + 3)
     convolution.assign(np.zeros((2, 4, 3)))
