@@ -389,7 +389,7 @@ def test_auto_stays_dense_where_sparse_is_slower(tmp_path, monkeypatch, slower):
     )
     assert "No kernel is sparse" in str(exported.sparse_kernels)
     reasons = {c.reason for c in exported.sparse_kernels.choices}
-    assert reasons == {"not faster at every size of batch"}
+    assert reasons == {"not faster at every batch size"}
 
 
 def test_auto_measures(tmp_path, monkeypatch):
@@ -412,7 +412,7 @@ def test_a_dense_model_stays_dense(tmp_path):
     )
     assert "No kernel is sparse" in str(exported.sparse_kernels)
     assert {c.reason for c in exported.sparse_kernels.choices} == {
-        "fewer zeros than other weights"
+        "less than half zeros"
     }
 
 

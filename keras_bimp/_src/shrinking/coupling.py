@@ -162,5 +162,5 @@ def _why_not_followed(followed, kernel):
         ):
             if isinstance(rule, Barrier):
                 return f"'{operation.name}': {rule.reason}"
-            return f"it has no units that '{operation.name}' can do without"
+            return f"'{operation.name}' has no units that can be removed"
     return "no layer in the graph of the model has it"

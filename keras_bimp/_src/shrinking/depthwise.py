@@ -18,9 +18,9 @@ class Depthwise(Rule):
     def __init__(self, operation, classes):
         super().__init__(operation, classes)
         if operation.data_format == "channels_first":
-            raise NotFollowedError("its channels come first")
+            raise NotFollowedError("it has channels-first data")
         if not is_elementwise(operation.activation):
-            raise NotFollowedError("its activation mixes channels")
+            raise NotFollowedError("its activation is not elementwise")
         self.kernel = as_array(operation.kernel)
         *self.space, self.inputs, self.multiplier = self.kernel.shape
         has_bias = operation.bias is not None

@@ -19,7 +19,7 @@ class Passing(Rule):
         (x,) = call.inputs
         layer = self.operation
         if getattr(layer, "data_format", None) == "channels_first":
-            raise NotFollowedError("its channels come first")
+            raise NotFollowedError("it has channels-first data")
         if getattr(layer, "interpolation", None) not in (
             None,
             "nearest",
@@ -36,7 +36,7 @@ class Reduction(Passing):
 
     def forward(self, call):
         if getattr(self.operation, "initial", None) is not None:
-            raise NotFollowedError("it begins with a number")
+            raise NotFollowedError("it has an initial value")
         (shape,) = call.shapes
         axes = self.operation.axis
         axes = (axes,) if isinstance(axes, int) else axes
@@ -65,7 +65,7 @@ class Activation(Elementwise):
 
     def forward(self, call):
         if not is_elementwise(self.operation.activation):
-            raise NotFollowedError("its activation mixes channels")
+            raise NotFollowedError("its activation is not elementwise")
         return super().forward(call)
 
 
@@ -128,7 +128,7 @@ class Flatten(Reshape):
 
     def forward(self, call):
         if self.operation.data_format == "channels_first":
-            raise NotFollowedError("its channels come first")
+            raise NotFollowedError("it has channels-first data")
         return super().forward(call)
 
     def smaller(self, kept):

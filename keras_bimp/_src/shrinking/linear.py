@@ -30,7 +30,7 @@ class Linear(Rule):
     def __init__(self, operation, classes):
         super().__init__(operation, classes)
         if getattr(operation, "data_format", None) == "channels_first":
-            raise NotFollowedError("its channels come first")
+            raise NotFollowedError("it has channels-first data")
         self.groups = getattr(operation, "groups", 1)
         self.taps = self.as_taps(self.kernel())
         has_bias = operation.bias is not None

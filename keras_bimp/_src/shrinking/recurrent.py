@@ -151,7 +151,7 @@ class _Cell:
         if not is_elementwise(cell.activation) or not is_elementwise(
             getattr(cell, "recurrent_activation", cell.activation)
         ):
-            raise NotFollowedError("its activation mixes units")
+            raise NotFollowedError("its activation is not elementwise")
         self.cell = cell
         self.prefix = f"{prefix}cell."
         self.units = cell.units

@@ -92,7 +92,7 @@ def candidates(
             reason = (
                 _reason(candidate, merged)
                 if id(variable) in owners
-                else f"nothing sparse is known for {type(layer).__name__}"
+                else f"no sparse product for {type(layer).__name__}"
             )
             candidate = candidate._replace(reason=reason)
             found.setdefault(id(variable), candidate)
@@ -135,15 +135,15 @@ def _kernel(layer):
 def _reason(candidate, merged):
     layer = candidate.layer
     if candidate.sparsity < _LEAST:
-        return "fewer zeros than other weights"
+        return "less than half zeros"
     if layer.compute_dtype not in _TYPES:
         return f"{_IN} {layer.compute_dtype}"
     if getattr(layer, "quantization_mode", None) or getattr(
         layer, "lora_enabled", False
     ):
-        return "its kernel is made of others"
+        return "it is quantized or has LoRA"
     if "call" in vars(layer) and id(layer) not in merged:
-        return "its `call` was exchanged"
+        return "its `call` was replaced"
     return candidate.kind.refuses(layer)
 
 

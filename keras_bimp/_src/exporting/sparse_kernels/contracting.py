@@ -86,7 +86,7 @@ def equation_of(layer: layers.Dense | layers.EinsumDense) -> Equation:
 def refuses(layer) -> str | None:
     """Returns why a dense layer cannot be sparse; `None` if it can."""
     if not equation_of(layer).is_product:
-        return "no product of two matrices"
+        return "not a product of two matrices"
     return None
 
 

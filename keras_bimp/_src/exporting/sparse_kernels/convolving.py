@@ -18,7 +18,7 @@ def refuses(layer) -> str | None:
     if layer.groups > 1:
         return "has groups"
     if layer.data_format != "channels_last":
-        return "has its channels first"
+        return "has channels-first data"
     return None
 
 

@@ -247,4 +247,4 @@ def _ratio(before, after):
     return float(np.percentile(before, 25) / np.percentile(after, 25))
 
 
-_SLOWER = "not faster at every size of batch"
+_SLOWER = "not faster at every batch size"
