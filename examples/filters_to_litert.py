@@ -31,7 +31,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_float("target_sparsity", 0.5, "Fraction of filters to prune.")
 flags.DEFINE_integer("epochs", 20, "Total budget, for each network.")
 flags.DEFINE_integer("cycles", 3, "How often to prune and retrain.")
-flags.DEFINE_integer("hidden_units", 0, "Of a dense layer before the last one.")
+flags.DEFINE_integer("hidden_units", 0, "Units of a layer before the last.")
 flags.DEFINE_float("learning_rate", 0.1, "Largest learning rate.")
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps data.")

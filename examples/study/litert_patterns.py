@@ -65,7 +65,7 @@ def train(task, sparsity, granularity):
 
 
 def load(path, images):
-    """A function that runs a file in one thread."""
+    """Returns a function that runs a file in one thread."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=1)
