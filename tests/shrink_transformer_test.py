@@ -72,9 +72,9 @@ def test_it_prints_accuracies_and_a_table(script, tmp_path, capsys):
     flags(script, tmp_path)
     script.main([])
     text = capsys.readouterr().out
-    (difference,) = re.findall(r"Outputs differ by (\S+) at most", text)
+    (difference,) = re.findall(r"Outputs differ by at most (\S+)", text)
     assert float(difference) < 1e-5
-    for title in ("just before the pruning", "just after it", "retraining"):
+    for title in ("just before pruning", "just after it", "retraining"):
         assert re.search(rf"accuracy .*{title} +\d+\.\d\d%", text)
     for row in ("parameters", "multiply-adds", "SavedModel", "LiteRT"):
         assert re.search(rf"{row}.* \d+\.\d\d", text)

@@ -168,8 +168,8 @@ def checked_quantize(
         check_choice("quantize", quantize, known)
     if (quantize == "int8") != (calibration_data is not None):
         raise ValueError(
-            "`calibration_data` must be passed with quantize='int8', and only "
-            f"then. Received: quantize={quantize!r} and "
+            "`calibration_data` must be passed if `quantize` is 'int8', and "
+            f"only then. Received: quantize={quantize!r} and "
             f"{'no' if calibration_data is None else 'some'} calibration_data"
         )
     return quantize

@@ -72,8 +72,8 @@ def _why_unknown(operation):
         if len(v.shape) >= 2 and id(v) not in inside
     ]
     if kernels:
-        return f"a custom layer: not counted with {', '.join(kernels)}"
-    return "a custom layer: only the layers inside it are counted"
+        return f"a custom class: not counted with {', '.join(kernels)}"
+    return "a custom class: only the layers inside it are counted"
 
 
 def _work_of_layer(layer, call):
