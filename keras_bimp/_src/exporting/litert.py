@@ -73,12 +73,12 @@ def _reason(text, model):
             "`other.set_weights(model.get_weights())`. Or use format='onnx' "
             "or 'openvino'"
         )
-    known = "a model that its converter refuses: "
+    known = "a model that its converter rejects: "
     lacking = re.search(r"(?m)^(?:TF Select|Flex|Custom) ops: (.*)$", text)
     if lacking and (tables := saved_model.remedy_of_tables(model)):
         return f"a model {tables}. LiteRT has no {lacking[1].strip()}"
     if lacking:
-        return f"{known}it has no {lacking[1].strip()}"
+        return f"a model with {lacking[1].strip()}, which LiteRT lacks"
     refused = re.findall(r"'tfl?\.(\w+)' op ([^\n']*)", text)
     if refused:
         said = dict.fromkeys(f"{op} {why.strip()}" for op, why in refused)

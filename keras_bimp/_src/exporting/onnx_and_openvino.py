@@ -44,7 +44,7 @@ def write_onnx(
         except Exception as error:
             raise _cannot(model, "onnx", told(error)) from error
     if unknown:
-        raise _cannot(model, "onnx", f"it has no {', '.join(unknown)}")
+        raise _cannot(model, "onnx", f"ONNX has no {', '.join(unknown)}")
 
 
 def _convert_to_onnx(model, path):
@@ -164,7 +164,7 @@ def _cannot(model, format, said):
             "weights: `other.set_weights(model.get_weights())`"
         )
     else:
-        remedy = f"that the converter refuses: {said}"
+        remedy = f"that the converter rejects: {said}"
     return ValueError(
         f"`model` must be convertible to format={format!r}. "
         f"Received: a model {remedy}{remedy_of_quantized(model, format)}"

@@ -101,7 +101,7 @@ def check_traceable(model: keras.Model, error: Exception) -> None:
             )
         raise ValueError(
             "`model` must be traceable by TensorFlow. Received: a model "
-            f"{remedy}that TensorFlow refuses: {told(refused)}"
+            f"{remedy}that TensorFlow rejects: {told(refused)}"
         ) from error
 
 
