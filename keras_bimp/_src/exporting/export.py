@@ -171,8 +171,8 @@ def export(
             in float16 or float64 cannot be converted to LiteRT.
         ImportError: If a package that writes the format is missing.
         OSError: If writing fails, for example on a full disk.
-        RuntimeError: If the exported model computes something else than
-            `model`.
+        RuntimeError: If the outputs of the exported model differ from those
+            of `model`.
 
     Example:
 

@@ -70,7 +70,7 @@ def verify(
         `None` if the runtime is not installed.
 
     Raises:
-        RuntimeError: If it does not run, or computes something else.
+        RuntimeError: If it does not run, or its outputs differ.
         ValueError: If it does not run by default.
     """
     runtime = FORMATS[format].runtime
@@ -104,7 +104,7 @@ def check_same(
     worst = max(map(_difference, found, expected), default=0.0)
     if worst > tolerance:
         raise RuntimeError(
-            f"The exported model computes something else than `model`: outputs "
+            f"The exported model must compute the same as `model`. Outputs "
             f"are off by up to {worst:.1e} of the largest, more than "
             f"tolerance={tolerance:.0e}. Nothing is left behind. If that is "
             f"rounding, pass a larger `tolerance`{remedy}"

@@ -73,7 +73,7 @@ def shrink(model: keras.Model, align: int = 8) -> keras.Model:
         ValueError: If `model` is wrapped, not built, quantized, neither
             Functional nor Sequential, has a layer that cannot be rebuilt
             from its config, or has no channel that can be removed.
-        RuntimeError: If the smaller model computes something else.
+        RuntimeError: If the outputs of the smaller model differ.
 
     Example:
 
