@@ -186,7 +186,7 @@ def test_filters_in_three_cycles(capsys):
     *convolutions, head = [mask for _, mask in kernels_and_masks(model)]
     assert [mask.all((0, 1)).sum() for mask in convolutions] == [4, 5]
     assert head.all()
-    # Of the weights of the convolutions.
+    # The fraction of the convolutions' weights.
     np.testing.assert_allclose(history["sparsity"][-1], 0.5)
     printed = capsys.readouterr().out
     assert lines_with(printed, "2", "kernels", "264")

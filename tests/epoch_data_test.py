@@ -33,7 +33,7 @@ def test_the_order_is_a_function_of_seed_and_epoch():
     assert len({tuple(first), tuple(second), tuple(third)}) == 3
     assert orders(same, 3) == [first, second, third]
     assert orders(other, 1) != [first]
-    # Whatever came before.
+    # Independent of what came before.
     same.epoch = 1
     assert samples(same) == second
     assert [len(x) for x, _ in same] == [4, 4, 2]

@@ -219,7 +219,7 @@ def test_a_lambda_inside_loads_without_safe_mode(holder, tmp_path):
         again = keras.models.load_model(
             tmp_path / "model.keras", safe_mode=False
         )
-    assert touching(seen, SECRET)  # What the test above looks for.
+    assert touching(seen, SECRET)  # As in the test above.
     x = np.ones((2, *model.inputs[0].shape[1:]), "float32")
     np.testing.assert_array_equal(
         ops.convert_to_numpy(again(x)), ops.convert_to_numpy(model(x))

@@ -288,7 +288,7 @@ def test_tiles_and_words():
         "8.00×",  # noqa: RUF001
         "1.01×",  # noqa: RUF001
         "712\xa0kB",
-        # What the report says itself is shown as it is.
+        # The report's text is shown unchanged.
         "They multiply the zeros.",
         "what it computes is not known",
         "there is none",
@@ -319,12 +319,12 @@ def test_validation_is_preferred_and_losses_come_last():
         *("epoch", "sparsity"),
     ]
     assert names({"loss": [1.0], "val_loss": [2.0]}) == ["epoch", "val_loss"]
-    # What the callbacks add is none.
+    # Metrics added by the callbacks are not among them.
     added = ["d1", "d2", "discount", "norm_drop", "val_auc_before_pruning"]
     trained = {"auc": [0.5], **{name: [0.5] for name in added}}
     assert names(trained) == ["epoch", "auc"]
     assert names({**trained, "val_auc": [0.5]}) == ["epoch", "val_auc"]
-    # One that is no share has an axis of its own.
+    # A metric that is not a fraction has a separate axis.
     several = {"auc": [0.5], "mae": [3.0], "accuracy": [0.5], "loss": [1.0]}
     assert names(several) == ["epoch", "auc", "accuracy", "epoch", "mae"]
     assert names({"accuracy": [None, math.nan]}) == []

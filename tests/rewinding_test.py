@@ -255,7 +255,7 @@ def test_a_run_that_goes_on_without_what_it_kept_is_refused(tmp_path):
 
 @pytest.mark.parametrize("kept", jobs.first_and_slow([True, False], [True]))
 def test_taken_up_without_its_schedule_it_does_not_rewind_again(tmp_path, kept):
-    """As with `BackupAndRestore`: weights and slots, but a new schedule."""
+    """Like `BackupAndRestore`: weights and slots, but a new schedule."""
     arguments = {"dense_epochs": 4, "rewind_to": tmp_path if kept else None}
 
     class Stop(keras.callbacks.Callback):
