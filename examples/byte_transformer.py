@@ -1,4 +1,4 @@
-"""A small transformer that predicts the next byte of a text, and the text."""
+"""A small transformer that predicts the next byte, and a text to train on."""
 
 import pathlib
 import pydoc_data.topics
@@ -10,15 +10,15 @@ from keras import layers
 
 
 def load_text(length, subset=None, data_dir=None):
-    """Pairs (bytes, next bytes) to learn from and to validate with.
+    """Returns pairs (bytes, next bytes) for training and for validation.
 
     Args:
-        length: Bytes in a row.
-        subset: How many bytes of the text to take. Defaults to all.
+        length: Bytes per sequence.
+        subset: How many bytes of the text to use. Defaults to all.
         data_dir: Folder of text files. Defaults to the documentation that
             comes with Python.
     """
-    if data_dir:  # Multi30k, say: a sentence per line.
+    if data_dir:  # Such as Multi30k, with a sentence per line.
         files = sorted(pathlib.Path(data_dir).rglob("*"))
         text = b"\n\n".join(f.read_bytes() for f in files if f.is_file())
     else:
@@ -56,7 +56,7 @@ def build_transformer(length, blocks, width, heads, dropout=0.0):
 
 
 def milliseconds(functions, x, rounds):
-    """What each function takes for some rows, once a round."""
+    """Returns the times of each function for some rows, one per round."""
     times = [[] for _ in functions]
     for round_ in range(-3, rounds):
         for function, found in zip(functions, times, strict=True):

@@ -1,13 +1,12 @@
 """Prunes a ResNet-56 on CIFAR-10 within a budget of 200 epochs.
 
-Budgeted iterative magnitude pruning: dense for half of the budget, then cycles
-of pruning and retraining. The last 10 % of the training images are for
-validation; the test images are looked at once, at the end. Kill it, start it
-again, and it goes on where it was.
+Budgeted iterative magnitude pruning: half of the budget is dense, the rest is
+cycles of pruning and retraining. The last 10% of the training images are for
+validation. The test images are used once, at the end. If you kill the script
+and start it again, it resumes where it stopped.
 
-Networks are those of `study/networks`, and data sets of images those of
-`study/data`; `cifar100.py` and `imagenet.py` are this script with other
-defaults.
+`study/networks` has the networks and `study/data` the data sets of images.
+`cifar100.py` and `imagenet.py` are this script with other defaults.
 """
 
 import os
@@ -31,16 +30,16 @@ flags.DEFINE_string("network", "resnet56", "Name of a network.")
 flags.DEFINE_float("target_sparsity", 0.95, "Fraction of weights to prune.")
 flags.DEFINE_integer("epochs", 200, "Total budget.")
 flags.DEFINE_integer(
-    "dense_epochs", None, "Epochs before the first pruning; half, if not given."
+    "dense_epochs", None, "Epochs before the first pruning; default: half."
 )
 flags.DEFINE_integer("cycles", 2, "How often to prune and retrain.")
 flags.DEFINE_string("retraining", "allr", "Schedule: allr, llr, ft, ...")
 flags.DEFINE_float("learning_rate", 0.1, "Largest learning rate.")
 flags.DEFINE_float("weight_decay", 5e-4, "Coupled weight decay.")
 flags.DEFINE_integer("batch_size", 128, "Images per step.")
-flags.DEFINE_integer("subset", None, "Number of training images, if not all.")
+flags.DEFINE_integer("subset", None, "Number of training images; default: all.")
 flags.DEFINE_string(
-    "dtype", "float32", "Of the computation: mixed_float16 on many GPUs."
+    "dtype", "float32", "Data type to compute in, such as mixed_float16."
 )
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps data.")
@@ -80,7 +79,7 @@ def train(model, task, backup_dir):
         task.train,
         epochs=FLAGS.epochs,
         validation_data=task.validation,
-        shuffle=False,  # The data do it.
+        shuffle=False,  # The data set shuffles.
         callbacks=[
             *keras_bimp.callbacks(
                 FLAGS.target_sparsity,
@@ -121,8 +120,8 @@ def main(_):
     shutil.rmtree(output_dir / "backup")
     accuracy, _ = report.metrics["accuracy"]
     print(
-        f"\nTest accuracy {accuracy:.2%} at a sparsity of {report.sparsity:.2%}"
-        f"\nInto {output_dir}: model.keras and report.html"
+        f"\nTest accuracy {accuracy:.2%} at {report.sparsity:.2%} sparsity"
+        f"\nWritten to {output_dir}: model.keras and report.html"
     )
     if task.notice:
         print(f"\n{task.notice}")

@@ -1,8 +1,8 @@
 """Prunes a WideResNet-28-10 on CIFAR-100 within a budget of 200 epochs.
 
-This is `cifar10.py` with other defaults, which tells its flags: python
-examples/cifar10.py --help. An accelerator is needed: an epoch is 800 million
-million multiply-adds.
+This is `cifar10.py` with other defaults. To see its flags: python
+examples/cifar10.py --help. It needs an accelerator: an epoch takes 800 trillion
+multiply-adds.
 """
 
 import cifar10

@@ -5,7 +5,7 @@ import tensorflow_datasets as tfds
 
 
 def load_fashion_mnist(data_dir, train_split="train"):
-    """Returns the training and the test set, images scaled to mean 0, sd 1."""
+    """Returns the training and test sets, with images of mean 0 and std 1."""
     parts = []
     for split in (train_split, "test"):
         images, labels = tfds.as_numpy(
@@ -24,14 +24,15 @@ def load_fashion_mnist(data_dir, train_split="train"):
 def build_residual_network(
     weight_decay=2e-4, batch_norm_momentum=0.99, hidden_units=0
 ):
-    """A residual network for 28x28 images.
+    """Builds a residual network for 28x28 images.
 
     Args:
-        weight_decay: Coupled: as much of a weight is added to its gradient.
-        batch_norm_momentum: Of the moving statistics.
-        hidden_units: Of a dense layer before the last. With 0 units there is
-            none, but global pooling, and the network has 72,464 prunable
-            weights; with 256 it has 336,528.
+        weight_decay: Coupled: this fraction of a weight is added to its
+            gradient.
+        batch_norm_momentum: Momentum of the moving statistics.
+        hidden_units: Units of a dense layer before the last. With 0 units
+            there is global pooling instead, and the network has 72,464
+            prunable weights; with 256 it has 336,528.
     """
     regularizer = keras.regularizers.L2(weight_decay / 2)
 

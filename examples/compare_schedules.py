@@ -1,14 +1,15 @@
 """Compares retraining schedules on a network pretrained on Fashion-MNIST.
 
-One network is pretrained per seed, for 40 epochs on 12,000 images, with a
-learning rate of 0.2 that is divided by 10 after 45 % and after 90 % of them.
-From there every schedule prunes and retrains it, for every target sparsity and
-every number of retraining epochs: 1, 2, 4 and 10 are 2.5, 5, 10 and 25 % of the
-pretraining.
+For each seed, one network is pretrained for 40 epochs on 12,000 images, with a
+learning rate of 0.2 that is divided by 10 after 45% and after 90% of the
+epochs. It is then pruned and retrained with each schedule, to each target
+sparsity and for each number of retraining epochs: 1, 2, 4 and 10 are 2.5, 5, 10
+and 25% of the pretraining.
 
-A run that is finished is a line of `results.csv` in `--output_dir` and is not
-run again: stop whenever you like, start again, ask for more. At the end come a
-table of the runs that were asked for, in `results.md` too, and `schedules.png`.
+Each finished run is a line of `results.csv` in `--output_dir` and is not
+repeated, so you can stop at any time, start again, and add runs. At the end,
+the script prints a table of the requested runs and writes it to `results.md`,
+along with `schedules.png`.
 """
 
 import csv
@@ -35,7 +36,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_list(
     "retraining",
     ["ft", "lrw", "slr", "clr", "llr", "allr"],
-    "Schedules to compare: any that `keras_bimp.callbacks` knows by name.",
+    "Schedules to compare: names that `keras_bimp.callbacks` accepts.",
 )
 flags.DEFINE_list("target_sparsity", ["0.7", "0.9", "0.98"], "To prune to.")
 flags.DEFINE_list("epochs", ["1", "4"], "Epochs of retraining.")
@@ -94,7 +95,7 @@ class Pretrained:
             f"rate_{FLAGS.learning_rate:g}_seed_{seed}",
         )
         if not self._folder.exists():
-            # A folder with all its files, or none.
+            # Renamed when complete, so that a kill leaves all files or none.
             unfinished = self._folder.with_name("unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
             self._train(seed, data, unfinished)
@@ -104,7 +105,7 @@ class Pretrained:
         print(f"Pretrained network, seed {seed}: {self.accuracy:.2%}")
 
     def checkpoint(self, epochs_to_go):
-        """The file of the network, some epochs before the end."""
+        """Returns the file of the network, some epochs before the end."""
         epoch = FLAGS.pretrain_epochs - epochs_to_go
         return self._folder / f"epoch_{epoch:03d}.keras"
 
@@ -137,7 +138,7 @@ class Pretrained:
 
 
 def retrain(pretrained, data, seed, retraining, target_sparsity, epochs):
-    """Prunes and retrains a pretrained network; returns what came of it."""
+    """Prunes and retrains a pretrained network, and returns the results."""
     (x, y), test = data
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -173,7 +174,7 @@ def retrain(pretrained, data, seed, retraining, target_sparsity, epochs):
 
 
 def asked():
-    """What to run, one dict each, cheapest first for each seed."""
+    """Returns the requested runs as dicts, cheapest first for each seed."""
     names = ("seed", "epochs", "target_sparsity", "retraining")
     for values in itertools.product(
         map(int, FLAGS.seed),
@@ -190,7 +191,7 @@ def asked():
 
 
 def identity(run):
-    """What tells runs apart, as text: what a CSV file gives back."""
+    """Returns the settings of a run as text, as in a CSV file."""
     return tuple(str(run[name]) for name in FIELDS[:7])
 
 
@@ -202,7 +203,7 @@ def read_results(path):
 
 
 def write_results(path, rows):
-    # Replaced at once: a kill leaves the old file or the new one.
+    # Replaced atomically: a kill leaves the old file or the new one.
     unfinished = path.with_name(f"{path.name}.unfinished")
     with open(unfinished, "w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
@@ -221,7 +222,7 @@ def with_spread(values, emphasis=""):
 
 
 def tables(rows):
-    """Markdown: a table for each sparsity, a row for each schedule."""
+    """Returns Markdown: a table per sparsity with a row per schedule."""
     cells = {}
     for row in rows:
         cell = float(row["target_sparsity"]), int(row["epochs"])
@@ -237,7 +238,7 @@ def tables(rows):
     yield (
         "Test accuracy in %, mean +- standard deviation over seeds "
         f"{', '.join(dense)}; dense {with_spread(list(dense.values()))}. Bold: "
-        "the best of a column, and what is within one standard error of it."
+        "the best of a column, and others within one standard error of it."
     )
     for sparsity in sorted({sparsity for sparsity, _ in cells}):
         budgets = sorted(e for s, e in cells if s == sparsity)
@@ -263,7 +264,7 @@ def tables(rows):
 
 
 def near_best(accuracies):
-    """The methods within one standard error of the best one's mean."""
+    """Returns the methods within one standard error of the best mean."""
     means = {m: statistics.mean(values) for m, values in accuracies.items()}
     best = max(means, key=means.get)
     values = accuracies[best]
@@ -272,7 +273,7 @@ def near_best(accuracies):
 
 
 def plot(path):
-    """Draws the schedules of the longest retraining after the original."""
+    """Plots the original schedule and those of the longest retraining."""
     import matplotlib.pyplot as plt
 
     per_epoch = -(-FLAGS.train_images // BATCH_SIZE)
@@ -316,7 +317,7 @@ def main(_):
     results = output_dir / "results.csv"
     runs = list(asked())
     for retraining in FLAGS.retraining:
-        # Raises what is wrong with it now, not in an hour.
+        # Raises errors now, not in an hour.
         keras_bimp.callbacks(0.9, dense_epochs=0, retraining=retraining)
     rows = read_results(results)
     done = {identity(row) for row in rows}
@@ -352,7 +353,8 @@ def main(_):
     (output_dir / "results.md").write_text(text + "\n")
     plot(output_dir / "schedules.png")
     print(
-        f"\n{text}\n\nInto {output_dir}: results.csv, results.md, schedules.png"
+        f"\n{text}\n\nWritten to {output_dir}: results.csv, results.md, "
+        "schedules.png"
     )
 
 

@@ -1,9 +1,9 @@
 """Prunes a small convolutional network on handwritten digits.
 
-The 1,797 images of 8x8 pixels come with scikit-learn: nothing to download.
-Trains one network with budgeted iterative magnitude pruning and one densely,
-for the same number of epochs, and compares them. Kill it, start it again, and
-it goes on where it was.
+The 1,797 images of 8x8 pixels come with scikit-learn, so there is nothing to
+download. Trains one network with budgeted iterative magnitude pruning and one
+dense network for the same number of epochs, and compares them. If you kill the
+script and start it again, it resumes where it stopped.
 """
 
 import json
@@ -28,7 +28,7 @@ import keras_bimp
 
 FLAGS = flags.FLAGS
 flags.DEFINE_float("target_sparsity", 0.95, "Fraction of weights to prune.")
-flags.DEFINE_integer("epochs", 60, "Total budget, of the dense network too.")
+flags.DEFINE_integer("epochs", 60, "Total budget, for each network.")
 flags.DEFINE_integer(
     "dense_epochs", None, "Epochs before the first pruning; default: chosen."
 )
@@ -36,19 +36,19 @@ flags.DEFINE_integer(
     "cycles", None, "How often to prune and retrain; default: chosen."
 )
 flags.DEFINE_string("retraining", "auto", "Schedule: allr, llr, ft, ...")
-flags.DEFINE_string("allocation", "auto", "Which layers give: global, lamp...")
+flags.DEFINE_string("allocation", "auto", "Sparsity by layer: global, lamp...")
 flags.DEFINE_integer("seed", 0, "Random seed.")
-flags.DEFINE_integer("save_freq", 0, "Back up every so many batches, too.")
+flags.DEFINE_integer("save_freq", 0, "Also back up every this many batches.")
 flags.DEFINE_string("output_dir", "output/digits", "Where to write.")
 
 
 def backup_dir():
-    """Where a run that is killed goes on from, until all is done."""
+    """Returns the folder from which a killed run resumes."""
     return pathlib.Path(FLAGS.output_dir, "backup")
 
 
 def batches(arrays):
-    """The same batches again in a run that goes on."""
+    """Returns data whose batches are the same when a run resumes."""
     return keras_bimp.backup.EpochData(*arrays, batch_size=64, seed=FLAGS.seed)
 
 
@@ -100,7 +100,7 @@ def train_sparse(train, test):
         ],
         verbose=0,
     )
-    # What is not a number yet is null in a file.
+    # NaN becomes null in the file.
     return keras_bimp.strip(model), {
         name: [None if np.isnan(value) else value for value in values]
         for name, values in history.history.items()
@@ -108,13 +108,13 @@ def train_sparse(train, test):
 
 
 def next_version(folder):
-    """The first version folder 1, 2, 3, ... that is not there yet."""
+    """Returns the first version folder 1, 2, 3, ... that does not exist."""
     versions = [int(p.name) for p in folder.glob("*") if p.name.isdigit()]
     return folder / str(max(versions, default=0) + 1)
 
 
 def print_comparison(report):
-    """The dense network beside the sparse one."""
+    """Prints a table that compares the dense and the sparse network."""
     table = rich.table.Table(title="\nSame budget of epochs")
     for title in ("", "dense", "sparse"):
         table.add_column(title, justify="right" if title else "left")
@@ -148,7 +148,7 @@ def print_comparison(report):
 
 
 def plot(history, path):
-    """Draws accuracy, sparsity and learning rate over the epochs."""
+    """Plots accuracy, sparsity and learning rate over the epochs."""
     import matplotlib.pyplot as plt
 
     epochs = np.arange(1, len(history["accuracy"]) + 1)
@@ -204,7 +204,7 @@ def main(_):
     (output_dir / "history.json").write_text(json.dumps(history))
     shutil.rmtree(backup_dir())
     print(
-        f"Into {output_dir}: report.html, summary.json, history.json, "
+        f"Written to {output_dir}: report.html, summary.json, history.json, "
         f"history.png, model.keras and saved_model/{version.name}"
     )
 

@@ -6,7 +6,7 @@ import sklearn.model_selection
 
 
 def load_data():
-    """Returns the training and the test set, 1,437 and 360 images."""
+    """Returns the training and test sets, 1,437 and 360 images."""
     images, labels = sklearn.datasets.load_digits(return_X_y=True)
     images = (images / 16).astype("float32").reshape(-1, 8, 8, 1)
     x, x_test, y, y_test = sklearn.model_selection.train_test_split(
@@ -16,7 +16,7 @@ def load_data():
 
 
 def build_model():
-    """Three convolutions and two dense layers, 73,000 weights."""
+    """Builds three convolutions and two dense layers, 73,000 weights."""
     model = keras.Sequential(
         [
             keras.Input((8, 8, 1)),

@@ -1,14 +1,14 @@
-"""Prunes a residual network on Fashion-MNIST, by three methods.
+"""Prunes a residual network on Fashion-MNIST with three methods.
 
 - `dense`: no pruning, a linear learning rate over the whole budget.
-- `one-shot`: 60 % of the budget dense with a stepped learning rate, then one
-  pruning and the rest of the budget retraining. The dense model is kept in
-  `--output_dir`, so every sparsity and schedule starts from the same weights.
+- `one-shot`: 60% of the budget dense with a stepped learning rate, then one
+  pruning and retraining for the rest of the budget. The dense model is kept in
+  `--output_dir`, so each sparsity and schedule starts from the same weights.
 - `bimp`: half of the budget dense with a linear learning rate, then three
   cycles of pruning and retraining.
 
-All methods train for `--epochs` in total. Several values of a flag, separated
-by commas, are all combined:
+All methods train for `--epochs` in total. Flags take several values, separated
+by commas, and all combinations are run:
 
     python examples/fashion_mnist.py --method=dense,one-shot,bimp \
         --retraining=ft,allr --target_sparsity=0.9,0.98 --seed=0,1
@@ -37,7 +37,7 @@ flags.DEFINE_list("method", ["bimp"], "Any of dense, one-shot, bimp.")
 flags.DEFINE_list(
     "retraining",
     ["allr"],
-    "How one-shot retrains (bimp: ALLR): ft, slr, allr...",
+    "Schedule of one-shot (bimp: ALLR): ft, slr, allr...",
 )
 flags.DEFINE_list("target_sparsity", ["0.9"], "Fractions to prune.")
 flags.DEFINE_list("seed", ["0"], "Random seeds.")
@@ -135,7 +135,7 @@ def train_bimp(data, seed, target_sparsity):
 
 
 def runs():
-    """Yields (name, sparsity, function of data and seed) of what is asked."""
+    """Yields (name, sparsity, function of data and seed) for each run."""
     sparsities = [float(s) for s in FLAGS.target_sparsity]
     for method in FLAGS.method:
         if method == "dense":
@@ -161,7 +161,7 @@ def runs():
 
 
 def table(rows):
-    """A Markdown table of accuracies, mean and standard deviation of seeds."""
+    """Returns a Markdown table: mean and std of accuracies over seeds."""
     lines = [
         "| method | sparsity | test accuracy % | seeds |",
         "|---|---|---|---|",
@@ -195,7 +195,7 @@ def main(_):
             if not target_sparsity:
                 dense[seed] = model
             words = f"{name}-{target_sparsity:g}-seed-{seed}".lower().split()
-            # With `dense` among the methods, beside it; it comes first then.
+            # Compared with `dense` if that was run, which comes first.
             report = keras_bimp.report(
                 model,
                 dense.get(seed),

@@ -1,11 +1,11 @@
-"""Prunes filters on Fashion-MNIST, takes them out, and runs it in LiteRT.
+"""Prunes and removes filters on Fashion-MNIST, and runs the result in LiteRT.
 
-Trains a residual network densely for half of the epochs, prunes the filters
-that matter least in three cycles, those along a residual stream together, and
-retrains. The pruned filters are then really gone: the network is smaller and
-faster in any runtime. It is exported for phones twice, with weights of 32 bits
-and with 8, and both files are run in LiteRT on the test images. A dense
-network, trained for the same number of epochs, is compared with.
+Trains a dense residual network for half of the epochs. Then it prunes the
+filters that matter least in three cycles, along a residual stream together, and
+retrains. The pruned filters are then removed, which makes the network smaller
+and faster in any runtime. It is exported for phones twice, with 32-bit and with
+8-bit weights, and both files are run in LiteRT on the test images. They are
+compared with a dense network, trained for the same number of epochs.
 """
 
 import os
@@ -28,10 +28,10 @@ from common import load_fashion_mnist
 import keras_bimp
 
 FLAGS = flags.FLAGS
-flags.DEFINE_float("target_sparsity", 0.5, "Share of the filters to prune.")
-flags.DEFINE_integer("epochs", 20, "Total budget, of the dense network too.")
+flags.DEFINE_float("target_sparsity", 0.5, "Fraction of filters to prune.")
+flags.DEFINE_integer("epochs", 20, "Total budget, for each network.")
 flags.DEFINE_integer("cycles", 3, "How often to prune and retrain.")
-flags.DEFINE_integer("hidden_units", 0, "Of a dense layer before the last.")
+flags.DEFINE_integer("hidden_units", 0, "Units of a layer before the last.")
 flags.DEFINE_float("learning_rate", 0.1, "Largest learning rate.")
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps data.")
@@ -48,7 +48,7 @@ def print_progress(epoch, logs):
 
 
 def train(data, sparse):
-    """A network, dense or with zeros for filters."""
+    """Trains a network, dense or with pruned filters."""
     (x, y), test = data
     keras.utils.set_random_seed(FLAGS.seed)
     model = build_residual_network(hidden_units=FLAGS.hidden_units)
@@ -89,14 +89,14 @@ def train(data, sparse):
 
 
 def new_path(name):
-    """A path in the output folder with nothing there."""
+    """Returns a path in the output folder after deleting what is there."""
     path = pathlib.Path(FLAGS.output_dir, name)
     path.unlink(missing_ok=True)
     return path
 
 
 def load(path, batch_size):
-    """An interpreter for batches of one size."""
+    """Returns an interpreter for a fixed batch size."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=1)
@@ -124,7 +124,7 @@ def accuracy_of(path, test):
 
 
 def latencies(paths, image, rounds=200):
-    """Milliseconds for one image, median; the files take turns."""
+    """Returns the median milliseconds for one image; the files take turns."""
     interpreters = [load(path, 1) for path in paths]
     times = [[] for _ in paths]
     for _ in range(rounds):
@@ -140,10 +140,11 @@ def main(_):
     pathlib.Path(FLAGS.output_dir).mkdir(parents=True, exist_ok=True)
     data = load_fashion_mnist(FLAGS.data_dir)
     (x, _), test = data
-    print(f"Training densely for {FLAGS.epochs} epochs")
+    print(f"Training a dense network for {FLAGS.epochs} epochs")
     dense = train(data, sparse=False)
     print(
-        f"\nTraining for as many, {FLAGS.target_sparsity:.0%} of the filters go"
+        f"\nTraining for as many epochs, pruning {FLAGS.target_sparsity:.0%} "
+        "of the filters"
     )
     pruned = train(data, sparse=True)
     small = keras_bimp.shrink(pruned)

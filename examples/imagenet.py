@@ -1,11 +1,11 @@
 """Prunes a ResNet-50 on ImageNet within a budget of 90 epochs.
 
-This is `cifar10.py` with other defaults, which tells its flags: python
-examples/cifar10.py --help. ImageNet has to be in `--data_dir`, as TensorFlow
-Datasets prepares it from the archives that its owners give out:
-https://www.tensorflow.org/datasets/catalog/imagenet2012. The last 1 % of its
-training images are for validation; its validation images, whose labels are
-public, are the test.
+This is `cifar10.py` with other defaults. To see its flags: python
+examples/cifar10.py --help. ImageNet must be in `--data_dir`, prepared by
+TensorFlow Datasets from the archives of its owners:
+https://www.tensorflow.org/datasets/catalog/imagenet2012. The last 1% of the
+training images are for validation. The official validation images, whose labels
+are public, are the test set.
 """
 
 import cifar10

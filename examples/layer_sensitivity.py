@@ -1,9 +1,9 @@
 """Shows which kernels of a network tolerate pruning, and uses it.
 
 Trains a small residual network on 12,000 images of Fashion-MNIST, prunes each
-kernel alone to several sparsities, and prints and draws the accuracies. Then
-prunes all kernels together, without and with what came out of it as the
-largest sparsity of each, and prints the accuracies before any retraining.
+kernel separately to several sparsities, and prints and plots the accuracies.
+Then it prunes all kernels together, with and without the resulting sparsity
+limits, and prints the accuracies before any retraining.
 """
 
 import os
@@ -23,13 +23,11 @@ import keras_bimp
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("epochs", 5, "Epochs of training.")
 flags.DEFINE_string("granularity", "weight", "weight or filter.")
-flags.DEFINE_float("target_sparsity", 0.5, "To prune all kernels to.")
-flags.DEFINE_float("max_drop", 0.05, "Accuracy a kernel alone may cost.")
+flags.DEFINE_float("target_sparsity", 0.5, "Sparsity of all kernels together.")
+flags.DEFINE_float("max_drop", 0.05, "Accuracy that one kernel may cost.")
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps data.")
-flags.DEFINE_string(
-    "output_dir", "output/layer_sensitivity", "For the picture."
-)
+flags.DEFINE_string("output_dir", "output/layer_sensitivity", "Where to write.")
 
 
 def train(data):
@@ -65,7 +63,7 @@ def main(_):
     logging.set_verbosity(logging.WARNING)
     output_dir = pathlib.Path(FLAGS.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    # The last 2,000 images tell which kernels are sensitive.
+    # The last 2,000 images are for measuring sensitivity.
     (x, y), test = load_fashion_mnist(FLAGS.data_dir, "train[:14000]")
     model = train((x[:12000], y[:12000]))
     result = keras_bimp.sensitivity(
@@ -88,7 +86,7 @@ def main(_):
         allocation="uniform",
         max_layer_sparsity=result.suggested_caps(FLAGS.max_drop),
     )
-    print(f"\nInto {output_dir}: sensitivity.png")
+    print(f"\nWritten to {output_dir}: sensitivity.png")
 
 
 if __name__ == "__main__":

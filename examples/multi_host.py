@@ -1,7 +1,7 @@
 """Prunes the network of digits.py in several processes, on one host or many.
 
-Every process runs this script. With the JAX backend, Keras' `DataParallel`
-gives each of them a part of every batch; all prune the same weights.
+Each process runs this script. With the JAX backend, Keras' `DataParallel`
+gives each process a part of every batch. All prune the same weights.
 """
 
 import os
@@ -22,13 +22,13 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "coordinator", "localhost:9876", "Address and port of process 0."
 )
-flags.DEFINE_integer("process_count", 1, "How many processes there are.")
-flags.DEFINE_integer("process_index", 0, "Which one this is, from 0 on.")
-flags.DEFINE_integer("batch_size", 64, "Images per step, of all processes.")
+flags.DEFINE_integer("process_count", 1, "Number of processes.")
+flags.DEFINE_integer("process_index", 0, "Index of this process, from 0.")
+flags.DEFINE_integer("batch_size", 64, "Images per step, over all processes.")
 
 
 def own_part(data):
-    """The images that this process reads: as many as any other does."""
+    """Returns the images for this process, the same number for each."""
     length = len(data[0]) // FLAGS.process_count * FLAGS.process_count
     return [
         array[FLAGS.process_index : length : FLAGS.process_count]
@@ -39,12 +39,12 @@ def own_part(data):
 def main(_):
     logging.set_verbosity(logging.WARNING)
     if FLAGS.process_count > 1:
-        # How processors talk; between GPUs it is NCCL.
+        # For communication between CPUs; GPUs use NCCL.
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         keras.distribution.initialize(
             FLAGS.coordinator, FLAGS.process_count, FLAGS.process_index
         )
-    # Before any variable is made. Each process reads its own part of the data.
+    # Before any variable is created. Each process reads its part of the data.
     keras.distribution.set_distribution(
         keras.distribution.DataParallel(auto_shard_dataset=False)
     )
@@ -70,7 +70,7 @@ def main(_):
     _, accuracy = sparse.evaluate(*test, verbose=0)
     sparsity = keras_bimp.sparsity(sparse).prunable
     if first:
-        # Saving makes variables, which shall be those of this process alone.
+        # Saving creates variables, which must belong to this process only.
         keras.distribution.set_distribution(None)
         os.makedirs(FLAGS.output_dir, exist_ok=True)
         path = os.path.join(FLAGS.output_dir, "model.keras")

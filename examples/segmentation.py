@@ -1,8 +1,9 @@
-"""Prunes a network for semantic segmentation, and shows what it sees.
+"""Prunes a network for semantic segmentation, and draws its predictions.
 
-Trains one network with budgeted iterative magnitude pruning and one densely,
-for the same number of epochs, and compares their mIoU: the intersection over
-union of labels and predictions, averaged over the classes.
+Trains one network with budgeted iterative magnitude pruning and one dense
+network for the same number of epochs, and compares their mIoU: the intersection
+over union of labels and predictions, averaged over the classes.
+
 
     python examples/segmentation.py --network=pspnet --dataset=cityscapes \
         --epochs=60 --dense_epochs=40
@@ -37,17 +38,17 @@ NETWORKS = {
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("network", "small_pspnet", list(NETWORKS), "To be trained.")
 flags.DEFINE_enum(
-    "dataset", "camvid", ["camvid", "cityscapes", "coco"], "To train it on."
+    "dataset", "camvid", ["camvid", "cityscapes", "coco"], "Training data."
 )
 flags.DEFINE_float("target_sparsity", 0.9, "Fraction of weights to prune.")
-flags.DEFINE_integer("epochs", 45, "Total budget, of the dense network too.")
+flags.DEFINE_integer("epochs", 45, "Total budget, for each network.")
 flags.DEFINE_integer("dense_epochs", 30, "Epochs before the first pruning.")
 flags.DEFINE_integer("cycles", 3, "How often to prune and retrain.")
 flags.DEFINE_string("retraining", "allr", "Schedule: allr, llr, ft, ...")
 flags.DEFINE_float("learning_rate", 0.1, "Largest learning rate.")
 flags.DEFINE_float("weight_decay", 5e-4, "Coupled.")
 flags.DEFINE_integer("batch_size", 16, "Images per step.")
-flags.DEFINE_integer("pictures", 4, "Test images to draw.")
+flags.DEFINE_integer("pictures", 4, "Number of test images to draw.")
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps data.")
 flags.DEFINE_string("output_dir", "output/segmentation", "Where to write.")
@@ -79,7 +80,7 @@ def compile_and_fit(model, task, learning_rate, callbacks=()):
     model.fit(
         task.train,
         epochs=FLAGS.epochs,
-        shuffle=False,  # The data do it.
+        shuffle=False,  # The data set shuffles.
         validation_data=task.validation,
         callbacks=list(callbacks),
         verbose=2,
@@ -128,7 +129,7 @@ def draw(task, models, path):
     for axes, (name, pixels) in zip(grid.T, columns.items(), strict=True):
         axes[0].set_title(name)
         for axis, each in zip(axes, pixels, strict=True):
-            if each.ndim == 2:  # What has no class stays white.
+            if each.ndim == 2:  # Pixels without a class stay white.
                 each = np.ma.masked_greater_equal(each, classes)
             axis.imshow(
                 each, "tab20", vmin=0, vmax=classes - 1, interpolation="nearest"
@@ -139,7 +140,7 @@ def draw(task, models, path):
 
 
 def as_colours(images):
-    """Images of zero mean, as values from 0 to 1."""
+    """Scales images of zero mean to values from 0 to 1."""
     images = np.array(images)
     lowest, highest = images.min(), images.max()
     return (images - lowest) / (highest - lowest)
@@ -149,9 +150,9 @@ def main(_):
     logging.set_verbosity(logging.WARNING)
     output_dir = pathlib.Path(FLAGS.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    print(f"Training {FLAGS.network} sparsely")
+    print(f"Training a sparse {FLAGS.network}")
     sparse = train_sparse()
-    print(f"Training {FLAGS.network} densely, for as many epochs")
+    print(f"Training a dense {FLAGS.network} for as many epochs")
     dense = train_dense()
 
     task = load_task()
@@ -165,9 +166,9 @@ def main(_):
     sparse.save(output_dir / "model.keras")
     draw(task, {"dense": dense, "sparse": sparse}, output_dir / "examples.png")
     print(
-        f"{FLAGS.dataset} test mIoU: dense {summary['dense_miou']:.2f} %, "
-        f"{summary['sparsity']:.2%} sparse {summary['miou']:.2f} %\n"
-        f"Into {output_dir}: model.keras, examples.png, summary.json"
+        f"{FLAGS.dataset} test mIoU: dense {summary['dense_miou']:.2f}%, "
+        f"{summary['sparsity']:.2%} sparse {summary['miou']:.2f}%\n"
+        f"Written to {output_dir}: model.keras, examples.png, summary.json"
     )
 
 

@@ -1,11 +1,11 @@
-"""Prunes heads and inner units of a transformer, and takes them out.
+"""Prunes and removes attention heads and inner units of a transformer.
 
 Trains a transformer to predict the next byte of the documentation that comes
-with Python, prunes the heads of attention and the inner units of its blocks
-that matter least, and retrains. What was pruned is then really gone: the
-transformer has fewer parameters and is faster in any runtime. It is compared
-with the same one that has its zeros in place, which are computed with, as a
-SavedModel and in LiteRT. All files take turns.
+with Python, prunes the attention heads and inner units of its blocks that
+matter least, and retrains. The pruned heads and units are then removed, so
+that the transformer has fewer parameters and is faster in any runtime. It is
+compared with the same transformer with zeros in place, as a SavedModel and in
+LiteRT. All files take turns.
 """
 
 import os
@@ -28,13 +28,13 @@ from byte_transformer import milliseconds
 import keras_bimp
 
 FLAGS = flags.FLAGS
-flags.DEFINE_float("target_sparsity", 0.5, "Share of heads and inner units.")
+flags.DEFINE_float("target_sparsity", 0.5, "Fraction of heads and units.")
 flags.DEFINE_integer("epochs", 8, "Total budget.")
-flags.DEFINE_integer("dense_epochs", 5, "Epochs before the pruning.")
-flags.DEFINE_integer("blocks", 4, "Of the transformer.")
-flags.DEFINE_integer("width", 256, "Of the transformer.")
-flags.DEFINE_integer("heads", 8, "Of each block.")
-flags.DEFINE_integer("length", 64, "Bytes that it looks at.")
+flags.DEFINE_integer("dense_epochs", 5, "Epochs before pruning.")
+flags.DEFINE_integer("blocks", 4, "Number of transformer blocks.")
+flags.DEFINE_integer("width", 256, "Width of the transformer.")
+flags.DEFINE_integer("heads", 8, "Attention heads per block.")
+flags.DEFINE_integer("length", 64, "Bytes per sequence.")
 flags.DEFINE_integer("subset", None, "Number of bytes to learn from.")
 flags.DEFINE_float("learning_rate", 1e-3, "Largest learning rate.")
 flags.DEFINE_integer("rounds", 50, "How often the files take turns.")
@@ -43,7 +43,7 @@ flags.DEFINE_string("output_dir", "output/transformer", "Where to write.")
 
 
 def train(data, validation):
-    """A transformer with zeros for heads and units, and what was logged."""
+    """Returns a transformer with pruned heads and units, and its history."""
     keras.utils.set_random_seed(FLAGS.seed)
     plain = build_transformer(
         FLAGS.length, FLAGS.blocks, FLAGS.width, FLAGS.heads, dropout=0.1
@@ -71,7 +71,7 @@ def train(data, validation):
 
 
 def new_path(name):
-    """A path in the output folder with nothing there."""
+    """Returns a path in the output folder after deleting what is there."""
     path = pathlib.Path(FLAGS.output_dir, name)
     if path.is_dir():
         tf.io.gfile.rmtree(str(path))
@@ -80,7 +80,7 @@ def new_path(name):
 
 
 def saved_model(name, model):
-    """A function that runs a SavedModel of the model."""
+    """Returns a function that runs a SavedModel of the model."""
     path = new_path(f"{name}/1")
     keras_bimp.export(model, path)
     loaded = tf.saved_model.load(str(path))
@@ -88,7 +88,7 @@ def saved_model(name, model):
 
 
 def litert(name, model):
-    """A function that runs a LiteRT file of the model, in one thread."""
+    """Returns a function that runs a LiteRT file of it, in one thread."""
     from ai_edge_litert.interpreter import Interpreter
 
     path = new_path(f"{name}.tflite")
@@ -114,9 +114,9 @@ def main(_):
     small = keras_bimp.shrink(pruned)
     x = validation[0][:8]
     expected, found = (model.predict(x, verbose=0) for model in (pruned, small))
-    print(f"\nOutputs differ by {np.abs(expected - found).max():.1e} at most")
+    print(f"\nOutputs differ by at most {np.abs(expected - found).max():.1e}")
     for title, name in (
-        ("just before the pruning", "val_accuracy_before_pruning"),
+        ("just before pruning", "val_accuracy_before_pruning"),
         ("just after it", "val_accuracy_after_pruning"),
         ("after retraining", "val_accuracy"),
     ):

@@ -2,8 +2,8 @@
 
 Trains a transformer to predict the next byte of the documentation that comes
 with Python, prunes it in cycles, and exports it twice: with dense kernels, and
-with sparse ones, which TensorFlow on a CPU multiplies in less time. Both are
-loaded by TensorFlow alone and take turns.
+with sparse kernels, which are faster in TensorFlow on a CPU. Both are loaded
+with TensorFlow only and take turns.
 """
 
 import os
@@ -26,14 +26,14 @@ from byte_transformer import milliseconds
 import keras_bimp
 
 FLAGS = flags.FLAGS
-flags.DEFINE_float("target_sparsity", 0.95, "Share of zeros in the kernels.")
+flags.DEFINE_float("target_sparsity", 0.95, "Fraction of weights to prune.")
 flags.DEFINE_integer("epochs", 12, "Total budget.")
 flags.DEFINE_integer("dense_epochs", 4, "Epochs before the first pruning.")
 flags.DEFINE_integer("cycles", 2, "How often to prune and retrain.")
-flags.DEFINE_integer("blocks", 4, "Of the transformer.")
-flags.DEFINE_integer("width", 512, "Of the transformer.")
-flags.DEFINE_integer("heads", 8, "Of each block.")
-flags.DEFINE_integer("length", 64, "Bytes that it looks at.")
+flags.DEFINE_integer("blocks", 4, "Number of transformer blocks.")
+flags.DEFINE_integer("width", 512, "Width of the transformer.")
+flags.DEFINE_integer("heads", 8, "Attention heads per block.")
+flags.DEFINE_integer("length", 64, "Bytes per sequence.")
 flags.DEFINE_integer("subset", None, "Number of bytes to learn from.")
 flags.DEFINE_string("data_dir", None, "A folder of text files to learn from.")
 flags.DEFINE_float("learning_rate", 5e-4, "Largest learning rate.")
@@ -43,7 +43,7 @@ flags.DEFINE_string("output_dir", "output/sparse", "Where to write.")
 
 
 def train(data, validation):
-    """A transformer with many zeros."""
+    """Trains a transformer with many zeros."""
     keras.utils.set_random_seed(FLAGS.seed)
     plain = build_transformer(
         FLAGS.length, FLAGS.blocks, FLAGS.width, FLAGS.heads
@@ -72,7 +72,7 @@ def train(data, validation):
 
 
 def export(name, model, x, **kwargs):
-    """The folder of a SavedModel, and the SavedModel itself."""
+    """Exports a SavedModel, and returns its folder and the SavedModel."""
     path = pathlib.Path(FLAGS.output_dir, name, "1")
     if path.is_dir():
         tf.io.gfile.rmtree(str(path))

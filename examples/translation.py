@@ -1,13 +1,13 @@
 """Prunes a transformer that translates from English to German.
 
-Trains a small encoder and decoder on Multi30k, captions of photographs, twice
-for the same number of epochs: densely, and with budgeted iterative magnitude
-pruning. Prints BLEU of both, and how they translate a few sentences:
+Trains a small encoder-decoder on Multi30k, captions of photographs, twice for
+the same number of epochs: dense, and with budgeted iterative magnitude pruning.
+Prints the BLEU score of both, and their translations of a few sentences:
 
     python examples/translation.py --data_dir=~/tensorflow_datasets
 
-With a data set of this size no translation is good; what counts is how much of
-it is left with a tenth of the weights.
+The data set is too small for good translations. The point is how much quality
+is left with a tenth of the weights.
 """
 
 import os
@@ -27,12 +27,12 @@ import keras_bimp
 
 FLAGS = flags.FLAGS
 flags.DEFINE_float("target_sparsity", 0.9, "Fraction of weights to prune.")
-flags.DEFINE_integer("epochs", 10, "Total budget, of the dense network too.")
+flags.DEFINE_integer("epochs", 10, "Total budget, for each network.")
 flags.DEFINE_integer("dense_epochs", 7, "Epochs before the first pruning.")
 flags.DEFINE_integer("cycles", 1, "How often to prune and retrain.")
 flags.DEFINE_string("retraining", "allr", "Schedule: allr, llr, clr, ft, ...")
 flags.DEFINE_float("learning_rate", 0.5, "Largest learning rate.")
-flags.DEFINE_integer("width", 64, "Of the transformer.")
+flags.DEFINE_integer("width", 64, "Width of the transformer.")
 flags.DEFINE_integer("subset", None, "Number of sentences to learn from.")
 flags.DEFINE_integer("sentences", 4, "How many translations to print.")
 flags.DEFINE_integer("seed", 0, "Random seed.")
@@ -50,7 +50,7 @@ def load():
 
 
 def train(task, learning_rate, wrap=None, callbacks=()):
-    """Builds and trains a transformer, wrapped if asked."""
+    """Builds and trains a transformer, wrapped if `wrap` is given."""
     keras.utils.set_random_seed(FLAGS.seed)
     model = networks.transformer(**task.network, width=FLAGS.width)
     if wrap:
@@ -65,7 +65,7 @@ def train(task, learning_rate, wrap=None, callbacks=()):
         epochs=FLAGS.epochs,
         validation_data=task.validation,
         callbacks=list(callbacks),
-        shuffle=False,  # The data do it.
+        shuffle=False,  # The data set shuffles.
         verbose=2,
     )
     return model
@@ -116,9 +116,9 @@ def print_translations(task, models):
 def main(_):
     logging.set_verbosity(logging.WARNING)
     task = load()
-    print(f"Training densely for {FLAGS.epochs} epochs")
+    print(f"Training a dense transformer for {FLAGS.epochs} epochs")
     models = {"dense": train_dense(task)}
-    print(f"\nTraining {FLAGS.target_sparsity:.0%} sparse for as many")
+    print(f"\nTraining with {FLAGS.target_sparsity:.0%} sparsity for as many")
     models["sparse"] = train_sparse(task)
     print_comparison(task, models)
     print_translations(task, models)

@@ -1,9 +1,9 @@
-"""Searches with KerasTuner for how to spend a budget of epochs.
+"""Searches for the best use of a budget of epochs with KerasTuner.
 
-How many epochs should be dense, and in how many cycles should the rest of the
-budget prune? Every combination is tried on a small network for handwritten
-digits, which come with scikit-learn, and judged on images held out for
-validation. The best is trained again, and judged on the test images.
+How many epochs should be dense, and how many pruning cycles should the rest of
+the budget have? Each combination is tried on a small network for handwritten
+digits, which come with scikit-learn, and evaluated on validation images. The
+best is trained again and evaluated on the test images.
 """
 
 import os
@@ -25,7 +25,7 @@ flags.DEFINE_float("target_sparsity", 0.98, "Fraction of weights to prune.")
 flags.DEFINE_integer("epochs", 40, "Total budget.")
 flags.DEFINE_list("dense_epochs", ["4", "12", "20"], "Which to try.")
 flags.DEFINE_list("cycles", ["1", "2", "3"], "Which to try.")
-flags.DEFINE_integer("max_trials", None, "Of how many; all by default.")
+flags.DEFINE_integer("max_trials", None, "Number of trials; default: all.")
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_string("output_dir", "output/tune", "Where to write.")
 
@@ -46,10 +46,10 @@ def load_data():
 
 
 class PrunedNetwork(keras_tuner.HyperModel):
-    """A wrapped network, and how it is trained and pruned."""
+    """Builds a wrapped network, and trains and prunes it."""
 
     def build(self, hp):
-        # Named here, for KerasTuner asks `build` what there is to search.
+        # KerasTuner calls `build` to find the search space.
         hp.Choice("dense_epochs", [int(n) for n in FLAGS.dense_epochs])
         hp.Choice("cycles", [int(n) for n in FLAGS.cycles])
         keras.utils.set_random_seed(FLAGS.seed)
@@ -84,15 +84,15 @@ class PrunedNetwork(keras_tuner.HyperModel):
             ),
             **kwargs,
         )
-        # The last epoch counts: the best may be one before the pruning.
+        # The last epoch counts: the best one may be before pruning.
         return {"val_accuracy": history.history["val_accuracy"][-1]}
 
 
 class Search(keras_tuner.GridSearch):
-    """A search that judges a trial by what its `fit` returns, and no more.
+    """A search that judges a trial only by the result of its `fit`.
 
-    By itself KerasTuner keeps the weights of a trial's best epoch, which may be
-    one before the pruning, and copies callbacks that `search` is given.
+    By default, KerasTuner keeps the weights of a trial's best epoch, which may
+    be before pruning, and copies the callbacks passed to `search`.
     """
 
     def run_trial(self, trial, *args, **kwargs):

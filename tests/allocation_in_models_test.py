@@ -37,7 +37,7 @@ def wrapped_layer(name):
 
 
 def train(model, name):
-    """One epoch, in which nothing pruned may come back."""
+    """Trains for one epoch, in which pruned weights must stay 0."""
     _, shape, _, _ = LAYERS[name]
     x = np.random.default_rng(0).standard_normal((8, *shape)).astype("float32")
     before = [mask for _, mask in kernels_and_masks(model)]
@@ -51,7 +51,7 @@ def train(model, name):
 
 
 def masks_after_training(model, name, kernels):
-    """Masks as (space, inputs, outputs), by kernel."""
+    """Returns masks of shape (space, inputs, outputs) by kernel."""
     return [
         kernel.layout.matrices(mask)
         for kernel, mask in zip(kernels, train(model, name), strict=True)
@@ -186,13 +186,13 @@ def test_filters_in_three_cycles(capsys):
     *convolutions, head = [mask for _, mask in kernels_and_masks(model)]
     assert [mask.all((0, 1)).sum() for mask in convolutions] == [4, 5]
     assert head.all()
-    # Of the weights of the convolutions.
+    # The fraction of the convolutions' weights.
     np.testing.assert_allclose(history["sparsity"][-1], 0.5)
     printed = capsys.readouterr().out
     assert lines_with(printed, "2", "kernels", "264")
     assert lines_with(printed, "filters", "magnitude", "uniform")
     assert lines_with(printed, "net/head/kernel", "filters")
-    # The plan says before what comes of it.
+    # The plan predicts the result.
     left = [sum(p.counts.values()) for p in callback.prunings]
     assert [264 - n for n in callback.plan.pruned(264)[1:]] == left
     for count in left:
@@ -205,7 +205,7 @@ def test_a_plan_says_how_many_weights_uniform_leaves():
         0.7, dense_epochs=1, cycles=2, allocation="uniform", verbose=0
     )
     fit(model, 3, [callback])
-    # Of 48 and 24 weights 33.6 and 16.8 go: 34 and 17, not 50.4 of 72.
+    # 33.6 of 48 and 16.8 of 24 weights: 34 and 17, not 50.4 of 72.
     assert list(callback.prunings[-1].counts.values()) == [14, 7]
     assert callback.plan.pruned(72)[-1] == 51
 
@@ -273,7 +273,7 @@ def test_what_one_layer_is_told_holds_on_the_way_and_at_the_end():
     middle, end = (p.counts for p in callback.prunings)
     assert list(end.values())[::2] == [24, 15]
     assert sum(end.values()) == 324 - round(0.84 * 324)
-    # Halfway to 75 % is 50 %, as halfway to 84 % is 60 %.
+    # Halfway to 75% is 50%, as halfway to 84% is 60%.
     assert list(middle.values())[::2] == [24, 30]
     assert sum(middle.values()) == 324 - round(0.6 * 324)
 
@@ -290,8 +290,8 @@ def test_all_layers_may_be_told_their_sparsity_in_several_cycles():
         layer_sparsity={first: 0.875, second: 0.5},
     )
     fit(model, 4, [callback])
-    # Each on its own geometric path: a half, and a little more than a fifth,
-    # of what is left goes each time.
+    # Each has its geometric path: each time a half, and a little more than a
+    # fifth, of the remaining weights are pruned.
     kept = [list(p.counts.values()) for p in callback.prunings]
     assert kept == [[24, 19], [12, 15], [6, 12]]
 
@@ -384,7 +384,7 @@ def test_gradients_are_those_of_losses_inside_too():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((6,)), layers.Dense(3), Penalised()])
     x, _ = data()
-    # Nothing but the penalty: the loss of equal outputs is 0.
+    # Only the penalty: the loss of equal outputs is 0.
     y = model.predict(x, verbose=0)
     model = keras_bimp.wrap(model)
     model.compile("sgd", "mse")
@@ -479,7 +479,7 @@ def test_gradients_change_nothing_and_are_those_of_the_whole():
     found = keras_bimp._src.retraining.gradients(model, variables, samples)
     for one, other in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    # By differences of the loss that `evaluate` tells.
+    # By finite differences of the loss in `evaluate`.
     for variable, gradient in zip(variables, found, strict=True):
         value = np.array(ops.convert_to_numpy(variable.value))
         losses = []
@@ -510,7 +510,7 @@ def test_gradients_in_half_precision():
             keras_bimp._src.retraining.gradients(model, kernels, samples)
         )
     for single, half in zip(*found, strict=True):
-        # Here and there a ReLU is on in the one and off in the other.
+        # Some ReLUs are on in one and off in the other.
         assert np.median(np.abs(half - single)) < 1e-3
         assert np.median(np.abs(single)) > 0.01
 

@@ -1,4 +1,4 @@
-"""What is chosen where `callbacks` and `Plan.bimp` are not told."""
+"""The automatic choices of `callbacks` and `Plan.bimp`."""
 
 import keras
 import numpy as np
@@ -36,17 +36,17 @@ def lengths(plan):
         (0.999, 200, 391, [50, 30, 30, 30, 30, 30]),
         # Five would leave the last cycle four times the epochs of the others.
         (0.98, 10, 94, [2, 2, 2, 2, 2]),
-        # A cycle has 100 iterations at least: here 300 and 299 are left.
+        # A cycle has at least 100 iterations: here 300 and 299 are left.
         (0.98, 40, 10, [10, 10, 10, 10]),
         (0.98, 31, 13, [8, 11, 12]),
         (0.98, 20, 1, [5, 15]),
-        # A pruning removes a third of what is left at least: (2/3)^2 is 0.44.
+        # A pruning removes at least a third of what is left: (2/3)^2 is 0.44.
         (0.05, 20, 79, [5, 15]),
         (0.55, 20, 79, [5, 15]),
         (0.56, 20, 79, [5, 7, 8]),
         (1 - (2 / 3) ** 2, 20, 79, [5, 7, 8]),
         (0.8, 20, 79, [5, 5, 5, 5]),
-        # As few epochs as there can be.
+        # The minimum number of epochs.
         (0.95, 2, 1000, [1, 1]),
         (0.95, 3, 1000, [1, 1, 1]),
         (0.95, 5, 1000, [1, 1, 1, 1, 1]),
@@ -125,7 +125,7 @@ def test_what_goes_back_into_the_dense_phase_finds_enough_of_it():
 
 
 def test_all_phases_are_as_long_with_cycles_of_renda():
-    # 14 cycles to 95 %.
+    # 14 cycles to 95%.
     assert lengths(bimp(epochs=45, cycles="renda")) == [3] * 15
     with pytest.raises(ValueError, match=r"`epochs`.* 14 .*epochs=46"):
         bimp(epochs=46, cycles="renda")
@@ -136,7 +136,7 @@ def test_a_pretrained_model_gets_cycles_and_tells_what_is_not_known():
     assert lengths(plan) == [4, 4, 4, 4, 4]
     assert plan.chosen == ("cycles=5", "retraining='allr'")
     assert lines_with(str(plan), "d2", "unknown", "original_epochs")
-    # Its learning rates tell its length, 40 epochs.
+    # The learning rates determine its length, 40 epochs.
     plan = bimp(dense_epochs=0, original=np.full(40 * 79, 0.1))
     assert plan.original_epochs == 40
     assert lines_with(str(plan), "T", "d2", "40")
@@ -181,7 +181,7 @@ def test_fit_refuses_before_anything_changed(epochs, target, text):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        # Whoever tells of an original training has a pretrained model.
+        # An original training implies a pretrained model.
         ({"original": [0.1]}, "`dense_epochs`.*`original`.* 0"),
         ({"original_epochs": 3}, "`dense_epochs`.*`original`.* 0"),
         ({"target_sparsity": "0.9"}, "`target_sparsity`"),
@@ -209,7 +209,7 @@ def test_nothing_but_a_target_is_needed():
 
 
 def lamp_masks(kernels, left):
-    """By the definition: w^2 over the sum of all that are not smaller."""
+    """LAMP by its definition: w^2 over the sum of all not smaller."""
     scores = []
     for kernel in kernels:
         squares = kernel.astype("float64").ravel() ** 2
@@ -240,7 +240,7 @@ def global_masks(kernels, left):
 )
 def test_from_90_percent_on_no_layer_is_cheap(target, arguments, expected):
     model = wrapped()
-    # Of another scale, which says nothing about what its weights are worth.
+    # Another scale, which says nothing about the importance of its weights.
     first = masked(model).kernels[0].variable
     first.assign(5 * array(first))
     before = []

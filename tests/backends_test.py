@@ -41,7 +41,7 @@ def test_it_runs_on_the_backend_that_it_says(backend):
 
 
 class Watch(keras.callbacks.Callback):
-    """Checks after every batch that what is pruned is 0, in the slots too."""
+    """Checks after each batch that pruned weights and their slots are 0."""
 
     def __init__(self):
         super().__init__()
@@ -105,7 +105,7 @@ def test_the_same_weights_give_the_same_masks(dtype):
 
 
 def to_reference(mask):
-    """Flat, in the reference's layout: output, input, height, width."""
+    """Flattens in the reference's layout: output, input, height, width."""
     order = [3, 2, 0, 1] if mask.ndim == 4 else [1, 0]
     return mask.transpose(order).ravel()
 
@@ -179,12 +179,12 @@ def test_zeros_and_rates_however_the_step_is_compiled(jit_compile, together):
 
 
 def check_torch_compile():
-    """Without looking into the step: that breaks torch's compiler."""
+    """Does not inspect the step, which would break torch's compiler."""
     model = wrapped(jit_compile=True)
     ours = keras_bimp.callbacks(0.8, dense_epochs=1, cycles=2, verbose=0)
     watch = Watch()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Of torch's compiler.
+        warnings.simplefilter("ignore")  # From torch's compiler.
         fit(model, 3, [*ours, watch])
     assert model.jit_compile
     assert watch.slots == 1
@@ -245,13 +245,13 @@ def test_a_pruning_between_epochs_takes_effect_at_once():
     model = wrapped(model=model)
     prune, watch = Prune(), Watch()
     fit(model, 5, [prune, watch])
-    # With an old mask the momentum alone would move what was pruned.
+    # With an old mask, momentum alone would move pruned weights.
     assert zeros(model) == round(0.8 * TOTAL)
     new = np.diff([*prune.calls, calls])
     if keras.backend.backend() == "torch":
         assert (new == STEPS).all()  # Nothing is compiled.
     else:
-        # The first epoch compiles the step: what comes later, none.
+        # Only the first epoch compiles the step.
         assert (new[1:] == 0).all()
 
 
@@ -295,7 +295,7 @@ def test_digits_are_as_accurate_as_on_tensorflow():
     model = keras_bimp.strip(model)
     kernels = [array(v) for v in model.weights if v.path.endswith("kernel")]
     assert sum((k == 0).sum() for k in kernels) == round(0.95 * 72_608)
-    # The mean of three seeds of examples/digits.py, of 60 epochs, was 97.69 %.
+    # The mean of three seeds of examples/digits.py, of 60 epochs, was 97.69%.
     _, accuracy = model.evaluate(*test, verbose=0)
     # Three standard deviations of a share of 360 images are 2.4 points.
     assert accuracy > 0.9769 - 0.024

@@ -33,7 +33,7 @@ EPOCHS = 5
 
 
 class KilledError(Exception):
-    """What ends a `fit` here, as a SIGKILL would: nothing is saved."""
+    """Ends a `fit` like a SIGKILL: nothing is saved."""
 
 
 class Kill(keras.callbacks.Callback):
@@ -59,7 +59,7 @@ class Kill(keras.callbacks.Callback):
 
 
 def random_model(optimizer=None, units=8, **kwargs):
-    """A model whose training draws random numbers."""
+    """Builds a model whose training draws random numbers."""
     keras.utils.set_random_seed(3)
     model = keras.Sequential(
         [
@@ -80,7 +80,7 @@ def epoch_data(**kwargs):
 
 
 def train(folder, *others, model=None, batches=None, epochs=EPOCHS, **kwargs):
-    """Trains to the end, or until killed; returns model and `History`."""
+    """Trains to the end, or until killed, and returns model and `History`."""
     model = random_model() if model is None else model
     target = kwargs.pop("target", 0.8)
     arguments = {"dense_epochs": 2, "cycles": 2, "verbose": 0, **kwargs}
@@ -118,7 +118,7 @@ KILLS = [
     ("on_epoch_begin", 0),
     ("on_train_batch_end", 0, 1),
     ("on_epoch_end", 1),
-    ("on_epoch_begin", 2),  # The first pruning has just been.
+    ("on_epoch_begin", 2),  # Just after the first pruning.
     ("on_train_batch_end", 3, 3),
     ("on_test_begin", 4),
     ("on_epoch_end", 4),
@@ -156,7 +156,7 @@ def test_it_goes_on_where_it_says(tmp_path, capsys):
 
 @pytest.fixture(autouse=True)
 def interruptible():
-    """A job that a shell runs in the background may ignore Ctrl-C."""
+    """Enables Ctrl-C, which background jobs of a shell may ignore."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -197,7 +197,7 @@ def test_a_signal_waits_for_the_step_and_its_backup(
     number, error, test, tmp_path, capsys, undisturbed
 ):
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
-    # The validation has two batches, and goes on into the second.
+    # Validation has two batches, and continues to the second.
     torn = Torn(number, batch=0 if test else 1, test=test)
     with pytest.raises(error) as raised:
         train(tmp_path, torn, verbose=1)
@@ -209,7 +209,7 @@ def test_a_signal_waits_for_the_step_and_its_backup(
     said = capsys.readouterr().out
     assert lines_with(said, "3", "5", "80.56%")
     state = Generations(tmp_path).read()
-    # Nothing but the running step was waited for.
+    # It only waited for the current step.
     assert (state["epoch"], state["batch"]) == (3, 4 if test else 2)
     assert_same(train(tmp_path), undisturbed)
 
@@ -410,7 +410,7 @@ def test_ways_to_retrain_go_on(arguments, hook, tmp_path):
 
 
 def adam_with_everything(policy):
-    # Keras adds up float32 and bfloat16 there.
+    # Keras mixes float32 and bfloat16 there.
     steps = 3 if policy == "float32" else None
     return keras.optimizers.LossScaleOptimizer(
         keras.optimizers.AdamW(
@@ -425,7 +425,7 @@ def adam_with_everything(policy):
 def test_all_that_optimizers_remember_goes_on(policy, tmp_path):
     keras.config.set_dtype_policy(policy)
     try:
-        # Each right before its training: it seeds what torch draws from.
+        # Built right before training, since it seeds torch's generator.
         model = random_model(adam_with_everything(policy))
         expected = train(tmp_path / "undisturbed", model=model)
         kill = Kill("on_train_batch_end", 3, 1)
@@ -460,7 +460,7 @@ def test_steps_that_run_together_go_on(tmp_path):
 
 
 class Remembering(keras.callbacks.Callback):
-    """A callback of a user."""
+    """A user's callback."""
 
     def __init__(self):
         super().__init__()
@@ -553,7 +553,7 @@ def test_a_broken_training_stops_and_keeps_the_last_good_state(tmp_path):
     with pytest.warns(UserWarning, match="loss.* 4 .*nan"):
         again, history, _ = train(folder)
     assert history.epoch == [0, 1, 2, 3, 4]
-    # It is forgotten once a good state has followed.
+    # It is deleted once there is a good state.
     assert not (folder / "failure.json").exists()
     keras_bimp.export(keras_bimp.strip(again), tmp_path / "served" / "1")
 
@@ -625,11 +625,11 @@ class Count(keras.callbacks.Callback):
 @pytest.mark.every_backend
 def test_batches_that_are_skipped_count_once(tmp_path):
     def anew(model, epoch):
-        if epoch == 3:  # As some callbacks do after they changed something.
+        if epoch == 3:  # Some callbacks do this after a change.
             model.make_train_function(force=True)
 
     expected = train(tmp_path / "undisturbed")
-    # The last batch; nothing but the validation is left then.
+    # The last batch, after which only validation is left.
     for batch in (2, 3):
         folder = tmp_path / str(batch)
         kill = Kill("on_train_batch_end", 3, batch)
@@ -688,7 +688,7 @@ def test_it_must_come_after_the_pruning(tmp_path):
         with pytest.raises(ValueError, match=text):
             fit(model, 2, others)
         assert not isinstance(model.optimizer._learning_rate, schedules.Joined)
-        # Whatever began before is undone by the next `fit`.
+        # The next `fit` undoes whatever was started before.
         fit(model, 1)
 
 
@@ -747,7 +747,7 @@ def test_an_order_that_another_fit_spoiled_is_not_held_against_it(tmp_path):
 @pytest.mark.slow
 @pytest.mark.every_backend
 def test_data_of_unknown_length_go_on(tmp_path):
-    # The same batches in every epoch.
+    # The same batches in each epoch.
     class Endless(keras.utils.PyDataset):
         num_batches = None
 
@@ -788,7 +788,7 @@ def test_no_epochs_at_all(tmp_path):
 
 
 class OwnStep(keras.Model):
-    """A model whose train step no symbolic tensor can go through."""
+    """A model whose train step does not take symbolic tensors."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The stable methods go on where they were killed, to the same bits."""
+"""The stable methods resume after a kill, with bit-identical results."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ EPOCHS = 6
 
 
 class KilledError(Exception):
-    """What ends a `fit` here, as a SIGKILL would: nothing is saved."""
+    """Ends a `fit` like a SIGKILL: nothing is saved."""
 
 
 class Kill(keras.callbacks.Callback):

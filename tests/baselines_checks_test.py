@@ -1,4 +1,4 @@
-"""What the stable methods refuse, in time and in words."""
+"""Errors of the stable methods, and when they are raised."""
 
 import functools
 

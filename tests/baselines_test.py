@@ -49,7 +49,7 @@ def sparsity(model):
 
 
 class Keep(SaveAfter):
-    """Saves the model at the end of an epoch, and what it computes then."""
+    """Saves the model at the end of an epoch, and keeps its outputs."""
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
@@ -74,7 +74,7 @@ FINAL = {
 
 
 def finals(model, method):
-    """The kernels that `strip` is to leave, from what is stored."""
+    """Computes the kernels that `strip` must return from stored values."""
     if method in FOUND:
         layer = masked(model)
         return [
@@ -113,10 +113,10 @@ def test_from_wrap_to_strip(method, tmp_path):
         assert all(w.all() for w in stored)
     progress = keras_bimp._src.model_record.progress_of(model)
     assert lines_with(str(progress), "6 of 6")
-    # What was saved in mid-training computes the same.
+    # The model saved during training computes the same.
     again = keras.models.load_model(path)
     np.testing.assert_array_equal(ops.convert_to_numpy(again(x)), keep.outputs)
-    # Stripped, it is the plain model that computes the same.
+    # After `strip`, the plain model computes the same.
     expected = finals(model, method)
     outputs = ops.convert_to_numpy(model(x))
     plain = keras_bimp.strip(model)
@@ -126,7 +126,7 @@ def test_from_wrap_to_strip(method, tmp_path):
     for kernel, value in zip(kernels, expected, strict=True):
         np.testing.assert_allclose(kernel, value, rtol=1e-5, atol=1e-7)
     assert sparsity(plain) == found[-1]
-    if method != "cs":  # Its gates that are nearly closed are closed now.
+    if method != "cs":  # `strip` closes its nearly closed gates.
         np.testing.assert_allclose(
             ops.convert_to_numpy(plain(x)), outputs, rtol=1e-4, atol=1e-5
         )

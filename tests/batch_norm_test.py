@@ -41,7 +41,7 @@ def test_statistics_are_those_of_the_data(wrap):
     assert keras_bimp.recalibrate_batch_norm(model, batches) == 1
     after = [(v.path, array(v)) for v in model.variables]
     hidden = model.get_layer("norm")
-    # What the layer saw: the outputs of the (masked) dense layer before it.
+    # Its inputs: the outputs of the (masked) dense layer before it.
     plain = keras_bimp.strip(model) if wrap else model
     first = keras.Model(plain.inputs, plain.layers[0].output)
     parts = [first.predict(part, verbose=0) for part, _ in batches]

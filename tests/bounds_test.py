@@ -10,7 +10,7 @@ from keras_bimp._src.selection.bounds import scale
 
 @st.composite
 def problems(draw):
-    """Sizes, bounds within them, and a budget within the bounds."""
+    """Draws sizes, bounds within them, and a budget within the bounds."""
     sizes = draw(st.lists(st.integers(0, 40), min_size=1, max_size=6))
     lower, upper = [], []
     for size in sizes:
@@ -40,8 +40,8 @@ def test_ranked_shares_are_one_threshold_cut_off_at_the_bounds(problem, seed):
 
     kept = distribute(share, bounds, budget)
     check(kept, bounds, budget)
-    # Some threshold gives it: every one between the lowest that is kept and
-    # the highest that is not, where the bounds do not interfere.
+    # Apart from the bounds, it corresponds to a threshold, between the lowest
+    # rank that is kept and the highest that is not.
     stays = [np.sort(r)[len(r) - n :] for r, n in zip(ranks, kept, strict=True)]
     goes = [np.sort(r)[: len(r) - n] for r, n in zip(ranks, kept, strict=True)]
     lowest = [
@@ -85,8 +85,8 @@ def test_scale(counts, total, expected):
 
 
 def test_too_little_and_too_much_at_once():
-    # Shares of 9, 3 and 0: the first is 1 too much, the last lacks 4. With
-    # that put right, the first is no longer too much.
+    # Shares of 9, 3 and 0: the first is 1 too large, the last 4 too small.
+    # Once the last is corrected, the first is not too large.
     def share(free, left):
         return scale([[9, 3, 0][i] for i in free], left, [9] * len(free))
 

@@ -1,9 +1,10 @@
-"""Writes BUILD, a target for each folder, from what the files import.
+"""Writes BUILD, with a target for each folder, from the files' imports.
+
 
     python tests/build_files.py --write
 
-Without `--write` it is printed. A new file changes nothing as long as it
-imports nothing new.
+Without `--write` it is printed. A new file only changes BUILD if it has new
+imports.
 """
 
 import ast
@@ -18,10 +19,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 FOLDERS = ("keras_bimp", "examples", "tests")
 # The implementation, below the public modules.
 SOURCE = "keras_bimp/_src"
-# Where Python looks for the modules of scripts and tests.
+# Where Python searches for the modules of scripts and tests.
 SCRIPTS = ("tests", "examples", "examples/study")
-# The files beside the rooms: rooms import most of them, some import rooms.
-# One target for both would be a circle.
+# The files outside of the rooms: rooms import most of them, and some import
+# rooms. One target for both would be circular.
 BESIDE = {
     "keras_bimp": ("layer_sensitivity",),
     "over_masking": (
@@ -37,9 +38,9 @@ DATA = {
     "examples_study": "examples/study/grids/**",
     "reporting": f"{SOURCE}/reporting/*.jinja",
 }
-# Rooms that belong to the files beside the rooms.
+# Rooms that belong to the files outside of the rooms.
 IN_BASE = (f"{SOURCE}/keras_internals",)
-# Import names that are not the name of what one installs.
+# Import names that differ from the name of the distribution.
 DISTRIBUTIONS = {
     "absl": "absl-py",
     "sklearn": "scikit-learn",
@@ -84,7 +85,7 @@ TESTS = """
 
 @functools.cache
 def sources() -> dict[str, None]:
-    """All Python files of the three folders, as paths, in order."""
+    """Returns all Python files of the three folders, as paths, in order."""
     found = (path for top in FOLDERS for path in (ROOT / top).rglob("*.py"))
     return dict.fromkeys(
         sorted(path.relative_to(ROOT).as_posix() for path in found)
@@ -93,11 +94,11 @@ def sources() -> dict[str, None]:
 
 @functools.cache
 def imports(source: str) -> frozenset[tuple[str, int, bool]]:
-    """What a file imports.
+    """Returns the imports of a file.
 
     Returns:
-        Tuples (path of a file here or name of a package, line, whether
-        importing the file imports it, too).
+        Tuples (path of a local file or name of a package, line, whether
+        it is imported when the file is imported).
     """
     tree = ast.parse((ROOT / source).read_text("utf-8"))
     found = set()
@@ -118,7 +119,7 @@ def imports(source: str) -> frozenset[tuple[str, int, bool]]:
 
 
 def _statements(node: ast.AST, at_once: bool = True) -> Iterator:
-    """All statements, each with whether it is outside of functions."""
+    """Yields all statements, each with whether it is outside of functions."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):
             function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -127,10 +128,10 @@ def _statements(node: ast.AST, at_once: bool = True) -> Iterator:
 
 
 def _file(module: str, importer: str) -> str | None:
-    """The path of a module of this repository."""
+    """Returns the path of a module of this repository."""
     parts = module.strip(".").replace(".", "/")
     folder = importer.rpartition("/")[0]
-    # A script's own folder comes first; the package is told by its full name.
+    # A script's folder comes first; the package uses full names.
     places = () if importer.startswith("keras_bimp/") else (folder, *SCRIPTS)
     for place in ("", *places):
         start = f"{place}/" if place else ""
@@ -141,21 +142,21 @@ def _file(module: str, importer: str) -> str | None:
 
 
 def local_imports(source: str) -> set[str]:
-    """The files of this repository that a file imports."""
+    """Returns the files of this repository that a file imports."""
     return {path for path, _, _ in imports(source) if path in sources()}
 
 
 def distribution(package: str) -> str:
-    """What one installs to import a package."""
+    """Returns the distribution of a package."""
     return DISTRIBUTIONS.get(package, package.replace("_", "-"))
 
 
 def installed(source: str, at_once: bool = False) -> set[str]:
-    """The distributions that a file imports.
+    """Returns the distributions that a file imports.
 
     Args:
         source: Path of the file.
-        at_once: Whether to leave out what its functions import.
+        at_once: Whether to ignore imports in functions.
     """
     return {
         distribution(package)
@@ -167,7 +168,7 @@ def installed(source: str, at_once: bool = False) -> set[str]:
 
 
 def target(source: str) -> str:
-    """The name of the target that a file belongs to."""
+    """Returns the name of the target that a file belongs to."""
     folder, _, file = source.removesuffix(".py").rpartition("/")
     if folder == SOURCE:
         return next((k for k, v in BESIDE.items() if file in v), "base")
@@ -178,7 +179,7 @@ def target(source: str) -> str:
 
 
 def targets() -> dict[str, list[str]]:
-    """The files of each target."""
+    """Returns the files of each target."""
     found = collections.defaultdict(list)
     for source in sources():
         found[target(source)].append(source)
@@ -186,7 +187,7 @@ def targets() -> dict[str, list[str]]:
 
 
 def dependencies(name: str) -> list[str]:
-    """The labels of what a target's files import."""
+    """Returns the labels of a target's imports."""
     files = targets()[name]
     here = {target(path) for file in files for path in local_imports(file)}
     there = {package for file in files for package in installed(file)}
@@ -197,7 +198,7 @@ def dependencies(name: str) -> list[str]:
 
 
 def _list(items: list[str], indent: str) -> str:
-    """A list as buildifier lays it out."""
+    """Formats a list like buildifier."""
     if len(items) == 1:
         return f'["{items[0]}"]'
     lines = "".join(f'{indent}    "{item}",\n' for item in items)
@@ -205,7 +206,7 @@ def _list(items: list[str], indent: str) -> str:
 
 
 def _sources(name: str) -> str:
-    """The `srcs` of a target: patterns, or else a new file changes BUILD."""
+    """Returns the `srcs` of a target, as patterns that cover new files."""
     folder = targets()[name][0].rpartition("/")[0]
     if name in BESIDE:
         beside = [f"{SOURCE}/{file}.py" for file in BESIDE[name]]
@@ -224,7 +225,7 @@ def _sources(name: str) -> str:
 
 
 def text() -> str:
-    """What BUILD has to be."""
+    """Returns the contents of BUILD."""
     parts = [HEAD]
     for name in targets():
         deps = dependencies(name)

@@ -1,4 +1,4 @@
-"""BUILD says what the files import, and imports go one way."""
+"""BUILD matches the imports, and imports are not circular."""
 
 import ast
 import configparser
@@ -10,7 +10,7 @@ from build_files import ROOT
 from build_files import imports
 from build_files import sources
 
-# Each imports those before it alone. A file beside the rooms is a room.
+# Each imports only those before it. A file outside of the rooms is a room.
 ROOMS = (
     "keras_bimp/_src/__init__",
     "keras_bimp/_src/renamed",
@@ -70,7 +70,7 @@ def place(source):
 
 
 def declared():
-    """Sets of distributions in setup.cfg: the required ones, and all."""
+    """Returns the distributions in setup.cfg: the required ones, and all."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     required = setup["options"]["install_requires"]
@@ -85,7 +85,7 @@ def declared():
 
 
 def upward_imports():
-    """Imports of a room by one that does not come after it."""
+    """Returns imports of a room by one that does not come after it."""
     for source in sources():
         for path, line, _ in sorted(imports(source)):
             if path in sources() and place(path) > place(source):
@@ -93,7 +93,7 @@ def upward_imports():
 
 
 def circle():
-    """Files that import each other in a circle, or nothing."""
+    """Returns files with circular imports, if any."""
     done = []
 
     def visit(source, above):
@@ -170,7 +170,7 @@ def test_what_is_imported_is_declared_and_locked():
 
 @pytest.fixture
 def broken(monkeypatch, tmp_path):
-    """Writes files into a repository, and reads that instead of this one."""
+    """Writes files to a repository that is read instead of this one."""
 
     def write(**files):
         for name, text in files.items():

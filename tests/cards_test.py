@@ -1,4 +1,4 @@
-"""The scripts for CIFAR and ImageNet, and the search, run as users do."""
+"""Runs the scripts for CIFAR and ImageNet, and the search, as users do."""
 
 import json
 import re
@@ -13,8 +13,8 @@ from helpers import lines_with
 
 pytestmark = pytest.mark.slow
 
-# Runs imagenet.py on random images, of 32x32 pixels so that it is quick. What
-# cifar100.py has for defaults is shown before.
+# Runs imagenet.py on random 32x32 images, so that it is quick, after showing
+# the defaults of cifar100.py.
 ON_MOCK_DATA = f"""
 import runpy, sys
 import tensorflow_datasets as tfds
@@ -63,7 +63,7 @@ def test_imagenet_runs_on_mock_data_to_the_report(tmp_path):
     assert len(re.findall("^epoch ", output, re.M)) == 2
     assert "90.00%" in output
     assert lines_with(output, str(tmp_path), "model.keras", "report.html")
-    # Kept until all is done, and no longer.
+    # Deleted at the end.
     assert not (tmp_path / "backup").exists()
     kernels = kernels_of(tmp_path / "model.keras")
     assert kernels[-1].shape == (64, 1000)

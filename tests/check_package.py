@@ -1,11 +1,11 @@
 """Builds the package, installs it into an empty environment and uses it.
 
-Takes minutes, downloads TensorFlow, and prints what it finds:
+Takes minutes, downloads TensorFlow, and prints results:
 
     python tests/check_package.py
 
 The README's first example runs there, outside of this checkout, with the
-network and the data that are written below.
+network and the data below.
 """
 
 import argparse
@@ -58,7 +58,7 @@ assert "site-packages" in keras_bimp.__file__, keras_bimp.__file__
 
 
 def environment(folder, *packages):
-    """Makes a virtual environment and returns its Python."""
+    """Creates a virtual environment and returns its Python."""
     venv.create(folder, with_pip=True, clear=True)
     python = folder / "bin" / "python"
     run(python, "-m", "pip", "install", "-q", *packages)
@@ -66,7 +66,7 @@ def environment(folder, *packages):
 
 
 def run(*command, **kwargs):
-    """Runs a command and returns what it printed, or ends all with it."""
+    """Runs a command and returns its output, or exits if it fails."""
     begin = time.time()
     done = subprocess.run(
         [str(part) for part in command],
@@ -125,7 +125,7 @@ def check_sdist(path):
 
 
 def first_example():
-    """The README's first block, and what it says to do next."""
+    """Returns the README's first block and the one after it."""
     blocks = code_blocks.python_blocks((ROOT / "README.md").read_text())
     return "\n".join([BEFORE, blocks[0].code, blocks[1].code, AFTER])
 

@@ -1,4 +1,4 @@
-"""Every way of saving that Keras and TensorFlow offer keeps the masks."""
+"""All ways of saving in Keras and TensorFlow keep the masks."""
 
 import pathlib
 import pickle
@@ -29,7 +29,7 @@ PRUNED = round(TARGET * TOTAL)
 
 
 def fresh():
-    """A model like the one saved, with an optimizer that is built."""
+    """Builds a model like the saved one, with a built optimizer."""
     model = wrapped()
     model.optimizer.build(model.trainable_variables)
     return model
@@ -98,7 +98,7 @@ def by_arrays(model, folder):
 
 def by_state_tree(model, folder):
     tree = model.get_state_tree(value_format="numpy_array")
-    # It goes by name, and names are numbered.
+    # It identifies layers by name, and names are numbered.
     keras.utils.clear_session()
     again = fresh()
     again.set_state_tree(
@@ -291,7 +291,7 @@ def test_hdf5_of_a_wrapped_model_is_refused(save, name, tmp_path):
     with pytest.raises(ValueError, match=r"HDF5.*\.keras.*strip"):
         SAVES[save](wrapped(), str(tmp_path / name))
     if save == "keras.saving":
-        # It opens its file before it asks the model for anything.
+        # It opens its file before it uses the model.
         with pytest.raises(ValueError, match="No model config"):
             keras.models.load_model(tmp_path / name)
     else:

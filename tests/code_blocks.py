@@ -1,4 +1,4 @@
-"""The Python blocks of Markdown pages, and what a page says about them."""
+"""The Python blocks of Markdown pages, and how to run them."""
 
 import re
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ class Block:
     """A block that begins with a line "```python".
 
     Args:
-        line: Integer >= 1, where in the page its code begins.
+        line: Integer >= 1, the line of the page where its code begins.
         code: The code.
-        not_run: Why it is not run, or `None`. A page says it in a comment on
-            the line above, which readers of the rendered page do not see.
-        job: The job of `jobs.JOBS` in which it runs, said likewise.
+        not_run: Why it is not run, or `None`, from a comment on the line above,
+            which is not visible in the rendered page.
+        job: The job of `jobs.JOBS` in which it runs, from such a comment.
     """
 
     line: int
@@ -26,7 +26,7 @@ class Block:
 
 
 def python_blocks(text: str) -> list[Block]:
-    """The blocks of a page, in order."""
+    """Returns the blocks of a page, in order."""
     found, begin = [], None
     lines = text.splitlines()
     for number, line in enumerate(lines):

@@ -20,7 +20,7 @@ def compare():
 
 
 def few_images(data_dir, train_split):
-    """Four classes: which quarter of the image is bright."""
+    """Generates four classes: which quarter of the image is bright."""
     assert train_split == "train[:200]"
     rng = np.random.default_rng(0)
     parts = []
@@ -56,7 +56,7 @@ def test_it_runs_resumes_and_reports(compare, monkeypatch, tmp_path, capsys):
     assert len(first) == 1 + 2
     capsys.readouterr()
     second = run("accallr,allr", "0.5,0.9")
-    # What was there is not run again.
+    # Finished runs are not repeated.
     assert second[: len(first)] == first
     assert len(second) == 1 + 2 + 3
     printed = capsys.readouterr().out
@@ -72,7 +72,7 @@ def test_it_runs_resumes_and_reports(compare, monkeypatch, tmp_path, capsys):
         assert float(row["accuracy"]) >= 0.15  # It learns something.
     table = (tmp_path / "results.md").read_text()
     assert "| ACCALLR |" in table
-    assert "| WR |" not in table  # Not asked for in the second run.
+    assert "| WR |" not in table  # Not requested in the second run.
     picture = (tmp_path / "schedules.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
 

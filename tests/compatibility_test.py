@@ -1,4 +1,4 @@
-"""The table of networks that were tried, and how they are tried."""
+"""The table of networks, and the trials for it."""
 
 import json
 

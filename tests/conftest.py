@@ -1,4 +1,4 @@
-"""Makes this process the job that it is to be, and leaves out other tests."""
+"""Sets up the job of this process, and deselects tests of other jobs."""
 
 import gc
 import os
@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras  # noqa: E402  Reads the environment.
 
-# A fifth of the time went by in looking through what the imports have made.
+# Scanning the objects of imports would take a fifth of the time.
 if not gc.get_freeze_count():
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
@@ -25,7 +25,7 @@ if JOB == "replicas":
 
 @pytest.fixture
 def backend():
-    """The name of the backend that this process has."""
+    """Returns the name of this process' backend."""
     return keras.backend.backend()
 
 

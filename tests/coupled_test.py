@@ -1,4 +1,4 @@
-"""`allocation="coupled"`: filters that go together are pruned together."""
+"""`allocation="coupled"`: coupled filters are pruned together."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ from keras_bimp.shrinking import filter_groups
 
 
 def select(kernels, sparsity, groups, **kwargs):
-    """Which filters stay, of kernels of one weight per filter."""
+    """Returns the filters to keep, for kernels of one weight per filter."""
     masks = keras_bimp.select(
         [np.reshape(np.array(k, float), (1, 1, 1, -1)) for k in kernels],
         sparsity,
@@ -25,8 +25,8 @@ def select(kernels, sparsity, groups, **kwargs):
 
 
 def test_filters_of_one_number_go_together():
-    # Scores over the mean of their squares: the second group is the lowest,
-    # though the first filter is, too, in its own kernel.
+    # Scores are divided by the mean of their squares: the second group is the
+    # lowest, although the first filter is the lowest of the first kernel.
     kernels = [[1.0, 2.0, 3.0, 4.0], [9.0, 1.0, 8.0, 7.0]]
     groups = [[0, 1, 2, 3], [0, 1, 2, 3]]
     assert select(kernels, 0.25, groups) == [[1, 0, 1, 1], [1, 0, 1, 1]]
@@ -42,7 +42,7 @@ def test_every_kernel_gets_the_sparsity():
 def test_kernels_count_by_their_own_scale():
     kernels = [[1.0, 2.0], [2000.0, 1000.0]]
     groups = [[0, 1], [0, 1]]
-    # Equal: the lower index is pruned first.
+    # For ties, the lower index is pruned first.
     assert select(kernels, 0.5, groups) == [[0, 1], [0, 1]]
     kernels = [[1.0, 3.0], [2000.0, 1000.0]]
     assert select(kernels, 0.5, groups) == [[0, 1], [0, 1]]
@@ -199,7 +199,7 @@ def test_a_subclass_has_no_graph():
 
 
 def normalized_model():
-    """Filters that `shrink` can take out, and filters that it cannot."""
+    """Builds filters that `shrink` can remove, and filters that it cannot."""
     inputs = keras.Input((6, 6, 3))
     x = layers.Conv2D(8, 3, name="goes")(inputs)
     x = layers.Conv2D(4, 1, name="stays")(x)
@@ -217,7 +217,7 @@ def test_it_warns_of_filters_that_cannot_go():
         keras_bimp.prune(
             wrapped, 0.5, granularity="filter", allocation="coupled"
         )
-    # What the warning advises.
+    # Follows the warning.
     keras_bimp.prune(
         wrapped,
         0.5,

@@ -1,8 +1,9 @@
-"""The Python blocks of the README and of docs/ run.
+"""Runs the Python blocks of the README and of docs/.
 
-The blocks of a page run in order and share their names, as a reader takes
-them. Comments in a page's source say which block is not run, and which runs in
-another job than on TensorFlow:
+The blocks of a page run in order and share their names. Comments in the source
+of a page mark blocks that are not run, or that run in a job other than
+TensorFlow:
+
 
     <!-- not run: needs two machines -->
     <!-- job: jax -->
@@ -21,7 +22,7 @@ import pytest
 import keras_bimp
 
 ROOT = pathlib.Path(__file__).parent.parent
-# Its examples are those of the docstrings: docstring_test.py runs them.
+# Its examples are in docstrings: docstring_test.py runs them.
 API = ROOT / "docs" / "api.md"
 PAGES = [ROOT / "README.md", *sorted(set(ROOT.glob("docs/*.md")) - {API})]
 
@@ -39,7 +40,7 @@ def build_model():
 
 
 def prelude():
-    """What the pages take for granted: a model, images and their labels."""
+    """Defines what the pages assume: a model, images and labels."""
     rng = np.random.default_rng(0)
     x, y = rng.random((64, 8, 8, 1), "float32"), rng.integers(10, size=64)
     return {
@@ -60,7 +61,7 @@ def blocks(page):
 
 
 def runs():
-    """Each page once per job that its blocks need."""
+    """Yields each page once per job that its blocks need."""
     for page in PAGES:
         for job in dict.fromkeys(
             block.job for block in blocks(page) if not block.not_run
@@ -72,8 +73,8 @@ def runs():
 
 
 def interpret(monkeypatch):
-    """Compiling with XLA takes longer than the tiny trainings of pages."""
-    # Not of `keras.Model`: Keras warns of models with their own `compile`.
+    """Disables XLA, which takes longer than the pages' tiny trainings."""
+    # Not `keras.Model`: Keras warns about models with a custom `compile`.
     owner = next(c for c in keras.Model.__mro__ if "compile" in vars(c))
     compile_model = owner.compile
 
@@ -87,7 +88,7 @@ def interpret(monkeypatch):
 @pytest.mark.parametrize(("page", "job"), list(runs()))
 def test_blocks_run(page, job, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    keras.backend.clear_session()  # Names of layers start anew.
+    keras.backend.clear_session()  # Resets the names of layers.
     keras.utils.set_random_seed(0)
     if keras.backend.backend() == "tensorflow":
         interpret(monkeypatch)
@@ -119,7 +120,7 @@ def test_links_lead_somewhere(page):
 
 
 def anchors(page):
-    """What GitHub makes of a page's headings."""
+    """Returns GitHub's anchors for a page's headings."""
     found = set()
     for heading in re.findall(r"^#+ (.+)$", page.read_text(), re.M):
         anchor = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

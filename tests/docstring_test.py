@@ -1,4 +1,4 @@
-"""The examples in the docstrings run and print what they say."""
+"""The examples in the docstrings run and print the expected output."""
 
 import doctest
 import importlib
@@ -19,7 +19,7 @@ MODULES = sorted(
 
 
 def examples_of(name):
-    """The doctests of a module, of those with examples."""
+    """Returns the doctests of a module that have examples."""
     found = doctest.DocTestFinder().find(
         importlib.import_module(name),
         globs={"keras": keras, "keras_bimp": keras_bimp, "np": np},
@@ -31,7 +31,7 @@ def examples_of(name):
 def test_examples(name):
     tests = examples_of(name)
     if tests:
-        keras.backend.clear_session()  # Names of layers start anew.
+        keras.backend.clear_session()  # Resets the names of layers.
     runner = doctest.DocTestRunner(
         optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     )

@@ -35,7 +35,7 @@ def ours(target_sparsity, dense_epochs=1, **kwargs):
 
 
 def with_built_optimizer(model=None):
-    """A model whose optimizer remembers something."""
+    """Builds a model whose optimizer has slots."""
     model = wrapped() if model is None else model
     model.optimizer.build(model.trainable_variables)
     for slot in model.optimizer.variables:
@@ -45,7 +45,7 @@ def with_built_optimizer(model=None):
 
 
 def prune(model, target_sparsity, during_fit, **kwargs):
-    """Prunes by hand, or by callbacks at once."""
+    """Prunes manually, or immediately by callbacks."""
     if during_fit:
         fit(model, 1, ours(target_sparsity, 0, **kwargs))
     else:
@@ -53,7 +53,7 @@ def prune(model, target_sparsity, during_fit, **kwargs):
 
 
 def bits(model, optimizer=True):
-    """All weights and masks to the last bit, and what the optimizer has."""
+    """Returns the bits of all weights, masks and optimizer variables."""
     variables = list(model.weights)
     if optimizer:
         variables += model.optimizer.variables
@@ -74,14 +74,14 @@ def all_masks(model):
 
 
 def without_the_smallest(values, count):
-    """A mask of all but the `count` smallest; of ties the first go."""
+    """Masks the `count` smallest values; for ties, the first ones."""
     mask = np.ones(values.size, bool)
     mask[np.argsort(values, kind="stable")[:count]] = False
     return mask
 
 
 def assert_zeros(model, count):
-    """Asserts that so many weights are pruned, all are 0 and no other is."""
+    """Asserts that `count` weights are pruned, and only these are 0."""
     assert (~all_masks(model)).sum() == count
     for kernel, mask in kernels_and_masks(model):
         assert np.isfinite(kernel.astype("float32")).all()
@@ -89,7 +89,7 @@ def assert_zeros(model, count):
 
 
 def said(warned):
-    """What warnings say, but for those that NumPy gives of others."""
+    """Returns the messages of warnings, except NumPy's about others."""
     return [
         str(w.message)
         for w in warned
@@ -98,7 +98,7 @@ def said(warned):
 
 
 def set_kernels(model, values):
-    """Gives the weights of all kernels, one after the other."""
+    """Sets the weights of all kernels, one after another."""
     for kernel in masked(model).kernels:
         part, values = values[: kernel.size], values[kernel.size :]
         kernel.variable.assign(part.reshape(kernel.variable.shape))
@@ -142,7 +142,7 @@ def test_of_equal_magnitudes_the_lower_index_goes(sparsity, units):
     assert_zeros(model, count)
 
 
-# 3. Less than is pruned already.
+# 3. Less than is already pruned.
 
 
 @pytest.mark.parametrize("target", [0.0, 0.49])
@@ -166,9 +166,9 @@ def test_prune_to_the_same_again_changes_no_bit_and_says_nothing():
 
 
 class BitsAroundPruning(keras.callbacks.Callback):
-    """Keeps the bits at each end of an epoch and at the next begin.
+    """Keeps the bits at each end of an epoch and the next begin.
 
-    To be listed after the callbacks that prune.
+    List it after the callbacks that prune.
     """
 
     def __init__(self):
@@ -223,7 +223,7 @@ def test_callbacks_to_what_is_pruned_already_change_no_mask(cycles):
 
 
 def collapsing():
-    """The first kernel is so small that 60 % leave it 5 of 8 units."""
+    """The first kernel is so small that 60% leave it 5 of 8 units."""
     model = with_built_optimizer()
     kernel = masked(model).kernels[0].variable
     kernel.assign(array(kernel) * 1e-4)
@@ -408,7 +408,7 @@ def test_a_frozen_layer_is_untouched_and_listed(frozen_first):
     assert (array(plain.layers[-1].kernel) == 0).sum() == 18
 
 
-# 8. What is used twice.
+# 8. Shared layers.
 
 
 class TiedToLayer(layers.Layer):
@@ -552,7 +552,7 @@ def test_the_only_weight_cannot_be_pruned(target, on_collapse):
     assert bits(model) == before
 
 
-# 11. Callbacks of ours, twice.
+# 11. Our callbacks, twice.
 
 
 @pytest.mark.parametrize("same", [False, True])
@@ -589,7 +589,7 @@ HOOKS = (
 
 
 class WatchEveryHook(keras.callbacks.Callback):
-    """Checks at every hook that what is pruned is 0, in the slots too."""
+    """Checks at each hook that pruned weights and their slots are 0."""
 
     def __init__(self):
         super().__init__()
@@ -672,7 +672,7 @@ def test_what_is_pruned_is_zero_at_every_boundary(name, together):
     assert_zeros(model, 58)
 
 
-# 13. In the midst of a plan.
+# 13. In the middle of a plan.
 
 
 @pytest.mark.slow
@@ -712,7 +712,7 @@ def test_initial_epoch_counts_what_was_before_as_done(
     np.testing.assert_allclose(np.array(history["sparsity"]) * TOTAL, counts)
     assert history["cycle"] == cycles
     assert len(callback.prunings) == len(set(counts) - {0})
-    # The rates are those of the epochs that are left.
+    # The rates are those of the remaining epochs.
     np.testing.assert_allclose(
         history["learning_rate"],
         rates_of(callback)[STEPS - 1 :: STEPS][initial_epoch:]
@@ -723,7 +723,7 @@ def test_initial_epoch_counts_what_was_before_as_done(
     assert_zeros(model, 58)
 
 
-# 14. Once more.
+# 14. A second time.
 
 
 def test_a_second_fit_counts_anew_and_keeps_what_is_pruned():
@@ -789,7 +789,7 @@ def beside(callbacks, others, place):
     return [*others, *callbacks] if before else [*callbacks, *others]
 
 
-# 16. What `fit` takes beside the data.
+# 16. Arguments of `fit` other than the data.
 
 
 @pytest.mark.slow
@@ -822,11 +822,11 @@ def test_the_dense_phase_is_a_training_without_us(arguments):
     assert_zeros(model, 43)
 
 
-# 17. Data that break off.
+# 17. Data that end early.
 
 
 def batches(fails_at=None):
-    """The batches of `fit`, again and again, or until it fails."""
+    """Yields the batches of `fit` repeatedly, or until it fails."""
     x, y = data()
     drawn = 0
     while True:
@@ -892,7 +892,7 @@ def test_after_data_that_broke_off_a_backup_goes_on(
         model = wrapped()
         callbacks = ours(0.75, cycles=2, backup_dir=tmp_path / "run", verbose=1)
     history = fit_batches(model, callbacks)
-    # It begins an epoch anew, whose batches begin anew too.
+    # It repeats the epoch, with the same batches.
     assert lines_with(
         capsys.readouterr().out,
         f"{fails_at // STEPS + 1}",
@@ -906,11 +906,11 @@ def test_after_data_that_broke_off_a_backup_goes_on(
     assert_zeros(model, 54)
 
 
-# 18. Trainings that break.
+# 18. Trainings that fail.
 
 
 class Breaking(keras.utils.PyDataset):
-    """The batches of `fit`; one of them breaks the training."""
+    """The batches of `fit`, one of which makes the training fail."""
 
     def __init__(self, epoch=None, value=np.nan):
         super().__init__()
@@ -1005,7 +1005,7 @@ def test_a_backup_of_a_training_that_breaks_is_good(value, save_freq, tmp_path):
     assert_zeros(model, 54)
 
 
-# 19. Callbacks of Keras.
+# 19. Keras callbacks.
 
 # Best in the dense phase, then in the second epoch after each pruning.
 RIGGED = (0.1, 0.2, 3.0, 2.0, 5.0, 4.0, 4.5)
@@ -1014,7 +1014,7 @@ COUNTS = [0, 0, 36, 36, 54, 54, 54]
 
 
 class Rig(keras.callbacks.Callback):
-    """Makes the validation loss what we say; to be listed first."""
+    """Sets the validation loss; list it first."""
 
     def __init__(self, losses):
         super().__init__()
@@ -1182,7 +1182,7 @@ def test_tensorboard_shows_our_logs_after_ours(place, tmp_path):
         model, weights, _ = fit_beside([other], place)
     tags = board_tags(tmp_path)
     assert "epoch_loss" in tags
-    # It looks for the learning rate itself.
+    # It reads the learning rate itself.
     expected = LOGS if place == "after" else ["learning_rate"]
     shown = {name for name in LOGS if f"epoch_{name}" in tags}
     assert shown == set(expected)

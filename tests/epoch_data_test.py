@@ -33,7 +33,7 @@ def test_the_order_is_a_function_of_seed_and_epoch():
     assert len({tuple(first), tuple(second), tuple(third)}) == 3
     assert orders(same, 3) == [first, second, third]
     assert orders(other, 1) != [first]
-    # Whatever came before.
+    # Independent of what came before.
     same.epoch = 1
     assert samples(same) == second
     assert [len(x) for x, _ in same] == [4, 4, 2]
@@ -85,7 +85,7 @@ def test_bad_arguments_are_refused(error, arguments):
 
 
 class Ordered(EpochData):
-    """Writes down the samples of each epoch, by their first feature."""
+    """Records the samples of each epoch by their first feature."""
 
     def __init__(self, *args, **kwargs):
         self.seen = {}
@@ -103,7 +103,7 @@ class Ordered(EpochData):
 @pytest.mark.parametrize("built", [False, True])
 def test_fit_goes_through_the_order_of_each_epoch(workers, built, tmp_path):
     model = wrapped()
-    if built:  # Else some backends draw a batch before the first epoch.
+    if built:  # Otherwise some backends draw a batch before the first epoch.
         model.evaluate(*data(), verbose=0)
     batches = Ordered(*data(), batch_size=16, workers=workers)
     ours = keras_bimp.callbacks(

@@ -1,4 +1,4 @@
-"""The digits example, run as a newcomer runs it, but shorter."""
+"""Runs the digits example as a new user does, but shorter."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Every format runs in its own runtime and computes what the model does."""
+"""Each format runs in its own runtime and computes what the model does."""
 
 import pathlib
 import sys
@@ -44,14 +44,14 @@ def convolutional_model():
 
 
 def two_inputs():
-    """Their order is another than that of their names."""
+    """Builds a model whose inputs are not in the order of their names."""
     b, a = keras.Input((2,), name="b"), keras.Input((3,), name="a")
     y = layers.Dense(2)(layers.Concatenate()([a, b]))
     return keras.Model([b, a], [y, layers.Dense(3)(b)])
 
 
 def attention():
-    """Its GELU is 1 - erf in TensorFlow."""
+    """Builds attention with GELU, which is 1 - erf in TensorFlow."""
     x = keras.Input((5, 8))
     y = layers.LayerNormalization()(x + layers.MultiHeadAttention(2, 4)(x, x))
     return keras.Model(x, layers.Dense(3, activation="gelu")(y))
@@ -81,7 +81,7 @@ def test_it_runs(format, make, tmp_path):
 
 
 def outputs_twice():
-    """TensorFlow knows its inputs by other names, in another order."""
+    """TensorFlow renames and reorders its inputs."""
     b, a = keras.Input((2,), name="b-1"), keras.Input((3,), name="a.1")
     y = layers.Dense(2)(layers.Concatenate()([a, b]))
     return keras.Model([b, a], [y, y, a, b, keras.ops.relu(y), y])
@@ -103,7 +103,7 @@ def test_an_output_may_be_there_twice(tmp_path):
 @pytest.mark.slow
 @formats
 def test_grouped_convolutions(format, tmp_path):
-    """Keras has TensorFlow compile them."""
+    """Keras compiles them with TensorFlow."""
     x = keras.Input((6, 6, 4))
     y = layers.Conv2D(8, 3, groups=2)(x)
     if format != "litert":
@@ -220,7 +220,7 @@ def test_a_file_says_what_is_sparse_in_it(granularity, tmp_path, capsys):
         assert abs(choice.sparsity - 0.9) < 0.01
     said = {"1x4": "2 of 2 kernels", "weight": "No kernel is sparse"}
     assert said[granularity] in capsys.readouterr().out
-    # LiteRT itself names the operations that it finds there.
+    # LiteRT itself lists the operations in the file.
     from ai_edge_litert.interpreter import Interpreter
 
     found = Interpreter(str(path))._get_ops_details()
@@ -293,14 +293,14 @@ def test_sparse_tensors_are_smaller(digits, tmp_path):
 
 @pytest.mark.slow
 def test_a_large_network_is_small(tmp_path, monkeypatch):
-    """Keras' own export, which writes all twice, makes 1.08 MB of it."""
+    """Keras' export, which writes each weight twice, takes 1.08 MB."""
     monkeypatch.syspath_prepend(str(STUDY))
     import networks
 
     model = networks.resnet56()
     assert model.count_params() == 857_082
     rng = np.random.default_rng(0)
-    for variable in model.variables:  # As after training, none is the same.
+    for variable in model.variables:  # As after training, all are different.
         if not variable.path.endswith("kernel"):
             noise = rng.uniform(0.9, 1.1, variable.shape)
             variable.assign(noise * (variable.numpy() + 0.01))
@@ -342,7 +342,7 @@ def test_a_missing_runtime_is_told(tmp_path, monkeypatch):
 
 
 def hide(monkeypatch, package):
-    """Lets it seem that a package is not installed, and all others are."""
+    """Pretends that a package is not installed, and all others are."""
     found = sys.modules["keras_bimp._src.exporting.formats"]
     monkeypatch.setattr(found, "is_installed", lambda name: name != package)
     verifying = sys.modules["keras_bimp._src.exporting.verifying"]

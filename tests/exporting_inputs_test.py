@@ -1,4 +1,4 @@
-"""What a model is run on to see that what was written computes the same."""
+"""The inputs on which an exported model is compared with the original."""
 
 import sys
 
@@ -14,7 +14,7 @@ export_module = sys.modules["keras_bimp._src.exporting.export"]
 
 
 def tokens(count=50, dtype="int32", **kwargs):
-    """Masked sequences, of which zeros alone say nothing."""
+    """Builds a model of masked sequences, which zeros do not test."""
     return keras.Sequential(
         [
             keras.Input((6,), dtype=dtype),
@@ -26,12 +26,12 @@ def tokens(count=50, dtype="int32", **kwargs):
 
 
 def shifted(x):
-    """Whoever follows the graph does not know what this adds."""
+    """Shifts values, which is not known from the graph."""
     return x + 3
 
 
 class Both(keras.layers.Layer):
-    """No graph is known of it."""
+    """A layer without a known graph."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -165,7 +165,7 @@ def test_masked_steps_are_there():
 
 
 def test_a_wrong_mask_is_seen(tmp_path, monkeypatch):
-    """What is exported here counts steps that are padding."""
+    """The exported model counts padding steps."""
     good = tokens()
     bad = keras.Sequential(
         [
@@ -180,12 +180,12 @@ def test_a_wrong_mask_is_seen(tmp_path, monkeypatch):
     monkeypatch.setattr(
         export_module, "write", lambda model, *args: write(bad, *args)
     )
-    with pytest.raises(RuntimeError, match="something else"):
+    with pytest.raises(RuntimeError, match="must compute the same"):
         keras_bimp.export(good, tmp_path / "m.tflite", "litert")
 
 
 class Positions(keras.layers.Layer):
-    """Adds a table of so many positions, and takes no more steps."""
+    """Adds a table of positions, which limits the number of steps."""
 
     def __init__(self, steps, exactly=False, **kwargs):
         super().__init__(**kwargs)

@@ -1,4 +1,4 @@
-"""What stands in the way of a format is named, with what to do about it."""
+"""Errors name what prevents an export, and the remedy."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ FILES = {"litert": "m.tflite", "onnx": "m.onnx", "openvino": "m.xml"}
 
 
 def check(model, format, path):
-    """What was written computes what the model does, on other inputs."""
+    """Checks the exported model's outputs on other inputs."""
     keras_bimp.export(model, path, format)
     inputs, _ = tried_inputs(model)
     inputs = [np.repeat(x, 2, axis=0)[1:] for x in inputs]
@@ -108,7 +108,7 @@ def test_types_that_a_format_lacks(name, format, policy, tmp_path):
 
 
 def test_an_exact_gelu_of_16_bits(policy, tmp_path):
-    """It is 1 - erf in TensorFlow."""
+    """In TensorFlow it is 1 - erf."""
     policy("mixed_float16")
     keras_bimp.export(network(), tmp_path / "m.onnx", "onnx")
 
@@ -153,7 +153,7 @@ def test_tables_of_words(format, tmp_path):
     x = keras.Input((2,), dtype="string")
     y = layers.StringLookup(vocabulary=["a", "b"], name="words")(x)
     model = keras.Model(x, layers.Embedding(3, 2)(y))
-    with pytest.raises(ValueError, match=r"'words'.*in front of"):
+    with pytest.raises(ValueError, match=r"'words'.*Look up before"):
         keras_bimp.export(model, tmp_path / FILES[format], format)
 
 
@@ -162,7 +162,7 @@ def test_words_are_cut_in_front_of_litert(tmp_path):
     x = keras.Input((1,), dtype="string")
     words = layers.TextVectorization(vocabulary=["a"], output_sequence_length=3)
     model = keras.Model(x, layers.Embedding(3, 2)(words(x)))
-    with pytest.raises(ValueError, match=r"'string_lookup.*in front of"):
+    with pytest.raises(ValueError, match=r"'string_lookup.*Look up before"):
         keras_bimp.export(model, tmp_path / "m.tflite", "litert")
     assert not list(tmp_path.iterdir())
 
@@ -196,7 +196,7 @@ def test_steps_that_keras_leaves_out(given, tmp_path):
             inputs, layers.TimeDistributed(layers.Dense(3))(inputs)
         )
 
-    # As many examples as steps: Keras 3.15.1 takes one number for the other.
+    # As many examples as steps, which Keras 3.15.1 confuses.
     x = np.random.default_rng(0).normal(size=(8, 8, 4)) if given else None
     path = tmp_path / "1"
     with pytest.raises(RuntimeError, match=r"'time_distributed.*fixed number"):

@@ -1,4 +1,4 @@
-"""Quantized models are exported where that is right, and refused where not."""
+"""Quantized models are exported correctly, or refused."""
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ PER_OUTPUT = INT4(block_size=None)
 
 
 def network(config=None, width=64):
-    """A pruned network with ReLU between its layers."""
+    """Builds a pruned network with ReLU between its layers."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -45,7 +45,7 @@ def network(config=None, width=64):
 
 
 def check(model, format, path):
-    """What was written computes what the model does, on other inputs."""
+    """Checks the exported model's outputs on other inputs."""
     keras_bimp.export(model, path, format)
     x = np.random.default_rng(1).uniform(size=(5, 64)).astype("float32")
     (found,) = runtimes.run(format, str(path), [x], input_names(model), [])
@@ -54,7 +54,7 @@ def check(model, format, path):
 
 
 def attention():
-    """With attention, whose layers Keras 3.15.1 does not load in 8 bits."""
+    """Builds attention, whose 8-bit layers Keras 3.15.1 does not load."""
     x = keras.Input((6, 16))
     h = layers.MultiHeadAttention(2, 8)(x, x)
     return keras.Model(x, layers.Dense(3)(h))

@@ -15,11 +15,11 @@ from keras import layers
 
 import keras_bimp
 
-# The function of the same name hides it.
+# The function of the same name shadows it.
 export_module = sys.modules["keras_bimp._src.exporting.export"]
 
-# TensorFlow alone reads the SavedModel, then Keras alone the `.keras`;
-# importing keras_bimp fails.
+# TensorFlow without Keras reads the SavedModel, then Keras reads the `.keras`
+# file. Importing keras_bimp fails.
 READER = """
 import json, sys
 import numpy as np
@@ -88,11 +88,11 @@ def test_artifacts_need_no_keras_bimp(tmp_path):
     np.testing.assert_allclose(result["served_one"], expected[:1], atol=1e-6)
     import tensorflow as tf
 
-    # Every weight is written once.
+    # Each weight is written once.
     stored = tf.train.list_variables(str(path / "variables" / "variables"))
     sizes = [int(np.prod(s)) for n, s in stored if "VARIABLE_VALUE" in n]
     assert sum(sizes) == 48 + 8 + 24 + 3
-    # In plain operations, which other runtimes can read too.
+    # Only plain operations, which other runtimes can also read.
     assert b"XlaCallModule" not in (path / "saved_model.pb").read_bytes()
     assert b"MatMul" in (path / "saved_model.pb").read_bytes()
 
@@ -233,7 +233,7 @@ def test_eight_bits_keep_the_zeros(tmp_path):
     served = loaded.signatures["serving_default"].variables
     kernels = [v.numpy() for v in served if v.dtype == tf.int8]
     assert sum(k.size for k in kernels) == 8 * 16 + 16 * 4
-    # Small weights may become 0, too.
+    # Small weights may also become 0.
     assert sum(int((k == 0).sum()) for k in kernels) >= 0.75 * (128 + 64)
 
 
@@ -355,7 +355,7 @@ def test_who_watches_the_folder_sees_whole_versions(tmp_path, monkeypatch):
         seen.append(parts)
 
     monkeypatch.setattr(os, "rename", watched)
-    # What a killed run left.
+    # The files of a killed run.
     (tmp_path / "m" / "1.unfinished" / "1" / "variables").mkdir(parents=True)
     keras_bimp.export(dense_model(), tmp_path / "m" / "1")
     assert seen[0] == ["1.unfinished"]

@@ -1,4 +1,4 @@
-"""One running `fit`: what is known of it, and what it leaves behind."""
+"""A running `fit`: its record, and what it leaves behind."""
 
 import concurrent.futures
 import gc
@@ -30,13 +30,13 @@ def ours(**kwargs):
 
 
 class Look(keras.callbacks.Callback):
-    """Keeps the `Fit` that it is called by."""
+    """Keeps the current `Fit`."""
 
     def on_train_begin(self, logs=None):
         self.fit = fit_of(self)
 
 
-# What is known.
+# The record.
 
 
 @pytest.mark.every_backend
@@ -55,7 +55,7 @@ def test_all_that_fit_was_given_is_known():
     assert look.fit.callbacks == [stopping, look]
     assert look.fit.validation["x"] is validation[0]
     assert look.fit.validation["batch_size"] == 8
-    # Nothing is left of it.
+    # It is removed.
     assert "_keras_bimp_fit" not in vars(model)
 
 
@@ -262,7 +262,7 @@ class DeadError(Exception):
 
 
 class Dies(keras.callbacks.Callback):
-    """Ends a `fit` in some way, at the beginning of an epoch or in it."""
+    """Ends a `fit` at the beginning of an epoch or within it."""
 
     def __init__(self, way, epoch, batch=None):
         super().__init__()
@@ -326,7 +326,7 @@ def interruptible():
 )
 @pytest.mark.parametrize("moment", [(1, 2), (2, None), (3, 1)])
 def test_a_fit_that_dies_leaves_all_as_it_was(way, raised, moment, tmp_path):
-    """In the dense phase, at a pruning and in a cycle."""
+    """Tries the dense phase, a pruning and a cycle."""
     model = wrapped(keras.optimizers.SGD(0.25, momentum=0.9))
     fit(model, 1)
     before = state(model)
@@ -341,7 +341,7 @@ def test_a_fit_that_dies_leaves_all_as_it_was(way, raised, moment, tmp_path):
     assert "_keras_bimp_fit" not in vars(model)
     if raised is None:
         return
-    # The step that is compiled has the rate of before: one step with it.
+    # The compiled step has the old rate: runs one step with it.
     kernel = model.wrapper.kernels[0].variable
     model.optimizer.learning_rate = 0.0
     for slot in model.optimizer.momentums:
@@ -409,7 +409,7 @@ def test_a_stripped_model_is_freed(make, tmp_path):
 
 
 class Compilations(logging.Handler):
-    """Counts what JAX says it compiles."""
+    """Counts JAX's log messages about compilation."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""SavedModels without batch normalization, where a layer can do it."""
+"""SavedModels with batch normalization folded into layers."""
 
 import concurrent.futures
 import functools
@@ -42,7 +42,7 @@ def with_any_weights(model):
 
 
 def run(model, path, **kwargs):
-    """Returns what a SavedModel computes, what it should, its variables."""
+    """Returns outputs of a SavedModel, the expected ones, and variables."""
     rng = np.random.default_rng(1)
     inputs = [
         rng.standard_normal((3, *x.shape[1:])).astype("float32")
@@ -78,7 +78,7 @@ def test_layers_of_all_kinds_do_it_along_the_way(tmp_path):
     model = with_any_weights(keras.Model(given, outputs))
     found, expected, variables = run(model, tmp_path / "1")
     assert_close(found, expected)
-    # A kernel and a bias each, and two kernels of the separable ones.
+    # Each has a kernel and a bias; separable ones have two kernels.
     assert len(variables) == 2 * len(KINDS) + 2
     normal = layers.BatchNormalization
     assert sum(isinstance(each, normal) for each in model.layers) == len(KINDS)
@@ -94,7 +94,7 @@ def test_in_models_inside_and_sequences(tmp_path):
         ]
     )
     x = keras.Input((6, 6, 4))
-    # Twice: what is inside is what it was.
+    # Called twice: the nested model does not change.
     model = with_any_weights(keras.Model(x, inside(inside(x))))
     found, expected, variables = run(model, tmp_path / "1")
     assert_close(found, expected)
@@ -105,7 +105,7 @@ def test_in_models_inside_and_sequences(tmp_path):
 
 
 class Own(layers.Layer):
-    """Calls a layer that the graph calls, too."""
+    """Calls a layer that the graph also calls."""
 
     def __init__(self, inner, **kwargs):
         super().__init__(**kwargs)
@@ -227,7 +227,8 @@ def pair():
 
 @pytest.mark.parametrize(("mean", "left"), [(10, 2), (1000, 6)])
 def test_means_far_off_stay(mean, left, tmp_path):
-    # They are as large as the sum they are taken from: both are rounded.
+    # They are as large as the sum that they are subtracted from, so that both
+    # are rounded.
     model = pair()
     model.layers[-1].moving_mean.assign([mean, -1, 0, 1])
     *_, variables = run(model, tmp_path / "1")

@@ -1,4 +1,4 @@
-"""Imports from the folder of examples, for one file of tests at a time."""
+"""Imports from the examples, for one test file at a time."""
 
 import contextlib
 import pathlib
@@ -12,10 +12,11 @@ STUDY = EXAMPLES / "study"
 
 @contextlib.contextmanager
 def importable(folder):
-    """Lets `folder`'s modules be imported, and forgets them afterwards.
+    """Makes the modules in `folder` importable, and unloads them afterwards.
 
-    Scripts define absl flags, which are the process' own, and several
-    scripts define flags of the same name: these are forgotten, too.
+    Scripts define absl flags, which are global, and several scripts have flags
+    of the same name. So these are removed, too.
+
 
     Args:
         folder: Path, `EXAMPLES` or `STUDY`.

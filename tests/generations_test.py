@@ -72,7 +72,7 @@ def test_what_cannot_be_kept_is_refused_and_leaves_nothing(value, tmp_path):
 
 
 def damaged(content):
-    """Names and contents of files that are not what they were."""
+    """Yields names and contents of damaged files."""
     rng = random.Random(0)
     for length in (0, 1, 20, 100, len(content) // 2, len(content) - 1):
         yield f"cut at {length}", content[:length]
@@ -109,7 +109,7 @@ def test_a_damaged_file_is_told_and_the_one_before_is_taken(tmp_path):
 
 
 def test_sizes_are_checked_before_memory_is_taken(tmp_path):
-    # A file that is whole, SHA-256 and all, but says that it holds much.
+    # An intact file, including its SHA-256, that claims a huge size.
     path = tmp_path / "00000000.state"
     for dtype, shape in (
         ("float64", [2**40]),
@@ -145,7 +145,7 @@ def test_what_a_dead_writer_left_is_removed(tmp_path):
     assert_equal(keeper.read(), state())
 
 
-# Runs where the test may mount things, for nobody else to see.
+# Runs in a separate mount namespace.
 FULL = """
 mount -t tmpfs -o size=1m tmpfs {folder} || exit 77
 {python} - {module} {folder} <<'END'

@@ -1,4 +1,4 @@
-"""When gradual pruning prunes, and learning rates that follow it."""
+"""The steps of gradual pruning, and learning rates that depend on it."""
 
 import json
 
@@ -67,7 +67,7 @@ def test_bad_schedules_are_refused(arguments, message):
 
 
 class LikeTfmots:
-    """As tfmot's `ConstantSparsity`, which returns tensors."""
+    """Like tfmot's `ConstantSparsity`, which returns tensors."""
 
     frequency = 3
 
@@ -77,7 +77,7 @@ class LikeTfmots:
 
 
 class Watch(keras.callbacks.Callback):
-    """How many weights are pruned in each step."""
+    """Counts the pruned weights in each step."""
 
     def __init__(self):
         super().__init__()
@@ -106,7 +106,7 @@ def test_a_schedule_of_steps_is_followed_exactly(hard):
     watch = Watch()
     model = wrapped(recipe)
     fit(model, 2, [*recipe.callbacks, watch])
-    # Four steps per epoch; a second `fit` goes on counting.
+    # Four steps per epoch; a second `fit` continues the count.
     fit(model, 2, [*recipe.callbacks, watch])
     moments = {s: round(s / 20 * TOTAL) for s in (4, 7, 10, 13)}
     expected = [0]
@@ -156,7 +156,7 @@ def test_cyclic_falls_to_zero_before_each_restart():
     # The last line goes from the last pruning to the end.
     lines = [1 - np.arange(3) / 3, 1 - np.arange(5) / 5]
     np.testing.assert_allclose(found, np.concatenate(lines))
-    # As many prunings as `gmp` has; without any it is one line.
+    # The same number of prunings as `gmp`; without any it is one line.
     alone = baselines.Cyclic(1.0, steps=5, interval=3).values()
     np.testing.assert_allclose(alone, 1 - np.arange(5) / 5)
     config = baselines.Cyclic(1.0, 8, 3, 0.25).get_config()

@@ -22,12 +22,12 @@ select = functools.partial(keras_bimp.select, on_collapse="ignore")
 
 
 def removed(masks):
-    """Indices of the filters that are gone, for each convolution."""
+    """Returns the indices of pruned filters for each convolution."""
     gone = []
     for mask in masks:
         if mask.ndim == 4:
             alive = mask.any((0, 1, 2))
-            # A filter is gone as a whole or not at all.
+            # A filter is pruned as a whole or not at all.
             assert (mask.all((0, 1, 2)) == alive).all()
             gone.append(np.flatnonzero(~alive).tolist())
     return gone
@@ -141,7 +141,7 @@ def test_equal_weights_of_a_group_lose_the_lower_index():
 
 
 def test_2_of_4_over_several_input_axes():
-    # As the output projection of attention: heads and their size go in.
+    # Like the output projection of attention: heads and their size are inputs.
     kernel = np.random.default_rng(0).standard_normal((2, 6, 5))
     layouts = [Layout((0, 1), (2,))]
     (mask,) = select([kernel], 0.5, granularity="2:4", layouts=layouts)

@@ -1,4 +1,4 @@
-"""Small models, data and an optimizer that tests share."""
+"""Small models, data and an optimizer shared by tests."""
 
 import contextlib
 import json
@@ -21,14 +21,14 @@ GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
 def data(samples=64, features=6, classes=3, seed=0):
-    """Images that a linear model can nearly classify."""
+    """Generates data that a linear model can nearly classify."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((samples, features)).astype("float32")
     return x, (x @ rng.standard_normal((features, classes))).argmax(1)
 
 
 def dense_model(**kwargs):
-    """Two dense kernels of 48 and 24 weights, with a batch norm between."""
+    """Builds dense kernels of 48 and 24 weights, with batch norm between."""
     keras.utils.set_random_seed(1)
     return keras.Sequential(
         [
@@ -75,12 +75,12 @@ def fit(model, epochs, callbacks=(), batch_size=16, **kwargs):
 
 
 def array(variable):
-    """A copy of a variable's value, on any backend."""
+    """Returns a copy of a variable's value, on any backend."""
     return np.array(ops.convert_to_numpy(ops.convert_to_tensor(variable.value)))
 
 
 def float64_on_jax():
-    """Lets JAX compute in float64, as the other backends do when asked."""
+    """Enables float64 on JAX, which other backends always allow."""
     if keras.backend.backend() != "jax":
         return contextlib.nullcontext()
     import jax
@@ -89,7 +89,7 @@ def float64_on_jax():
 
 
 def lines_with(text, *words):
-    """The lines of a text that hold all words, in whatever sentence.
+    """Returns the lines of a text that contain all words, in any order.
 
     A word may be a figure, a path or a few words: `"2"` is not in "24" or 0.2.
     """
@@ -107,9 +107,9 @@ def skip_unless_steps_run_together():
 
 
 def gradients(model, loss_fn, x, y):
-    """The loss in training and its gradients, on any backend.
+    """Returns the training loss and its gradients, on any backend.
 
-    The model's other variables are updated.
+    Updates the model's other variables.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -147,7 +147,7 @@ def masked(model):
 
 
 def kernels_and_masks(model):
-    """Pairs of NumPy arrays: raw kernel, mask."""
+    """Returns pairs of NumPy arrays: raw kernel, mask."""
     layer = masked(model)
     return [
         (array(kernel.variable), array(mask))
@@ -156,7 +156,7 @@ def kernels_and_masks(model):
 
 
 def rates_of(callback):
-    """The rates of a run's plan, as its prunings have adapted them."""
+    """Returns the rates of a run's plan, as adapted by its prunings."""
     return callback.plan.values([p.discount for p in callback.prunings])
 
 
@@ -166,10 +166,10 @@ def zeros(model):
 
 @keras.saving.register_keras_serializable(package="keras_bimp_tests")
 class RecordingSGD(keras.optimizers.SGD):
-    """SGD that writes down, inside the compiled step, the rate of each update.
+    """SGD that records, inside the compiled step, the rate of each update.
 
-    `rates[i]` is the rate that the update at schedule count `i` used; -1 where
-    there was no update.
+    `rates[i]` is the rate of the update at schedule count `i`; -1 if there was
+    none.
     """
 
     def __init__(self, *args, length=1000, **kwargs):
@@ -194,7 +194,7 @@ class RecordingSGD(keras.optimizers.SGD):
 
 
 def recorded(optimizer):
-    """The rates that a `RecordingSGD`, or one inside, has written down."""
+    """Returns the rates recorded by a `RecordingSGD`, or one inside."""
     return ops.convert_to_numpy(slots.innermost(optimizer).rates.value)
 
 
@@ -212,7 +212,7 @@ class SaveAfter(keras.callbacks.Callback):
 
 
 def golden_kernels():
-    """The kernels of the reference's masks, in Keras layout."""
+    """Returns the kernels of the reference's masks, in Keras layout."""
     info = json.loads((GOLDEN / "masks.json").read_text())["resnetish"]
     rng = np.random.RandomState(info["seed"])
     kernels = []

@@ -1,4 +1,4 @@
-"""Tasks of KerasHub: masked, they fit, preprocess and generate as before."""
+"""Masked KerasHub tasks fit, preprocess and generate as before."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from keras_bimp._src.masking import MaskedModel
 
 pytestmark = [
     pytest.mark.slow,
-    # Of KerasHub: a shuffled dataset, and masks that nobody reads.
+    # From KerasHub: a shuffled dataset, and unused masks.
     pytest.mark.filterwarnings("ignore:`shuffle=True` was passed"),
     pytest.mark.filterwarnings(
         "ignore:Layer .*was passed an input with a mask"
@@ -57,7 +57,7 @@ def pruning():
 
 
 def prompt(words=4):
-    """Two sentences that begin with some words, and the rest to be said."""
+    """Returns two prompts of some words, padded for the rest."""
     rng = np.random.default_rng(3)
     ids = rng.integers(1, 60, (2, LENGTH)).astype("int32")
     mask = np.arange(LENGTH)[None] < np.array([[words]] * 2)
@@ -65,7 +65,7 @@ def prompt(words=4):
 
 
 def said(model, prompt):
-    """What a causal model says greedily, one call of the whole a word."""
+    """Decodes greedily, with one call of the whole model per word."""
     ids = np.array(prompt["token_ids"])
     begin = int(prompt["padding_mask"][0].sum())
     for i in range(begin, LENGTH):
@@ -142,7 +142,7 @@ def test_it_generates_with_masks(network):
 
 @keras.saving.register_keras_serializable(package="keras_bimp_tests")
 class Backwards(keras_bimp.masking.Rule):
-    """Computes with kernels of the other sign: not with what is stored."""
+    """Computes with negated kernels, unlike the stored ones."""
 
     def effective_kernel(self, kernel, mask):
         return -kernel
@@ -204,7 +204,7 @@ def test_a_refusal_names_ways_that_work(network):
     task = network.model
     with pytest.raises(ValueError, match=r"keras_bimp\.wrap\(model\)") as error:
         keras_bimp.prune(task, 0.5)
-    assert "Masked" not in str(error.value)  # No task takes such a backbone.
+    assert "Masked" not in str(error.value)  # No task accepts such a backbone.
 
     class Own(type(task)):
         def train_step(self, data):

@@ -1,4 +1,4 @@
-"""Images of the studies: how they are split, shuffled and augmented."""
+"""The studies' images: splits, shuffling and augmentation."""
 
 import unittest.mock
 
@@ -20,7 +20,7 @@ def data():
         yield data
 
 
-# Small copies, in the files that TensorFlow Datasets makes.
+# Small copies in the file format of TensorFlow Datasets.
 
 
 def cifar100_examples(count, seed):
@@ -48,7 +48,7 @@ def imagenet_examples(count, seed):
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """A folder with 100 images of CIFAR-100 and 60 of ImageNet."""
+    """Creates a folder with 100 images of CIFAR-100 and 60 of ImageNet."""
     folder = tmp_path_factory.mktemp("data")
     for name, splits in (
         ("cifar100", {"train": cifar100_examples(100, 0)}),
@@ -71,13 +71,13 @@ def images_of(dataset):
 
 
 def names_of(dataset):
-    """Each image as bytes."""
+    """Returns each image as bytes."""
     return [image.tobytes() for image in images_of(dataset)]
 
 
 @pytest.mark.parametrize(
     ("name", "sizes", "held_out"),
-    # With 6 training images as many of CIFAR's are held out as are 10 % of it.
+    # With 6 training images, 10% of that number are held out for CIFAR.
     [("cifar100", (90, 10, 20), 1), ("imagenet2012", (59, 1, 20), 1)],
 )
 def test_no_image_is_in_two_of_training_validation_and_test(
@@ -188,7 +188,7 @@ def test_crops_are_windows_of_the_padded_images_half_of_them_mirrored(data):
     found = data.images.flipped_crops(images, np.array([1, 2])).numpy()
     around = [(0, 0), (4, 4), (4, 4), (0, 0)]
     padded = np.pad(images, around)
-    # How often each image is each window, mirrored or not.
+    # Counts of each window, mirrored or not.
     seen = np.zeros((2, 9, 9))
     for mirrored in range(2):
         for down in range(9):
@@ -196,7 +196,7 @@ def test_crops_are_windows_of_the_padded_images_half_of_them_mirrored(data):
                 window = padded[:, down : down + size, right : right + size]
                 window = window[:, :, ::-1] if mirrored else window
                 same = (window == found).all(axis=(1, 2, 3))
-                # With one pixel left of an image, another may be the same.
+                # If one pixel of an image is left, another may be the same.
                 seen[mirrored, down, right] = same.sum()
     assert count <= seen.sum() < 1.05 * count
     assert 0.45 < seen[0].sum() / seen.sum() < 0.55
@@ -212,7 +212,7 @@ def test_rotations_are_about_the_centre_by_up_to_15_degrees(data):
     images = np.stack([down + 100, right + 100], axis=-1)
     images = np.broadcast_to(images, (count, *images.shape))
     found = data.images.rotated(images, np.array([1, 2])).numpy()
-    # Away from the corners a pixel is what was at its place, turned.
+    # Away from the corners, pixels are rotated.
     inside = np.hypot(down, right) < 14
     places = np.stack([down[inside], right[inside]], axis=1)
     angles = []
@@ -230,7 +230,7 @@ def test_rotations_are_about_the_centre_by_up_to_15_degrees(data):
     assert -15 <= min(angles) < -13
     assert 13 < max(angles) <= 15
     assert abs(np.mean(angles)) < 2
-    # What comes in from outside is black.
+    # The border is black.
     assert (found[:, 0, 0] == 0).any()
 
 
@@ -238,7 +238,7 @@ def test_rotations_are_about_the_centre_by_up_to_15_degrees(data):
 
 
 def position_jpeg(height, width):
-    """A JPEG whose red is the column and whose green is the row."""
+    """Creates a JPEG whose red is the column and whose green is the row."""
     image = np.zeros((height, width, 3), "uint8")
     image[..., 0] = np.arange(width)
     image[..., 1] = np.arange(height)[:, None]
@@ -248,10 +248,10 @@ def position_jpeg(height, width):
 
 
 def corners(image):
-    """(left, right, top, bottom) of the part shown, by its colours."""
+    """Returns (left, right, top, bottom) of the crop, from its colors."""
     assert image.shape == (224, 224, 3)
     red, green = image[112, :, 0], image[:, 112, 1]
-    # From the middle half: at the borders, pixels are not resampled alike.
+    # From the middle half, since resampling differs at the borders.
     found = []
     for line in (red, green):
         slope, begin = np.polyfit(np.arange(56, 168) + 0.5, line[56:168], 1)
@@ -289,5 +289,5 @@ def test_the_central_crop_is_of_an_image_of_256(data, height, width):
         (height - side) / 2,
         (height + side) / 2,
     ]
-    # JPEG, decoded fast, loses half a percent of the colours.
+    # Fast decoding of JPEG changes colors by half a percent.
     np.testing.assert_allclose(corners(image), expected, atol=2.5)

@@ -1,31 +1,31 @@
-"""The processes that the tests run in: one for each environment they need.
+"""The jobs of the tests: one process for each environment.
 
 A test runs in the job `tensorflow`, and in the first tier, unless it has a
 mark:
 
     @pytest.mark.every_backend         # In `tensorflow`, `jax` and `torch`.
-    @pytest.mark.job("devices")        # In the jobs that are named.
+    @pytest.mark.job("devices")        # In the named jobs.
     @pytest.mark.slow                  # In the second tier.
     @pytest.mark.slow("jax", "torch")  # In the second tier of these jobs.
 
-`KERAS_BIMP_JOB` says which job a process is; without it, `KERAS_BACKEND`
-does. So `KERAS_BACKEND=jax python -m pytest tests/masking_test.py` runs on JAX
-what holds on every backend.
+`KERAS_BIMP_JOB` sets the job of a process, or else `KERAS_BACKEND`. So
+`KERAS_BACKEND=jax python -m pytest tests/masking_test.py` runs the tests for
+all backends on JAX.
 """
 
 import os
 
 import pytest
 
-COLLECTED = pytest.StashKey[list]()  # All tests that pytest has found.
+COLLECTED = pytest.StashKey[list]()  # All tests that pytest found.
 BACKENDS = ("tensorflow", "jax", "torch")
 JOBS = {
-    # Four devices are made of one processor.
+    # One processor simulates four devices.
     "devices": {
         "KERAS_BACKEND": "jax",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
     },
-    # A process can have one MirroredStrategy only.
+    # A process can have only one MirroredStrategy.
     "replicas": {"KERAS_BACKEND": "tensorflow"},
     "strategy": {"KERAS_BACKEND": "tensorflow"},
     "jax": {"KERAS_BACKEND": "jax"},
@@ -36,12 +36,12 @@ JOBS = {
 
 
 def first_and_slow(values, first, *jobs: str) -> list:
-    """Values of a parameter: those in `first`, and the others marked slow.
+    """Returns values of a parameter, with those not in `first` marked slow.
 
     Args:
-        values: All of them.
-        first: Those of the first tier.
-        *jobs: Where the others are slow. Defaults to everywhere.
+        values: All values.
+        first: The values for the first tier.
+        *jobs: The jobs in which the others are slow. Defaults to all.
     """
     mark = pytest.mark.slow(*jobs) if jobs else pytest.mark.slow
     return [
@@ -51,7 +51,7 @@ def first_and_slow(values, first, *jobs: str) -> list:
 
 
 def current() -> str:
-    """The name of the job that this process is."""
+    """Returns the name of this process' job."""
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     name = os.environ.get("KERAS_BIMP_JOB") or backend
     if name not in JOBS:
@@ -63,7 +63,7 @@ def current() -> str:
 
 
 def jobs_of(item) -> tuple[str, ...]:
-    """The names of the jobs in which a collected test runs."""
+    """Returns the names of the jobs in which a collected test runs."""
     marker = item.get_closest_marker("job")
     if marker is not None:
         return marker.args
@@ -73,7 +73,7 @@ def jobs_of(item) -> tuple[str, ...]:
 
 
 def is_slow(item, job: str) -> bool:
-    """Whether a collected test is of the second tier in a job."""
+    """Whether a collected test is in the second tier of a job."""
     return any(
         not marker.args or job in marker.args
         for marker in item.iter_markers("slow")

@@ -1,4 +1,4 @@
-"""What is used of Keras' inside is there, and does what it is used for."""
+"""The private names of Keras exist and work as expected."""
 
 import pathlib
 import re
@@ -30,7 +30,7 @@ def compiled(optimizer="sgd"):
     return model
 
 
-# Private names are used in that folder only.
+# Private names are used only in that folder.
 
 
 def test_private_names_of_keras_are_in_one_place():
@@ -151,7 +151,7 @@ def test_parts_of_attention_and_tables():
 
 @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
 def test_kernels_of_quantized_layers(mode):
-    """More of them in `tests/quantized_test.py`."""
+    """See also `tests/quantized_test.py`."""
     dense = compiled().layers[0]
     assert not quantization.is_quantized(dense)
     assert quantization.float_kernels(dense) == []
@@ -266,7 +266,7 @@ def test_slots_are_found_and_none_is_left_out(optimizer, kinds):
 
 
 class Hidden(keras.optimizers.SGD):
-    """Keeps what it remembers where nobody looks."""
+    """Hides its slots in an unknown place."""
 
     def build(self, variables):
         super().build(variables)
@@ -444,7 +444,7 @@ def test_state_that_is_added_is_in_no_file(scaled):
     around[0].build([kernel])
     variables, plain = around[0].variables, {}
     around[0].save_own_variables(plain)
-    # It has the shape of a slot, and is none.
+    # It has the shape of a slot but is not one.
     mask = keras.Variable(np.ones((2, 3)), name="mask")
     optimizers.add_state(around, [mask])
     assert around[0].variables == [*variables, mask]

@@ -1,9 +1,9 @@
-"""Kills examples/digits.py again and again, and compares what comes out.
+"""Kills examples/digits.py repeatedly, and compares the results.
 
-A script to be run by hand, for it takes long; figures are in docs/results.md.
-Every run is killed at random moments and started again until it ends; then its
-weights, history and summary must be those of a run that nobody disturbed, bit
-for bit. `KERAS_BACKEND` says the backend.
+Run this script manually, because it takes long. Figures are in docs/results.md.
+Each run is killed at random moments and started again until it ends. Then its
+weights, history and summary must be bit-identical to those of an uninterrupted
+run. `KERAS_BACKEND` sets the backend.
 """
 
 import json
@@ -63,7 +63,7 @@ def finish(process):
 
 
 def unreadable_states(folder):
-    """How many files of states, and how many folders, cannot be read."""
+    """Counts unreadable state files and folders."""
     unreadable = 0
     for part in ("dense", "sparse"):
         try:
@@ -113,7 +113,7 @@ def main(_):
     kills = restarts = failures = unreadable = different = 0
     resumed = 0
     for run in range(FLAGS.runs):
-        # Every second run is backed up in its epochs, too.
+        # Every second run is also backed up within epochs.
         save_freq = 5 * (run % 2)
         with tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
@@ -125,7 +125,7 @@ def main(_):
             killed = 0
             while killed < FLAGS.kills:
                 process = start(here, save_freq)
-                # It takes about a third of the time to start up.
+                # About a third of the time is startup.
                 wait = rng.uniform(0.25, 0.7) * length
                 try:
                     process.wait(wait)

@@ -1,7 +1,7 @@
-"""Kills what writes states, again and again, and counts what is unreadable.
+"""Kills writers of backups repeatedly, and counts unreadable backups.
 
-A script to be run by hand; figures are in docs/results.md. Beside ours it
-tries Keras' `BackupAndRestore`, which writes the same arrays.
+Run this script manually. Figures are in docs/results.md. It also tries Keras'
+`BackupAndRestore`, which writes the same arrays.
 """
 
 import importlib.util
@@ -28,8 +28,8 @@ MODULE = (
 )
 SIZES = (1, 1000, 300_000)
 
-# The whole process: NumPy, the standard library, and the module. Says on its
-# output what is written; with a `pause` every write stops half-way.
+# The whole process: NumPy, the standard library, and the module. Prints each
+# write; with a `pause` each write stops halfway.
 WRITER = """
 import importlib.util, sys, time
 import numpy as np
@@ -69,7 +69,7 @@ def load_generations():
 
 
 def kill_ours(folder, kills, rng):
-    """Kills the writer; returns counts by what was found."""
+    """Kills our writer, and returns counts by outcome."""
     generations = load_generations()
     keeper = generations.Generations(folder)
     found = dict.fromkeys(
@@ -91,7 +91,7 @@ def kill_ours(folder, kills, rng):
             stdout=subprocess.PIPE,
             text=True,
         )
-        process.stdout.readline()  # It is at work.
+        process.stdout.readline()  # It has started.
         time.sleep(rng.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
         said = process.communicate()[0].split()
@@ -115,7 +115,7 @@ def kill_ours(folder, kills, rng):
 
 
 def kill_kerass(folder, kills, rng, **options):
-    """The same for Keras' callback, in forks of this process."""
+    """Kills Keras' callback in forks of this process."""
     os.environ["KERAS_BACKEND"] = "numpy"
     import keras
 

@@ -1,4 +1,4 @@
-"""A model around every type of layer, which tests share."""
+"""A model for each type of layer, shared by tests."""
 
 import keras
 from keras import layers
@@ -27,7 +27,7 @@ class Attention(layers.Layer):
 
 
 class Custom(layers.Layer):
-    """A layer nobody knows: two kernels, a bias, a table."""
+    """A custom layer: two kernels, a bias, a table."""
 
     def build(self, shape):
         self.a = self.add_weight(shape=(shape[-1], 4), name="a_kernel")

@@ -24,7 +24,7 @@ def test_matrices_and_back(layout, shape, sizes):
     assert matrices.shape == sizes
     np.testing.assert_array_equal(layout.from_matrices(matrices, shape), array)
     assert layout.output_units(shape) == sizes[2]
-    # An output's column holds all the weights that feed it.
+    # An output's column has all the weights that feed it.
     first = [slice(None)] * len(shape)
     for axis in layout.outputs:
         first[axis] = 0

@@ -55,7 +55,7 @@ NEVER = {
 }
 SCHEDULE = keras.optimizers.schedules.LearningRateSchedule
 
-# An audit hook stays until the process ends: one for all tests.
+# An audit hook stays until the process ends, so all tests share one.
 _watching = []
 
 
@@ -69,7 +69,7 @@ sys.addaudithook(_hook)
 
 @contextlib.contextmanager
 def watching():
-    """Collects pairs of an audit event and what it was about."""
+    """Collects pairs of an audit event and its subject."""
     seen = []
     _watching.append(seen)
     try:
@@ -79,7 +79,7 @@ def watching():
 
 
 def touching(seen, *markers):
-    """The events that no loading may cause, and those about some markers."""
+    """Returns events that loading must not cause, or about markers."""
     return [
         (event, about)
         for event, about in seen
@@ -108,7 +108,7 @@ class Unregistered(Unchanging):
 
 @contextlib.contextmanager
 def foreign_module(folder):
-    """The file of a module that leaves another file when it is imported."""
+    """Writes a module that creates a file when it is imported."""
     file = folder / "foreign_module.py"
     file.write_text(
         "import pathlib\n"
@@ -154,7 +154,7 @@ def masked(layer, **kwargs):
 
 
 def edit(path, change):
-    """Changes the configuration in a `.keras` file."""
+    """Changes the config in a `.keras` file."""
     with zipfile.ZipFile(path) as file:
         contents = {name: file.read(name) for name in file.namelist()}
     config = json.loads(contents["config.json"])
@@ -166,7 +166,7 @@ def edit(path, change):
 
 
 def at(config, place):
-    """The part of a configuration that "a/0/b" names."""
+    """Returns the part of a config at a path such as "a/0/b"."""
     for key in place.split("/") if place else ():
         config = config[int(key) if key.isdigit() else key]
     return config
@@ -219,7 +219,7 @@ def test_a_lambda_inside_loads_without_safe_mode(holder, tmp_path):
         again = keras.models.load_model(
             tmp_path / "model.keras", safe_mode=False
         )
-    assert touching(seen, SECRET)  # What the test above looks for.
+    assert touching(seen, SECRET)  # As in the test above.
     x = np.ones((2, *model.inputs[0].shape[1:]), "float32")
     np.testing.assert_array_equal(
         ops.convert_to_numpy(again(x)), ops.convert_to_numpy(model(x))
@@ -299,7 +299,7 @@ def test_a_lambda_that_chooses_layers_loads_without_safe_mode(
 
 
 def alterations(foreign):
-    """What is written over a part of a configuration."""
+    """Returns replacements for a part of a config."""
 
     def a_class(module, name, **kwargs):
         return {"module": module, "class_name": name, **kwargs}
@@ -358,7 +358,7 @@ def plain_model(rate):
 RATE = "compile_config/optimizer/config/learning_rate"
 JOINED = f"{RATE}/config"
 MASKED = "config/masked/config"
-# Place in our file: rate and place in a plain one with what is like it.
+# Place in our file -> rate, and the corresponding place in a plain file.
 PLACES = {
     "config/masked": (Unchanging, "config/layers/2"),
     f"{MASKED}/layer": (Unchanging, ""),
@@ -374,7 +374,7 @@ PLACES = {
 
 
 def outcomes(model, place, foreign, folder):
-    """By alteration, what loading comes to and what it touches."""
+    """Returns the result and events of loading, by alteration."""
     found, touched = {}, {}
     path = folder / "model.keras"
     model.save(path)
@@ -395,7 +395,7 @@ _plain = {}
 
 @pytest.fixture(scope="module", params=PLACES)
 def altered(request, tmp_path_factory):
-    """What came of loading our file, altered in one place, and a plain one."""
+    """Loads our file, altered in one place, and a plain one."""
     folder = tmp_path_factory.mktemp("altered")
     with foreign_module(folder) as foreign:
         alike = PLACES[request.param]
@@ -564,14 +564,14 @@ def test_every_registered_class_is_tried():
 
 
 def values(foreign):
-    """What is put into fields."""
+    """Returns values for fields."""
     for text in (str(foreign), foreign.as_uri(), foreign.stem, URL):
         yield from (text, [text], {"path": text})
         yield {"module": text, "class_name": text, "config": {"path": text}}
 
 
 def use(made):
-    """Does with an object what loading and training would do."""
+    """Uses an object like loading and training would."""
     made.get_config()
     if isinstance(made, SCHEDULE):
         float(made(1))
@@ -580,7 +580,7 @@ def use(made):
 
 
 def assert_untouched(make, foreign):
-    """Nothing is read while something is made and used, or not."""
+    """Asserts that creating and using an object reads no files."""
     with watching() as seen, contextlib.suppress(Exception):
         use(make())
     assert not touching(seen, foreign.name, foreign.stem, URL)
@@ -631,7 +631,7 @@ def test_a_path_in_a_field_is_kept_or_refused(name):
             cls.from_config(changed)
 
 
-# The tests' own means.
+# Checks of the test helpers.
 
 
 def test_opening_the_file_is_seen(foreign):

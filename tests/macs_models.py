@@ -1,4 +1,4 @@
-"""Models of one layer each, and their multiply-adds counted by hand."""
+"""Models of one layer each, and their multiply-adds, counted by hand."""
 
 import contextlib
 import functools
@@ -11,7 +11,7 @@ from keras import ops
 
 
 def model_of(function, *shapes, dtype="float32"):
-    """A functional model of inputs of these shapes."""
+    """Builds a Functional model with inputs of these shapes."""
     inputs = [keras.Input(shape, dtype=dtype) for shape in shapes]
     return keras.Model(inputs, function(*inputs))
 
@@ -43,7 +43,7 @@ COUNTS = {
         [IMAGE],
         4 * 3 * 7 * 9,
     ),
-    # Each step has a kernel of its own.
+    # Each step has a separate kernel.
     "einsum by steps": (
         layers.EinsumDense("abc,bcd->abd", (5, 3)),
         [SEQUENCE],
@@ -125,7 +125,7 @@ COUNTS = {
         [FIRST],
         9 * 4 * 5 * 7,
     ),
-    # Each channel by itself, twice, and then all of them.
+    # Each channel separately, twice, and then all of them.
     "separable conv1d": (
         layers.SeparableConv1D(3, 2, depth_multiplier=2),
         [SEQUENCE],
@@ -152,7 +152,7 @@ COUNTS = {
         [SEQUENCE, OTHER],
         4 * 6 * 5 + 2 * (7 * 6 * 6) + 6 * 4 * 5 + 2 * (2 * 5 * 6 * 3),
     ),
-    # Scores of keys of size 3; what they weigh are values of size 2.
+    # Scores of keys of size 3, weights for values of size 2.
     "cross attention with key and value": (
         lambda x, y, z: MULTI_HEAD(2, 3, value_dim=2)(x, key=z, value=y),
         [SEQUENCE, OTHER, (6, 3)],
@@ -169,7 +169,7 @@ COUNTS = {
         [(3, 5, 4)],
         3 * (4 * 6 * 15) + 6 * 4 * 15 + 2 * (2 * 15 * 15 * 3),
     ),
-    # 4 heads of queries share 2 of keys and values.
+    # 4 query heads share 2 key-value heads.
     "grouped-query attention": (
         lambda x, y: layers.GroupQueryAttention(3, 4, 2)(x, y),
         [SEQUENCE, (6, 4)],
@@ -286,7 +286,7 @@ COUNTS = {
         [IMAGE],
         0,
     ),
-    # What a functional model calls itself.
+    # Operations that a Functional model calls directly.
     "matmul": (ops.matmul, [SEQUENCE, (4, 6)], 5 * 4 * 6),
     "matmul of a matrix and vectors": (
         lambda x: x @ np.ones((4,), "float32"),
@@ -346,14 +346,14 @@ LOOK_UPS = {
 }
 
 
-# What Keras itself cannot compute on a backend.
+# Layers that fail in Keras on a backend.
 FAILING = {("jax", "cross attention with key and value")}
 
 
 def made_quickly(make):
-    """What `make` returns, with kernels that NumPy draws.
+    """Returns the result of `make`, with kernels drawn by NumPy.
 
-    JAX would compile random numbers anew for every shape.
+    JAX would compile its random numbers for each shape.
     """
     rng = np.random.default_rng(0)
 
@@ -382,7 +382,7 @@ def models():
 
 
 def mixed_model():
-    """Convolutions, attention and recurrence over images and indices."""
+    """Builds convolutions, attention and recurrence over images and ids."""
     images, indices = keras.Input((32, 32, 3)), keras.Input((6,), dtype="int32")
     x = layers.Conv2D(8, 3, 2, padding="same", use_bias=False)(images)
     x = layers.ReLU()(layers.BatchNormalization()(x))

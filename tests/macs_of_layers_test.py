@@ -1,4 +1,4 @@
-"""Multiply-adds of every kind of layer against counts by hand."""
+"""Multiply-adds of each kind of layer against counts by hand."""
 
 import keras
 import pytest
@@ -41,7 +41,7 @@ def test_every_kind_that_is_counted_is_tested():
 
 
 FREE = {
-    # Look-ups, activations, dropout, normalisation, pooling, shapes.
+    # Look-ups, activations, dropout, normalization, pooling, shapes.
     *("Activation", "ActivityRegularization", "Add", "AlphaDropout"),
     *("AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D"),
     *("AdaptiveAveragePooling3D", "AdaptiveMaxPooling1D"),
@@ -61,7 +61,7 @@ FREE = {
     *("StringLookup", "Subtract", "TextVectorization", "UnitNormalization"),
     *("UpSampling1D", "UpSampling2D", "UpSampling3D", "ZeroPadding1D"),
     *("ZeroPadding2D", "ZeroPadding3D"),
-    # Images before the network proper.
+    # Image preprocessing.
     *("AugMix", "AutoContrast", "CenterCrop", "CutMix", "Equalization"),
     *("ContrastLimitedAdaptiveHistogramEqualization", "MaxNumBoundingBoxes"),
     *("MixUp", "RandAugment", "RandomBrightness", "RandomColorDegeneration"),
@@ -71,7 +71,7 @@ FREE = {
     *("RandomPosterization", "RandomRotation", "RandomSaturation"),
     *("RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom"),
     *("Resizing", "Solarization"),
-    # What they call is counted.
+    # The layers that they call are counted.
     *("Bidirectional", "Layer", "Pipeline", "SpectralNormalization"),
     *("StackedRNNCells", "TimeDistributed", "Wrapper"),
 }
@@ -86,7 +86,7 @@ def test_every_layer_of_keras_is_counted_free_or_unknown():
     }
     assert len(exported) > 130
     for kind in exported:
-        # Does a layer that is new in Keras multiply? Say so in `rules`.
+        # If a new Keras layer multiplies, add it to the rules.
         found = (
             issubclass(kind, counted),
             issubclass(kind, rules._OPAQUE),

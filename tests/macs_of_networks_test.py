@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 def golden_network():
-    """The network of the golden counts."""
+    """Builds the network of the golden counts."""
     same = functools.partial(layers.Conv2D, padding="same", use_bias=False)
     return keras.Sequential(
         [
@@ -78,12 +78,12 @@ def networks():
         ("resnet20", 269_722, 268_336, 40_551_040),
         ("resnet56", 853_018, 848_944, 125_485_696),
         ("resnet18", 11_173_962, 11_164_352, 555_422_720),
-        # Its first convolution of a block does not stride, the second does.
+        # In a block, the second convolution is strided, not the first.
         ("wide_resnet_28_10", 36_546_980, 36_518_832, 5_951_175_168),
         ("vgg16", 14_724_042, 14_715_584, 313_201_664),
         # Published: 31 M parameters and 5.6 G multiply-adds.
         ("maxvit_t", 30_919_624, 30_757_056, 5_558_046_720),
-        # Its moving statistics make that 25,636,712.
+        # With moving statistics it is 25,636,712.
         ("keras_resnet50", 25_583_592, 25_502_912, 3_857_973_248),
         ("keras_vgg16", 138_357_544, 138_344_128, 15_470_264_320),
     ],
@@ -102,7 +102,7 @@ def test_networks_of_the_paper(networks, name, parameters, prunable, count):
 
 
 def profiled(model):
-    """What TensorFlow's profiler counts: type of operation -> operations."""
+    """Returns operation type -> operations, by TensorFlow's profiler."""
     import tensorflow as tf
 
     profiler = tf.compat.v1.profiler
@@ -145,13 +145,13 @@ def test_applications_agree_with_the_profiler_of_tensorflow(name):
                 grouped.append((layer, count))
             else:
                 counted[TYPES[type(layer)]] += count
-    # The profiler takes a multiply-add for two operations. It counts more:
-    # biases, normalisation (Mul, AddV2, Rsqrt, Sub), pooling, softmax.
+    # The profiler counts a multiply-add as two operations. It also counts
+    # biases, normalization (Mul, AddV2, Rsqrt, Sub), pooling and softmax.
     found = profiled(model)
     found = {type: found.get(type, 0) for type in TYPES.values()}
     assert found == {type: 2 * counted[type] for type in TYPES.values()}
-    # Grouped convolutions are inside a function that is compiled with XLA,
-    # where it does not look: a kernel of 7x7 per channel here.
+    # It does not see grouped convolutions, here a 7x7 kernel per channel,
+    # because they are in a function compiled with XLA.
     assert len(grouped) == (18 if name == "ConvNeXtTiny" else 0)
     for layer, count in grouped:
         assert count == 7 * 7 * math.prod(layer.output.shape[1:])
@@ -159,4 +159,4 @@ def test_applications_agree_with_the_profiler_of_tensorflow(name):
     assert total == macs.dense
 
 
-# The figures made of the counts.
+# Figures derived from the counts.

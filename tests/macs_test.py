@@ -1,4 +1,4 @@
-"""What is unknown, precisions, and zeros."""
+"""Unknown multiply-adds, precisions, and zeros."""
 
 import functools
 import math
@@ -29,7 +29,7 @@ from keras_bimp.metrics import theoretical_speedup
 
 
 class Unit(layers.Layer):
-    """A recurrent cell of a class of its own."""
+    """A custom recurrent cell."""
 
     state_size = 4
 
@@ -58,8 +58,8 @@ UNKNOWN = {
         lambda: layers.Lambda(lambda x: x @ ops.ones((4, 3))),
         "it may compute anything",
     ),
-    "custom cell": (lambda: layers.RNN(Unit()), "its cell is of a class of"),
-    "custom operation": (Twice, "an operation of a class of its own"),
+    "custom cell": (lambda: layers.RNN(Unit()), "it has a custom cell"),
+    "custom operation": (Twice, "a custom operation"),
     "ops.map": (
         lambda: lambda x: ops.map(lambda y: y @ ops.ones((4, 3)), x),
         "`keras.ops` Map is not counted",
@@ -84,7 +84,7 @@ def test_what_is_unknown_is_listed(name):
     assert macs.dense == 4 * 4 * 5
     ((path, why),) = macs.unknown
     assert reason in why
-    # Not that of the dense layer, nor of anything inside.
+    # Not the path of the dense layer or of anything inside.
     assert path == model.operations[-1].name
 
 
@@ -170,7 +170,7 @@ def test_lora_leaves_no_zeros():
     layer = model.layers[1]
     layer.kernel.assign(np.zeros((4, 3)))
     layer.enable_lora(2)
-    assert count_macs(model).nonzero == 0  # It adds 0 to begin with.
+    assert count_macs(model).nonzero == 0  # LoRA initially adds 0.
     layer.lora_kernel_b.assign(np.ones((2, 3)))
     assert count_macs(model).nonzero == count_macs(model).dense == 4 * 3
 
@@ -217,7 +217,7 @@ def test_zeros_change_the_share_of_their_kernel_alone(given):
                 )
     ((name, dense, nonzero),) = changed
     assert name.removesuffix(" (2)") == kernel.path
-    # Every entry is used as often.
+    # All entries are used equally often.
     assert nonzero * kernel.size == dense * (kernel.size - zeros)
     assert after.nonzero == before.nonzero - dense + nonzero
 

@@ -1,4 +1,4 @@
-"""Counting leaves models as they are, whatever they are."""
+"""Counting leaves any model unchanged."""
 
 import keras
 import numpy as np
@@ -16,10 +16,10 @@ from keras_bimp.metrics import count_macs
 
 
 def state(model):
-    """All that tracing must leave alone."""
+    """Returns everything that tracing must not change."""
     attributes = {
         id(layer): {
-            # Also what is in lists: nodes, losses.
+            # Includes items of lists: nodes, losses.
             name: list(map(id, value)) if type(value) is list else id(value)
             for name, value in vars(layer).items()
         }
@@ -160,7 +160,7 @@ def test_nested_inputs():
     def joined(a, b):
         return dense(layers.Concatenate()([a, b]))
 
-    # Names of arguments of `call`, which these are not.
+    # Inputs named like arguments of `call`.
     a = keras.Input((None, 3), name="inputs")
     b = keras.Input((None, 4), name="mask")
     for inputs, shapes in (
@@ -265,4 +265,4 @@ def test_errors():
         count_macs(unseen)
 
 
-# What cannot be known.
+# Unknown shapes.

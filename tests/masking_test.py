@@ -36,7 +36,7 @@ def test_every_layer_type(name):
     pruning = keras_bimp.prune(wrapped, 0.5)
     assert len(pruning.counts) == count
     assert sum(pruning.counts.values()) == size - round(0.5 * size)
-    # The layer itself computes with the masks, whatever its raw kernels hold.
+    # The layer computes with the masks, whatever its raw kernels are.
     layer = masked(wrapped)
     for kernel, mask in zip(layer.kernels, layer.masks, strict=True):
         raw = kernel.variable.value
@@ -58,9 +58,9 @@ def test_every_layer_type(name):
 
 
 def assert_equal(found, expected):
-    """Asserts bit for bit, but on torch.
+    """Asserts bit-identical arrays, except on torch.
 
-    There Keras computes an LSTM in another order where its weights are no
+    There, Keras computes an LSTM in another order if its weights are not
     parameters.
     """
     tolerance = 1e-5 if keras.backend.backend() == "torch" else 0

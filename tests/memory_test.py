@@ -1,4 +1,4 @@
-"""How much memory a pruning takes, in a fresh process."""
+"""The memory that pruning takes in a fresh process."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ def build(width, count):
         keras.Input((width,)), *[layers.Dense(width) for _ in range(count)]
     ]))
 
-keras_bimp.prune(build(8, 2), 0.5)  # What is loaded only once.
+keras_bimp.prune(build(8, 2), 0.5)  # Loads everything that is loaded once.
 width, count, allocation, collapses = json.loads(sys.argv[1])
 model = build(width, count)
 if collapses:

@@ -1,4 +1,4 @@
-"""Metrics that a model is compiled with as objects, not by name."""
+"""Metrics passed to `compile` as objects, not by name."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.every_backend, pytest.mark.slow]
 
 
 class Unsaved(keras.Metric):
-    """The share of outputs above a limit that no config tells of."""
+    """The fraction of outputs above a limit that is not in the config."""
 
     def __init__(self, limit, name="above"):
         super().__init__(name=name)
@@ -34,7 +34,7 @@ class Unsaved(keras.Metric):
 
 
 class Forgetful(Unsaved):
-    """Its config can be read, but leaves the limit out."""
+    """Its config can be loaded, but lacks the limit."""
 
     def __init__(self, limit=0.0, name="above", dtype=None):
         super().__init__(limit, name)
@@ -67,7 +67,7 @@ METRICS = {
 
 
 def unlike():
-    """Data on which the model is far worse than in training."""
+    """Generates data on which the model is far worse than in training."""
     x, y = data(seed=5)
     return x, (y + 1) % 3
 

@@ -1,11 +1,11 @@
-"""Puts small faults into the core, one at a time: do the tests catch them?
+"""Checks that the tests catch small faults in the core, one at a time.
 
     python tests/mutants.py [numbers ...] [--tree=DIR] [-k=EXPRESSION]
 
-Each fault replaces one text in one file of a copy of the tree; then the tests
-run that should fail. Not a test itself: it takes a quarter of an hour. Add a
-fault here with what it breaks when a review or a user finds one that no test
-has caught.
+Each fault replaces one text in one file of a copy of the tree. Then the tests
+run that should fail. This is not a test itself, because it takes a quarter of
+an hour. If a review or a user finds a fault that no test has caught, add it
+here.
 """
 
 import argparse
@@ -27,8 +27,8 @@ class Mutant(NamedTuple):
     Args:
         fault: What is wrong, in words.
         file: The file in keras_bimp/_src.
-        old: A text that is there exactly once.
-        new: What stands there instead.
+        old: A text that occurs exactly once.
+        new: Its replacement.
         tests: The files in tests that should fail, without `_test.py`.
         names: An expression for `pytest -k`, to run fewer of them.
     """
@@ -183,7 +183,7 @@ MUTANTS = [
         "bimp_prunes_exactly",
     ),
     Mutant(
-        "36 % take a third cycle, by rounding",
+        "36% take a third cycle, by rounding",
         "plan/cycles.py",
         "math.log(0.8) - 1e-9",
         "math.log(0.8) + 1e-9",
@@ -325,7 +325,7 @@ MUTANTS = [
 
 
 def copy_tree(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copies what is not ignored by git."""
+    """Copies files that git does not ignore."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "-co", "--exclude-standard"],
         cwd=source,
@@ -345,7 +345,7 @@ def outcome(mutant: Mutant, tree: pathlib.Path, also: str) -> tuple[str, str]:
     Args:
         mutant: The mutant.
         tree: The folder of the project.
-        also: What else tests must meet to be run, as `pytest -k` takes it.
+        also: An additional filter for tests, as for `pytest -k`.
 
     Returns:
         The pair (word, last line that pytest printed).
@@ -372,7 +372,7 @@ def outcome(mutant: Mutant, tree: pathlib.Path, also: str) -> tuple[str, str]:
             stderr=subprocess.STDOUT,
             text=True,
         )
-    # 1: tests failed. Others: nothing was run, or not as it should.
+    # 1: tests failed. Others: nothing was run, or an error occurred.
     words = {0: "SURVIVED", 1: "caught"}
     lines = [line for line in done.stdout.splitlines() if "::" in line]
     lines += done.stdout.splitlines()[-1:]

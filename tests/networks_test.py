@@ -1,4 +1,4 @@
-"""The networks of the studies: they train, decay, and attend where they say."""
+"""The studies' networks: training, weight decay and attention."""
 
 import keras
 import numpy as np
@@ -22,7 +22,7 @@ SMALL = {
     "maxvit_t": {
         "width": 8,
         "head_size": 4,
-        "blocks": (2,),  # The second of which is skipped now and then.
+        "blocks": (2,),  # Sometimes skips the second.
         "window": 2,
         "stem_strides": 1,
         "stochastic_depth": 0.2,
@@ -41,18 +41,18 @@ def networks():
 
 
 def decay(model, weight_decay):
-    """What coupled weight decay of all kernels adds to the loss."""
+    """Returns the loss of coupled weight decay of all kernels."""
     kernels = [k.variable for k in find_prunable(model).kernels]
     return weight_decay / 2 * sum((array(k) ** 2).sum() for k in kernels)
 
 
 def check_it_trains(model):
-    """One step changes all kernels, and nothing is infinite."""
+    """Checks that one step changes all kernels, and all values are finite."""
     images = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:]))
     labels = np.zeros((2, *model.output_shape[1:-1]), "int32")
     model = keras_bimp.wrap(model)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # Without compiling, JAX would compile each operation by itself.
+    # Otherwise JAX would compile each operation separately.
     jit_compile = keras.backend.backend() == "jax"
     model.compile(keras.optimizers.SGD(0.01), loss, jit_compile=jit_compile)
     before = [array(v) for v in model.trainable_variables]
@@ -91,7 +91,7 @@ def test_library_networks_decay_all_their_kernels(networks):
         decay(model, 1e-4), rel=1e-4
     )
     assert model.layers[-1].activation is keras.activations.linear
-    # Made of its configuration, it still decays.
+    # Weight decay survives the config.
     again = keras.Model.from_config(model.get_config())
     assert len(again.losses) == 54
 
@@ -102,7 +102,7 @@ def test_projections_are_strided_convolutions(networks, channels):
     convolution = networks.pieces.convolution(0.0)
     outputs = networks.pieces.projection(inputs, convolution, 4, 2)
     model = keras.Model(inputs, outputs)
-    # Few channels train without a stride, see there.
+    # With few channels, convolutions are not strided; see there.
     picks = any(isinstance(x, keras.layers.MaxPooling2D) for x in model.layers)
     assert picks == (channels < 16)
     x = np.random.default_rng(0).normal(size=(2, 5, 6, channels))

@@ -1,4 +1,4 @@
-"""Models that other optimizers train than the compiled one."""
+"""Models trained by optimizers other than the compiled one."""
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ def momentum():
 
 
 class Own(keras.Model):
-    """Trains with optimizers that `compile` does not know."""
+    """Trains with optimizers that are not passed to `compile`."""
 
     def __init__(self, optimizers, **kwargs):
         super().__init__(**kwargs)
@@ -213,7 +213,7 @@ def test_an_optimizer_that_is_gone_remembers_nothing():
     plain = compile_model(dense_model(), momentum())
     fit(plain, 1)
     model = compile_model(keras_bimp.wrap(plain), momentum())
-    keras_bimp.prune(model, 0.5)  # What trained before was compiled.
+    keras_bimp.prune(model, 0.5)  # The old train step was compiled.
     fit(model, 1)
     assert zeros(model) == 36
 

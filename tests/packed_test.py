@@ -1,4 +1,4 @@
-"""Packed files: small, and the same bits again."""
+"""Packed files: small, and bit-identical."""
 
 import json
 import zipfile
@@ -20,7 +20,7 @@ from keras_bimp.exporting import unpack
 
 
 def sparse_model(share=0.9, model=None):
-    """A model of which most weights are 0, and one is -0."""
+    """Builds a model with mostly zeros, and one -0."""
     model = dense_model() if model is None else model
     rng = np.random.default_rng(0)
     for variable in model.weights:
@@ -170,7 +170,7 @@ def test_nothing_is_quantized_twice(tmp_path):
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` met")
 @pytest.mark.slow
 def test_lora_is_merged_and_rounded_again(tmp_path):
-    """Where a file would hold other codes than memory it is refused."""
+    """It is refused if the file would have other codes than memory."""
 
     def adapted():
         model = keras.Sequential([keras.Input((64,)), layers.Dense(64)])
@@ -209,7 +209,7 @@ def test_tables_come_along(tmp_path):
 
 
 def test_weights_of_any_kind_come_along(tmp_path):
-    """What Keras does not write itself is kept as it is."""
+    """Weights that Keras does not save are kept unchanged."""
     with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
         with h5py.File(tmp_path / "weights", "w") as file:
             file["words"] = ["one", "two"]
@@ -229,7 +229,7 @@ def test_the_size_is_near_what_can_be(share, tmp_path):
     path = keras_bimp.export(model, tmp_path / "a.packed", format="packed")
     density = 1 - share
     entropy = sum(-p * np.log2(p) for p in (share, density) if p > 0) / 8
-    # Of 4 bytes, signs and exponents can be squeezed.
+    # Of 4 bytes, signs and exponents can be compressed.
     bound = size * (4 * density + entropy) + 3000
     assert path.stat().st_size < bound * (0.97 if share < 0.9 else 1.02)
 
@@ -241,7 +241,7 @@ def test_classes_of_ones_own(tmp_path):
 
     model = keras.Sequential([keras.Input((2,)), Twice(), layers.Dense(1)])
     path = keras_bimp.export(model, tmp_path / "a.packed", format="packed")
-    unpack(path, tmp_path / "a.keras")  # Nobody needs to know them for that.
+    unpack(path, tmp_path / "a.keras")  # This does not need them.
     with pytest.raises(TypeError, match="Twice"):
         load_packed(path)
     again = load_packed(path, custom_objects={"Twice": Twice})

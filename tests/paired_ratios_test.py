@@ -1,4 +1,4 @@
-"""Ratios of things that take turns."""
+"""Ratios of interleaved measurements."""
 
 import numpy as np
 import pytest

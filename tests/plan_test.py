@@ -136,7 +136,7 @@ def test_the_table_tells_everything():
         ("T", "d2", "10"),
     ):
         assert len(lines_with(text, *figures)) == 1
-    # How the learning rate is discounted where the dense phase is not known.
+    # The discount if the dense phase is not known.
     assert lines_with(str(bimp(dense_epochs=0)), "T", "d2", "original_epochs")
 
 

@@ -1,4 +1,4 @@
-"""Two processes that train together, and one that trains alone, on JAX."""
+"""Two processes that train together, compared with one, on JAX."""
 
 import os
 import pathlib

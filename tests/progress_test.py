@@ -1,4 +1,4 @@
-"""What a training is called at its end: complete only at its target."""
+"""Training is complete only if it reached its target."""
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ def gradual(schedule, target=0.75, hard=True, **kwargs):
 
 
 def export_of(model, folder):
-    # The check comes before anything is written, on every backend.
+    # The check comes before anything is written, on each backend.
     keras_bimp.export(model, folder / "1")
 
 
@@ -74,7 +74,7 @@ def test_a_schedule_that_arrives(hard, allocation, capsys):
 
 
 def test_an_allocation_that_rounds_is_no_shortfall():
-    # Of 12 and 3 weights, 8 and 2 go: 10 of 15, and not 0.7 * 15 = 10.5.
+    # 8 of 12 and 2 of 3 weights are pruned: 10 of 15, not 0.7 * 15 = 10.5.
     keras.utils.set_random_seed(0)
     inner = keras.Sequential(
         [keras.Input((4,)), layers.Dense(3), layers.Dense(1)]

@@ -1,4 +1,4 @@
-"""How the study of pruning-stable methods chooses settings, and its tables."""
+"""The study of pruning-stable methods: choice of settings, and tables."""
 
 import pytest
 from from_examples import STUDY
@@ -41,7 +41,7 @@ def test_a_run_that_diverged_is_not_chosen(study):
 @pytest.mark.parametrize(
     ("method", "name", "sparsity"),
     [
-        # What is reached, by the setting that decides about it.
+        # The sparsity reached with a value of the setting.
         ("str", "weight_decay", lambda x: 1 - 1 / (1 + 1000 * x)),
         ("cs", "s_init", lambda x: 0.5 - x),
         ("dst", "alpha", lambda x: 1 - 1 / (1 + 1000 * x)),
@@ -57,7 +57,7 @@ def test_the_target_is_searched_by_bisection(study, method, name, sparsity):
     base = BASE | {"method": method, "target_sparsity": 0.75}
     chosen = study.choose(base, 1e-4, runs)["settings"]
     assert len(asked) <= study.TRIALS
-    # The last hits, or as near as so many halvings come.
+    # The last is on target, or as close as bisection gets.
     assert abs(sparsity(chosen[name]) - 0.75) == min(
         abs(reached - 0.75) for reached in asked
     )

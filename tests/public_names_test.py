@@ -1,4 +1,4 @@
-"""What can be imported without an underscore is public, and nothing else."""
+"""Exactly the public names can be imported without an underscore."""
 
 import builtins
 import importlib
@@ -24,7 +24,7 @@ def test_public_names_are_those_of_all(name):
         for name in vars(module)
         if not name.startswith("_") and name not in module.__all__
     }
-    # `baselines.str` is public, and no part of `import *`.
+    # `baselines.str` is public, but not part of `import *`.
     assert found == ({"str"} if name == "keras_bimp.baselines" else set())
     assert module.__doc__
 

@@ -1,6 +1,6 @@
-"""Layers that Keras has quantized, or that have LoRA: what they compute with.
+"""The effective kernels of layers with quantization or LoRA.
 
-The oracle is the layer itself, called with the rows of an identity.
+The oracle is the layer itself, called with the rows of an identity matrix.
 """
 
 import keras
@@ -59,7 +59,7 @@ def table():
 def two_tables():
     layer = layers.ReversibleEmbedding(11, INPUTS, tie_weights=False)
     layer.build()
-    # What comes out and what goes in, one below the other.
+    # Stacks outputs and inputs.
     return layer, lambda eye: np.concatenate(
         [
             array_of(layer(np.arange(11, dtype="int32")[None])[0]).ravel(),
@@ -73,7 +73,7 @@ def array_of(tensor):
 
 
 def with_zeros(layer, share=0.8):
-    """Gives a layer weights of which so many are 0."""
+    """Sets weights of a layer, a fraction of which are 0."""
     rng = np.random.default_rng(0)
     for variable in layer.weights:
         if variable.name != "bias":
@@ -182,8 +182,8 @@ def calibrated(kind, model, structure, **more):
         ("awq", {"group_size": -1}),
     ],
 )
-# Not 16: Keras 3.15.1 makes another matrix of a square kernel with awq and one
-# group, as its own calls show.
+# Not 16: Keras 3.15.1 uses a wrong matrix for a square kernel with awq and one
+# group, as its calls show.
 @pytest.mark.parametrize("hidden", [12, 7])
 def test_calibrated(kind, more, hidden):
     model, structure = network(hidden)
@@ -215,7 +215,7 @@ def build():
 
 
 def pruned(share=0.8):
-    """A model that was pruned, and stripped."""
+    """Returns a pruned and stripped model."""
     keras.utils.set_random_seed(0)
     model = keras_bimp.wrap(build())
     keras_bimp.prune(model, share)
@@ -223,7 +223,7 @@ def pruned(share=0.8):
 
 
 def trained(share=0.8):
-    """A model that was pruned in training, and stripped."""
+    """Returns a model that was pruned in training, and stripped."""
     keras.utils.set_random_seed(0)
     model = keras_bimp.wrap(compile_model(build()))
     rng = np.random.default_rng(0)
@@ -292,7 +292,7 @@ def test_the_target_is_checked_of_what_is_quantized(tmp_path):
 def test_the_target_is_checked_of_lora(tmp_path):
     model = trained()
     model.layers[0].enable_lora(2)
-    keras_bimp.export(model, tmp_path / "a.packed", "packed")  # It adds 0.
+    keras_bimp.export(model, tmp_path / "a.packed", "packed")  # LoRA adds 0.
     model.layers[0].lora_kernel_b.assign(np.ones((2, 32)))
     with pytest.raises(ValueError, match=r"LoRA in '.*`save_weights`"):
         keras_bimp.export(model, tmp_path / "b.packed", "packed")

@@ -1,4 +1,4 @@
-"""Random functional models, with random filters pruned."""
+"""Random Functional models, with random filters pruned."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ ACTIVATIONS = (None, "relu", "gelu", "sigmoid", "tanh", "softmax")
 
 
 class RandomGraph:
-    """Grows a model layer by layer, by the numbers of a generator."""
+    """Builds a random model layer by layer."""
 
     def __init__(self, seed, steps=9):
         self.rng = np.random.default_rng(seed)
@@ -144,7 +144,7 @@ class RandomGraph:
         return self.pick(layers.Dropout, layers.SpatialDropout2D)(0.5)(x)
 
     def partner(self, x):
-        """Another tensor of the same shape."""
+        """Returns another tensor of the same shape."""
         same = [y for y in self.images if y is not x and y.shape == x.shape]
         if same and self.pick(True, False):
             return self.pick(*same)
@@ -246,13 +246,13 @@ class RandomGraph:
 
 
 def wrapped_graph(seed):
-    """A random model, wrapped."""
+    """Builds a random wrapped model."""
     model, _ = _random_graph(seed)
     return keras_bimp.wrap(model)
 
 
 def pruned_graph(seed):
-    """A random model, some of its filters and units all zeros."""
+    """Builds a random model with some filters and units all zeros."""
     model, rng = _random_graph(seed)
     kernels = [
         (layer, variable)

@@ -20,14 +20,14 @@ COSINE = keras.optimizers.schedules.CosineDecay(0.1, 40)
 
 
 class Plateau(keras.callbacks.ReduceLROnPlateau):
-    """Sees a plateau at once."""
+    """Reduces the learning rate immediately."""
 
     def __init__(self):
         super().__init__(monitor="loss", min_delta=1e9, patience=1, factor=0.5)
 
 
 class EveryBatch(keras.callbacks.Callback):
-    """Changes the learning rate in between batches."""
+    """Changes the learning rate between batches."""
 
     def on_train_batch_begin(self, batch, logs=None):
         self.model.optimizer.learning_rate = 0.01 * (batch + 1)
@@ -46,14 +46,14 @@ def test_it_records_what_the_compiled_step_used(kind, together):
     expected = recorded(optimizer)[: 5 * 8]
     np.testing.assert_allclose(record.values(), expected, rtol=1e-6, atol=1e-8)
     different = len(set(expected.tolist()))
-    # Eight together are a whole epoch.
+    # Eight steps together are a whole epoch.
     if together < 8:
         assert (different > 1) == (kind != "number")
 
 
 @pytest.mark.parametrize("rate", [0.1, COSINE])
 def test_it_counts_calls_of_the_schedule(rate):
-    # With gradient accumulation every batch is one, though not an update.
+    # With gradient accumulation each batch counts, although it is no update.
     optimizer = RecordingSGD(rate, gradient_accumulation_steps=2)
     record = RecordLearningRate()
     fit(wrapped(optimizer), 3, [record])

@@ -13,12 +13,12 @@ from keras_bimp import baselines
 
 STEPS_PER_EPOCH = 5
 RATE = 0.05
-# A number of Python would become one of float32 inside Keras' SGD.
+# Keras' SGD would convert a Python number to float32.
 MOMENTUM = np.float64(0.9)
 
 
 def problem():
-    """The inputs, the targets and the start, a kernel of shape (out, in)."""
+    """Returns inputs, targets and the initial kernel of shape (out, in)."""
     rng = np.random.RandomState(42)
     x = rng.randn(32, 10)
     line = np.linspace(-1, 1, 10)
@@ -28,13 +28,13 @@ def problem():
 
 
 class Rows(NamedTuple):
-    """What is stored after each step, from the start on.
+    """The stored values after each step, including the initial ones.
 
     Args:
         kernel: Array of shape (steps + 1, 2, 10).
-        learned: The same of STR's and CS' `s` and DST's thresholds, or `None`.
-        momentum: The same. Keras' is the reference's times minus the rate.
-        final: The kernel that `strip` leaves.
+        learned: `s` of STR and CS or the thresholds of DST, or `None`.
+        momentum: The momentum. Keras' is the reference's times minus the rate.
+        final: The kernel that `strip` returns.
     """
 
     kernel: np.ndarray
@@ -44,7 +44,7 @@ class Rows(NamedTuple):
 
 
 def recipe_of(method, weight_decay=0.0, **options):
-    """The recipe of a method, as the golden traces have it."""
+    """Returns the recipe of a method for the golden traces."""
     decay = {"weight_decay": weight_decay, "verbose": 0}
     quiet = {"verbose": 0}
     targeted = {"target_sparsity": 0.5, **options}
@@ -67,7 +67,7 @@ def recipe_of(method, weight_decay=0.0, **options):
 
 
 class _Watch(keras.callbacks.Callback):
-    """Writes down what is stored, as arrays whose last axis is the inputs."""
+    """Records stored values, as arrays whose last axis is the inputs."""
 
     def __init__(self, kernel, rule):
         super().__init__()
@@ -75,7 +75,7 @@ class _Watch(keras.callbacks.Callback):
         self.rows = [(array(kernel).T, self._learned(), np.zeros((2, 10)))]
 
     def on_train_batch_end(self, batch, logs=None):
-        optimizer = self.model.optimizer  # JAX' variables are up to date now.
+        optimizer = self.model.optimizer  # Updates JAX' variables.
         ((pairs),) = keras_bimp._src.slots.slots(optimizer, [self._kernel])
         ((momentum, _),) = pairs
         self.rows.append(
@@ -90,7 +90,7 @@ class _Watch(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def float64():
-    """Lets Keras compute in float64; on torch it cannot."""
+    """Makes Keras compute in float64, except on torch."""
     before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
@@ -111,7 +111,7 @@ def trace(method, weight_decay=0.0, steps=40, beside=lambda *_: [], **options):
         weight_decay: Coupled; with it the momentum is Nesterov's.
         steps: A multiple of 5.
         beside: Callable (`Masked`, kernel) -> more callbacks, called first.
-        **options: Of the recipe.
+        **options: Options of the recipe.
 
     Returns:
         `Rows`.

@@ -1,4 +1,4 @@
-"""Multiply-adds of inputs of several sizes, and tables beside the kernels."""
+"""Multiply-adds for inputs of several sizes, and tables next to kernels."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ def two_sequences():
 
 
 def work(steps):
-    """Multiply-adds of so many steps of a dense layer, and of the last."""
+    """Returns multiply-adds of `steps` steps of a dense layer, and the last."""
     return steps * 4 * 8 + 8 * 2
 
 

@@ -1,4 +1,4 @@
-"""`report`: its numbers against what is counted here by hand."""
+"""`report`: its numbers against counts by hand."""
 
 import csv
 import gzip
@@ -107,8 +107,8 @@ def test_sizes_are_those_of_files(tmp_path):
     written = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     assert saved_model.dense_raw == pytest.approx(written, rel=0.02)
     for size in found.sizes:
-        # 60,000 weights of 4 bytes, of which gzip finds 9 in 10 to be 0; of
-        # an optimizer, nothing.
+        # 60,000 weights of 4 bytes, of which gzip compresses the 90% zeros; no
+        # optimizer.
         assert 240_000 < size.raw < 280_000
         assert 240_000 < size.dense_raw < 280_000
         assert size.gzipped < 0.25 * size.raw
@@ -235,7 +235,7 @@ def test_verdicts_see_structure():
     model.get_layer("last").kernel.assign(
         np.where(np.arange(4) == 1, 0, array(model.get_layer("last").kernel))
     )
-    # A class that is never chosen is a class all the same.
+    # A class that is never predicted still counts.
     assert "granularity='unit'" in verdict(told(model), "channels")
     assert len(told(image_model()).verdicts) == 1  # No weight is zero.
     model = keras_bimp.wrap(image_model(), filters="first|last")
@@ -358,7 +358,7 @@ def subclassed_model():
 @pytest.mark.parametrize(
     ("build", "macs", "batches"),
     [
-        # How many texts a batch holds is known only when it runs.
+        # The number of texts in a batch is known only at run time.
         (text_model, None, [1, 32]),
         (lookup_model, 16 * 2, [1, 32]),
         (stateful_model, 5 * (3 + 4) * 16, [4]),
@@ -433,7 +433,7 @@ def test_nothing_of_the_model_or_of_random_numbers_is_changed():
     keras.utils.set_random_seed(3)
 
     class Dropout(layers.Dropout):
-        """Active in inference, too."""
+        """Also active at inference."""
 
         def call(self, x, training=False):
             return super().call(x, training=True)

@@ -1,4 +1,4 @@
-"""Every way to retrain, through a real `fit`."""
+"""All retraining schedules in a real `fit`."""
 
 import functools
 
@@ -96,7 +96,7 @@ def check_rates(variant, retraining):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("saved_after", "retraining"),
-    # In mid-cycle; and between two cycles, where there is something to know.
+    # In mid-cycle; and between two cycles, for methods with state.
     [(4, name) for name in RETRAINING] + [(6, "wr"), (6, "accallr")],
 )
 def test_saved_in_mid_run_it_goes_on_as_if_undisturbed(
@@ -116,7 +116,7 @@ def check_going_on(tmp_path, saved_after, retraining):
     kept = {"rewind_to": tmp_path / "kept"} if retraining == "wr" else {}
 
     def ours():
-        # So long an original training that d1 counts, but for d2 alone.
+        # The original training is so long that d1 counts, except for `d2`.
         return callbacks(
             retraining,
             dense_epochs=3,
@@ -193,7 +193,7 @@ def test_every_name_has_the_rates_of_its_formula():
 
 
 def first_peaks(retraining, **kwargs):
-    """The callback, and the largest rate of each of two cycles."""
+    """Returns the callback, and the largest rate of each of two cycles."""
     model = wrapped(RecordingSGD(0.1, momentum=0.9))
     (callback,) = callbacks(retraining, dense_epochs=4, cycles=2, **kwargs)
     fit(model, 12, [callback])
@@ -203,7 +203,7 @@ def first_peaks(retraining, **kwargs):
 
 @pytest.mark.slow
 def test_the_ablations_look_at_one_factor_each():
-    # Long cycles: d2 = 1/2 exceeds what d1 has after a mild pruning.
+    # Long cycles: d2 = 1/2 exceeds d1 after mild pruning.
     mild = {"target_sparsity": 0.3, "original_epochs": 8}
     _, *both = first_peaks("allr", **mild)
     _, *length = first_peaks("allr_d2", **mild)
@@ -405,7 +405,7 @@ def test_bad_arguments(arguments, text):
 
 
 class Endless:
-    """Batches of which nobody knows how many."""
+    """Batches of unknown number."""
 
     def __iter__(self):
         yield data()

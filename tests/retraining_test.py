@@ -28,7 +28,7 @@ from keras_bimp._src.keras_internals.optimizer_state import slots_of
 
 
 class Watch(keras.callbacks.Callback):
-    """Checks that pruned entries are 0 at every boundary; keeps the logs."""
+    """Checks that pruned entries are 0 at each boundary; keeps the logs."""
 
     def __init__(self, starts=None):
         super().__init__()
@@ -203,7 +203,7 @@ OPTIMIZERS = {
     "Adam": ({"amsgrad": True}, {}),
     "AdamW": ({"gradient_accumulation_steps": 2}, {}),
     "Adadelta": ({}, {}),
-    # Its "velocity" is no memory but is made anew in each step.
+    # Its "velocity" is not a slot, but recomputed in each step.
     "Adafactor": ({"epsilon_1": 1e-15}, {"velocity": None}),
     "Adagrad": ({}, {"accumulator": 0.1}),
     "Adamax": ({}, {}),
@@ -265,7 +265,7 @@ def test_an_optimizer_that_mixes_entries_is_held(scaled):
     watch = Watch()
     ours = keras_bimp.callbacks(0.7, dense_epochs=1, cycles=2, verbose=0)
     fit(model, 4, [*ours, watch])
-    # So it does after a pruning by hand, and with no callbacks.
+    # The same after pruning manually, and without callbacks.
     keras_bimp.prune(model, 0.8)
     fit(model, 2, [watch])
     assert len(watch.logs) == 6
@@ -288,7 +288,7 @@ def test_what_was_pruned_elsewhere_is_held_too(tmp_path):
     again = keras.models.load_model(tmp_path / "half.keras")
     fit(again, 1, [Watch()])
     assert zeros(again) == 36
-    # Masks that come back from a file are those that hold.
+    # Loaded masks take effect.
     keras_bimp.prune(model, 0.8)
     fit(model, 1)
     model.load_weights(tmp_path / "half.weights.h5")
@@ -314,7 +314,7 @@ def test_prune_refuses_what_is_no_optimizer():
 def test_a_first_pruning_by_hand_reaches_a_step_that_is_compiled():
     model = wrapped(keras.optimizers.Muon(0.01))
     fit(model, 1)
-    # One that is refused must not make the next forget to compile anew.
+    # After one that is refused, the next one must still recompile.
     constraints = [v.constraint for v in model.trainable_variables]
     with pytest.raises(ValueError, match="on_collapse"):
         keras_bimp.prune(model, 0.95)
@@ -345,8 +345,8 @@ def test_a_penalty_on_all_weights_together_sees_what_is_left():
 
 
 def test_an_optimizer_that_would_divide_by_zero_is_refused():
-    # Where a row and a column of a gradient are 0, as those of pruned units,
-    # Adafactor squares its `epsilon_1` of 1e-30: 0 in float32.
+    # If a row and a column of a gradient are 0, as for pruned units, Adafactor
+    # squares its `epsilon_1` of 1e-30, which is 0 in float32.
     model = wrapped(keras.optimizers.Adafactor(0.01))
     with pytest.raises(ValueError, match="epsilon_1=1e-15"):
         fit(model, 2, keras_bimp.callbacks(0.5, dense_epochs=1, verbose=0))
@@ -403,7 +403,7 @@ def test_a_second_pruning_is_measured_by_what_was_left():
     squares = np.sort(np.concatenate([k.ravel() for k in kernels]) ** 2.0)
     pruning = keras_bimp.prune(model, 0.75, on_collapse="ignore")
     assert pruning.pruned_fraction == 18 / 36
-    # The first 36 are 0 already.
+    # The first 36 are already 0.
     assert pruning.norm_drop == pytest.approx(
         np.sqrt(squares[36:54].sum() / squares.sum()), rel=1e-6
     )
@@ -438,7 +438,7 @@ def test_a_model_saved_in_mid_run_goes_on_as_if_undisturbed(
     tmp_path, saved_after, compile_first
 ):
     def ours():
-        # So long an original training that the discount is d1.
+        # The original training is so long that the discount is d1.
         return keras_bimp.callbacks(
             0.8, dense_epochs=3, cycles=2, original_epochs=100, verbose=0
         )

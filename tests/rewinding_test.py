@@ -24,7 +24,7 @@ def wr(**kwargs):
 
 
 def state(model):
-    """Copies of all weights but masks, and of all slots."""
+    """Copies all weights except masks, and all slots."""
     masks = {id(m) for m in masked(model).masks}
     return [
         array(variable)
@@ -34,7 +34,7 @@ def state(model):
 
 
 class Look(keras.callbacks.Callback):
-    """Copies the state of the model before every epoch; listed after ours."""
+    """Copies the model's state before each epoch; list it after ours."""
 
     def on_train_begin(self, logs=None):
         self.states = {}
@@ -47,7 +47,7 @@ class Look(keras.callbacks.Callback):
 
 
 def assert_rewound(before, after, masks):
-    """`after` is `before`, but for zeros where the masks say so."""
+    """Asserts that `after` is `before`, with zeros according to the masks."""
     changed = 0
     for old, new in zip(before, after, strict=True):
         keep = True
@@ -74,7 +74,7 @@ def test_survivors_go_back_to_what_they_were(tmp_path, where, optimizer):
     kept = tmp_path / "kept" if where == "directory" else None
     ours = wr(dense_epochs=5, rewind_to=kept)
     fit(model, 8, [*ours, look])
-    # T = 5, T_rt = 3: back to what the model was after 2 epochs.
+    # T = 5, T_rt = 3: back to the model after 2 epochs.
     assert_rewound(look.states[2], look.states[5], look.masks)
     assert look.counts[5] == 5 * 4
     assert zeros(model) == 54
@@ -114,7 +114,7 @@ def test_every_cycle_rewinds_to_its_own_length_before_the_end():
     assert lines_with(text, "weights", "3", "epochs")
     assert lines_with(text, "weights", "4", "epochs")
     assert_rewound(look.states[3], look.states[10], look.masks)
-    # Nothing is kept that is not needed any more.
+    # Snapshots that are no longer needed are deleted.
     assert not callback._rewinding._snapshots.in_memory
 
 
@@ -133,14 +133,14 @@ def test_the_first_epoch_begins_with_an_optimizer_that_knows_nothing():
     assert_rewound(
         look.states[0][:weights], look.states[2][:weights], look.masks
     )
-    # So it goes on with what it knows.
+    # It continues with its snapshots.
     assert_rewound(trained[1][weights:], look.states[2][weights:], look.masks)
 
 
 @pytest.mark.slow("jax", "torch")
 @pytest.mark.every_backend
 def test_moving_averages_begin_anew_where_there_are_none():
-    # Keras puts the averages into the weights at the end of `fit`.
+    # Keras sets the weights to the averages at the end of `fit`.
     model = wrapped(keras.optimizers.SGD(0.1, use_ema=True))
     look = Look()
     fit(model, 6, [*wr(dense_epochs=3), look])
@@ -198,13 +198,14 @@ def test_a_pretrained_model_rewinds_to_a_file(
     fit(model, 2, [*ours, look])
     after = look.states[0]
     if suffix == ".weights.h5" or not compiled:
-        # No memory in the file: it is that of the trained weights, if any.
+        # The file has no slots: they are those of the trained weights, if any.
         momenta = before[len(weights) :]
-        # One that is not built yet is built before or after, by the backend.
+        # If not built yet, it is built before or after, depending on the
+        # backend.
         after = after[: len(weights) + len(momenta)]
     assert_rewound([*weights, *momenta], after, look.masks)
     assert not np.array_equal(before[0], after[0])
-    # It was the trained weights that were ranked, not those of the file.
+    # The ranking used the trained weights, not those of the file.
     for mask, other in zip(look.masks, expected, strict=True):
         np.testing.assert_array_equal(mask, other)
 
@@ -234,7 +235,7 @@ def test_a_run_that_goes_on_without_what_it_kept_is_refused(tmp_path):
     save = SaveAfter(4, tmp_path / "model.keras")
     fit(model, 6, [*wr(dense_epochs=4, cycles=2), save])
     loaded = keras.models.load_model(save.path)
-    # Its first cycle has begun in epoch 4; it was saved before that.
+    # It was saved before its first cycle began in epoch 4.
     with pytest.raises(
         ValueError, match=r"3 epochs.*`fit`.* 4\b.*`rewind_to=`"
     ):
@@ -254,7 +255,7 @@ def test_a_run_that_goes_on_without_what_it_kept_is_refused(tmp_path):
 
 @pytest.mark.parametrize("kept", jobs.first_and_slow([True, False], [True]))
 def test_taken_up_without_its_schedule_it_does_not_rewind_again(tmp_path, kept):
-    """As with `BackupAndRestore`: weights and slots, but a new schedule."""
+    """Like `BackupAndRestore`: weights and slots, but a new schedule."""
     arguments = {"dense_epochs": 4, "rewind_to": tmp_path if kept else None}
 
     class Stop(keras.callbacks.Callback):

@@ -1,7 +1,8 @@
-"""Runs the tests: a process for each job of jobs.py, side by side.
+"""Runs the tests: a process for each job of jobs.py, in parallel.
 
-    python tests/run.py            # The first tier: for every change.
-    python tests/run.py --slow     # The second tier: what is slow or broad.
+    python tests/run.py            # The first tier: for each change.
+    python tests/run.py --slow     # The second tier: slow or broad tests.
+
 
 Other arguments go to pytest: `python tests/run.py -k masks`.
 """
@@ -35,8 +36,8 @@ FIRST_TIER = (
     # One more than there are cores: some tests wait for processes.
     ("tensorflow", "tests", f"-n{SIDE_BY_SIDE + 1}", "--dist=loadfile"),
 )
-# Files of the second tier, in the order in which they begin: where the time is
-# short, the last ones are left out, and that is said.
+# Files of the second tier, in order: if time is short, the last ones are left
+# out, which is reported.
 _TRAINING = (
     "retraining retraining_methods rewinding validation masking "
     "allocation_in_models baselines gradual_pruning"
@@ -118,7 +119,7 @@ def main() -> None:
         return run_job(*run, *arguments)
 
     with tempfile.TemporaryDirectory() as compiled:
-        # Tests compile the same things again and again.
+        # Tests compile the same things repeatedly.
         os.environ.update(
             JAX_COMPILATION_CACHE_DIR=compiled,
             JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
@@ -130,7 +131,7 @@ def main() -> None:
 
 
 def missing_packages(browser: bool) -> list[str]:
-    """What setup.cfg asks for and is not here: nothing is skipped for it."""
+    """Returns missing requirements of setup.cfg: no test skips for them."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     extras = config["options.extras_require"]
@@ -156,7 +157,7 @@ def run_job(job: str, *arguments: str) -> tuple[bool, collections.Counter]:
     """Runs pytest in a job.
 
     Returns:
-        Whether it was well, and how many tests had which outcome.
+        Whether it succeeded, and the number of tests by outcome.
     """
     begin = time.monotonic()
     done = subprocess.run(
@@ -170,7 +171,7 @@ def run_job(job: str, *arguments: str) -> tuple[bool, collections.Counter]:
         errors="replace",
     )
     well = done.returncode in (0, NO_TESTS)
-    # TensorFlow may have the last word.
+    # TensorFlow may print the last line.
     sums = re.findall(r"^(?:\d+ [a-z]+,? )+in [\d.]+s.*$", done.stdout, re.M)
     outcomes = collections.Counter()
     for count, outcome in re.findall(r"(\d+) ([a-z]+)", (sums or [""])[-1]):
@@ -189,7 +190,7 @@ def run_job(job: str, *arguments: str) -> tuple[bool, collections.Counter]:
 
 
 def summarize(runs, results, seconds: float) -> None:
-    """Prints the sums, and what there was no time for; exits."""
+    """Prints the totals, and tests that did not run in time; exits."""
     left = [run for run, done in zip(runs, results, strict=True) if not done]
     for job, *arguments in left:
         print(f"No time for: {job} {' '.join(arguments)}")

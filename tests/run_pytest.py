@@ -1,4 +1,4 @@
-"""Runs the file of tests that a target of BUILD names."""
+"""Runs the test file of a target of BUILD."""
 
 import sys
 

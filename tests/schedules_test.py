@@ -15,7 +15,7 @@ METHODS = ("FT", "LRW", "SLR", "CLR", "LLR", "ALLR")
 
 
 def golden_rows():
-    """Yields (key, schedule of ours that must give these rates)."""
+    """Yields (key, our schedule that must return these rates)."""
     for key in GOLDEN_RATES.files:
         setting, *rest = key.split("/")
         if rest == ["orig"]:
@@ -52,7 +52,7 @@ def golden_rows():
 
 
 def assert_matches_the_reference(rates, warm, key):
-    """The reference uses the peak twice after a warm-up: shifted by one."""
+    """Compares rates; after a warm-up, the reference repeats the peak."""
     golden = GOLDEN_RATES[key]
     assert len(rates) == len(golden)
     shift = 1 if warm else 0
@@ -62,7 +62,7 @@ def assert_matches_the_reference(rates, warm, key):
     )
 
 
-# Its original falls to 0.17 % of its peak, so that fine-tuning there warns.
+# Its original falls to 0.17% of its peak, so that fine-tuning there warns.
 @pytest.mark.filterwarnings("ignore:Fine-tuning at 0.00017")
 def test_all_rates_match_the_reference():
     rows = list(golden_rows())
@@ -84,7 +84,7 @@ def test_rates_off_by_one_iteration_would_not_match(shift):
         except AssertionError:
             continue
         matched.add(key)
-    # Only a constant looks the same: and the tail of a stepped original is.
+    # Only a constant looks the same, such as the tail of a stepped original.
     constant = {key for key, s in golden_rows() if np.ptp(s.values()) == 0}
     assert matched == constant
 
@@ -159,7 +159,7 @@ def test_stepped_compresses_and_rescales_the_original():
 
 
 def test_slr_begins_where_the_original_first_had_its_peak():
-    # The original's own warm-up is replaced by its peak.
+    # The original's warm-up is replaced by its peak.
     original = [0.02, 0.1, 0.4, 0.4, 0.1, 0.4, 0.01, 0.01]
     rates = schedules.SLR(original, steps=4, warmup=0.0).values()
     np.testing.assert_allclose(rates, [0.4, 0.4, 0.1, 0.01], rtol=1e-12)
@@ -185,7 +185,7 @@ def test_a_cosine_keeps_its_digits_near_its_end():
 def test_fine_tuning_at_a_rate_of_nothing_warns_once():
     with pytest.warns(UserWarning, match="retraining='allr'"):
         schedule = schedules.FT([0.1, 0.0009], 3)
-    # Not again where it is loaded; and 1 % in float32 is 1 %.
+    # No second warning when loaded; and 1% in float32 is 1%.
     keras.optimizers.schedules.deserialize(
         keras.optimizers.schedules.serialize(schedule)
     )

@@ -1,4 +1,4 @@
-"""Segmentation: its data, loss and measure, its networks, its example."""
+"""Segmentation: data, loss and score, networks, and the example."""
 
 import json
 import math
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 VOID = 255
 
-# Its MeanIoU asks JAX for an int64, and gets an int32.
+# Its MeanIoU requests an int64 from JAX, and gets an int32.
 OF_KERAS_ON_JAX = pytest.mark.filterwarnings(
     "ignore:Explicitly requested dtype int64:UserWarning"
 )
@@ -39,7 +39,7 @@ def study():
 
 
 def scored(classes=3, count=5, size=(6, 7)):
-    """Random logits and labels, some of them void."""
+    """Generates random logits and labels, some of them void."""
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((count, *size, classes)).astype("float32")
     labels = rng.integers(0, classes, (count, *size)).astype("uint8")
@@ -58,13 +58,13 @@ def test_loss_is_the_mean_over_the_pixels_that_are_not_void(study):
         np.take_along_axis(chances[there], labels[there][:, None], -1)
     ).mean()
     assert float(loss(labels, logits)) == pytest.approx(expected, rel=1e-5)
-    logits[~there] += 100 * np.eye(3)[0]  # Of what is void, nothing counts.
+    logits[~there] += 100 * np.eye(3)[0]  # Void pixels are ignored.
     assert float(loss(labels, logits)) == pytest.approx(expected, rel=1e-5)
     assert float(loss(np.full_like(labels, VOID), logits)) == 0
 
 
 def mean_iou_by_hand(logits, labels):
-    """In percent, from the matrix of labels and predictions."""
+    """Computes the mIoU in percent from the confusion matrix."""
     classes = logits.shape[-1]
     matrix = np.zeros((classes, classes))
     for label, found in zip(
@@ -78,7 +78,7 @@ def mean_iou_by_hand(logits, labels):
 
 
 class Bias(keras.layers.Layer):
-    """Something to train: its weights are the logits of all images."""
+    """A layer whose weights are the logits of all images."""
 
     def build(self, shape):
         self.bias = self.add_weight(
@@ -106,7 +106,7 @@ def test_score_is_the_mean_iou_of_the_whole_data_set(study, absent):
     expected = mean_iou_by_hand(logits, labels)
     score = segmentation.mean_iou(model, batches)
     assert score == pytest.approx(expected, abs=1e-3)
-    # Not the mean of batches, and void is no class.
+    # Not the mean over batches, and void is not a class.
     assert score != pytest.approx(
         np.mean([mean_iou_by_hand(*b) for b in batches.as_numpy_iterator()]),
         abs=0.1,
@@ -139,7 +139,7 @@ def test_void_pixels_get_no_gradient(study):
 
 @pytest.fixture(scope="module")
 def camvid(tmp_path_factory):
-    """Small splits in CamVid's format: a label is the level of red."""
+    """Writes small splits in CamVid's format: a label is the red level."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
@@ -179,7 +179,7 @@ def camvid(tmp_path_factory):
 
 
 def arrays(dataset):
-    """All images and labels of batches, in one array each."""
+    """Returns all images and labels of batches, in one array each."""
     images, labels = zip(*dataset.as_numpy_iterator(), strict=True)
     return np.concatenate(images), np.concatenate(labels)
 
@@ -202,7 +202,7 @@ def test_camvid(study, camvid):
         images, labels = arrays(dataset)
         assert images.shape[1:] == (120, 160, 3)
         assert set(np.unique(labels)) == {*range(11), VOID}
-        # Images and labels are mirrored alike.
+        # Images and labels are mirrored together.
         expected = np.where(labels == VOID, 11, labels)
         np.testing.assert_allclose(reds(study, images), expected, atol=1e-3)
 
@@ -215,7 +215,7 @@ def test_half_of_the_images_are_mirrored_anew_in_each_epoch(study, camvid):
         return [arrays(task.train)[1] for _ in range(5)]
 
     def differing(epochs):
-        """How many images there are, as they are or mirrored."""
+        """Counts distinct images, including mirrored ones."""
         images = np.concatenate(epochs)
         return len({image.tobytes() for image in images})
 
@@ -239,7 +239,7 @@ def test_a_subset_is_of_the_training_data_alone(study, camvid):
 
 @pytest.fixture
 def mocked():
-    """Makes TensorFlow Datasets read some examples, whatever is asked for."""
+    """Makes TensorFlow Datasets return some examples for any data set."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
@@ -254,7 +254,7 @@ def mocked():
 
 
 def test_cityscapes_has_19_classes(study, mocked):
-    # Raw labels of 33 things, each a stripe, from the data set's own table.
+    # Raw labels of 33 things, each a stripe, from the data set's table.
     labels = np.arange(64).repeat(2)[None, None, :, None]
     labels = labels.repeat(64, 1).astype("uint8")
     images = np.zeros((1, 64, 128, 3), "uint8")
@@ -272,8 +272,8 @@ def test_cityscapes_has_19_classes(study, mocked):
     assert found[:, 0].tolist() == [names.get(i, VOID) for i in range(64)]
 
 
-# COCO's numbers of the 20 classes of Pascal VOC, in its order, and those that
-# COCO leaves out.
+# COCO's numbers of the 20 classes of Pascal VOC, in order, and those that COCO
+# omits.
 VOC = [5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72]
 LEFT_OUT = [12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
 
@@ -300,7 +300,7 @@ def test_coco_has_the_classes_of_pascal_voc(study, mocked):
         _, labels = next(task.test.as_numpy_iterator())
     assert task.network == {"classes": 21, "input_shape": (480, 480, 3)}
     assert labels.shape == (1, 480, 480)
-    # 40 pixels each, and void below what is not as high as it is wide.
+    # 40 pixels each, and void below, since the image is wider than high.
     assert (labels[0, 280:] == VOID).all()
     found = labels[0, 20:280:40, 20::40].ravel()
     assert found[80:].tolist() == [0, 0, VOID, VOID]
@@ -312,7 +312,7 @@ def test_coco_has_the_classes_of_pascal_voc(study, mocked):
 
 
 def test_examples_are_as_tensorflow_datasets_gives_them(study):
-    # Of COCO it would make up segments without a class.
+    # For COCO it would generate segments without a class.
     import tensorflow_datasets as tfds
 
     with tfds.testing.mock_data(num_examples=2):
@@ -325,7 +325,7 @@ def test_examples_are_as_tensorflow_datasets_gives_them(study):
 
 
 def test_scaled_and_cropped_images_keep_their_labels(study, mocked):
-    # A grey image with four light squares, which are cars: label 26.
+    # A gray image with four light squares, which are cars: label 26.
     labels = np.full((8, 32, 64, 1), 7, "uint8")
     labels[:, 4:12, 8:24] = labels[:, 20:28, 40:60] = 26
     images = np.where(labels == 26, 240, 60).repeat(3, -1).astype("uint8")
@@ -338,11 +338,11 @@ def test_scaled_and_cropped_images_keep_their_labels(study, mocked):
         red = reds(study, images)
         assert set(np.unique(labels)) == {0, 13, VOID}
         assert (np.abs(red[labels == VOID] - 123.7) < 1).all()
-        # Half way between the two is where the labels change.
+        # The labels change halfway between the two.
         light = red[labels != VOID] > 150
         assert np.mean(light == (labels[labels != VOID] == 13)) > 0.99
         shares += [float(np.mean(each == VOID)) for each in labels]
-    # Of a scale below 1, some is void: 1 - scale**2.
+    # For a scale below 1, a fraction is void: 1 - scale**2.
     assert 0 < max(shares) <= 0.75 + 1e-2
     assert min(shares) == 0
     assert len(set(shares)) > 3  # 0, and others
@@ -353,7 +353,7 @@ def test_scaled_and_cropped_images_keep_their_labels(study, mocked):
 
 
 def sizes(model):
-    """Parameters, and those of them that can be pruned."""
+    """Returns the number of parameters, and of prunable ones."""
     return (
         sum(math.prod(v.shape) for v in model.trainable_variables),
         sum(kernel.size for kernel in find_prunable(model).kernels),
@@ -361,7 +361,7 @@ def sizes(model):
 
 
 def test_pspnet_has_the_parameters_of_its_parts(study):
-    # A ResNet-50 without its classifier, which is 2048 x 1000 and a bias.
+    # A ResNet-50 without its classifier of 2048 x 1000 weights and a bias.
     resnet = 25_557_032 - 2_049_000
     of_batch_norm = 2 * (64 + 256 + 512 + 1024 + 2048)
     for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
@@ -421,7 +421,7 @@ def test_pspnet_refuses_another_stride(study):
 
 
 def pruned_and_trained(model, study):
-    """Prunes a wrapped model to 80 %, and trains it on noise."""
+    """Prunes a wrapped model to 80%, and trains it on noise."""
     segmentation = study.data.segmentation
     rng = np.random.default_rng(0)
     images = rng.standard_normal((4, *model.input_shape[1:]), "float32")
@@ -432,7 +432,7 @@ def pruned_and_trained(model, study):
         keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
         segmentation.loss(),
         metrics=segmentation.metrics(5),
-        # TensorFlow would compile for longer than it trains.
+        # TensorFlow would take longer to compile than to train.
         jit_compile="auto" if keras.backend.backend() == "jax" else False,
     )
     history = model.fit(
@@ -478,8 +478,8 @@ def test_pruned_pspnet_computes_the_same_stripped_and_loaded(study, tmp_path):
 
 def test_deeplab_v3_has_the_parameters_of_the_preset(study):
     model = study.networks.deeplab_v3(input_shape=(64, 64, 3))
-    # What KerasHub says of `deeplab_v3_plus_resnet50_pascalvoc`, before the
-    # last convolution, of 256 filters.
+    # According to KerasHub's `deeplab_v3_plus_resnet50_pascalvoc`, without the
+    # last convolution of 256 filters.
     assert model.count_params() == 39_190_656 + 256 * 21
     assert sizes(model) == (39_139_232, 39_082_432)
 

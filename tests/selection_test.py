@@ -16,12 +16,12 @@ from keras_bimp._src import selection
 from keras_bimp.selection import Layout
 from keras_bimp.selection import Ranking
 
-# As the references select: a kernel may lose all weights of a unit.
+# Like the references: a kernel may lose all weights of a unit.
 select = functools.partial(keras_bimp.select, on_collapse="ignore")
 
 
 def as_golden(mask):
-    """Back to the reference's layout, flat."""
+    """Flattens in the reference's layout."""
     order = [3, 2, 0, 1] if mask.ndim == 4 else [1, 0]
     return np.transpose(mask, order).ravel()
 
@@ -94,7 +94,7 @@ def some_kernels(elements=SMALL):
 
 
 def oracle(kernels, pruned, masks):
-    """Global magnitude selection by one stable sort."""
+    """Checks global magnitude selection by one stable sort."""
     scores = np.concatenate(
         [np.abs(k).astype("float64").ravel() for k in kernels]
     )
@@ -130,7 +130,7 @@ def test_global_selection_equals_a_stable_sort(kernels, sparsity, seed):
 
 
 def selected(kernels, sparsity, allocation):
-    """The masks, or `None` where nothing would be left."""
+    """Returns the masks, or `None` if nothing would be left."""
     try:
         return select(kernels, sparsity, allocation=allocation)
     except ValueError:
@@ -153,7 +153,7 @@ def test_each_kernel_keeps_its_highest(kernels, sparsity, allocation):
     if allocation == "uniform":
         assert kept == [size - round(sparsity * size) for size in sizes]
     elif allocation == "erk":
-        # Each kernel's share is rounded.
+        # Each kernel's number is rounded.
         wanted = (1 - sparsity) * sum(sizes)
         assert abs(sum(kept) - wanted) <= len(sizes) / 2 + 1e-9
     else:
@@ -212,7 +212,7 @@ def test_the_order_of_kernels_does_not_matter(
     assert_equal(permuted, [masks[i] for i in order])
 
 
-# More entries than are sorted out at once, of all kinds of distributions.
+# More entries than are sorted together, from different distributions.
 LARGE = {
     "normal": lambda rng, n: rng.standard_normal(n),
     "few values": lambda rng, n: rng.integers(-3, 4, n) / 4,
@@ -318,7 +318,7 @@ def test_uniform_plus_says_when_it_cannot():
 
 
 def uneven():
-    """A kernel that global magnitude pruning would empty, and a strong one."""
+    """Returns a kernel that global pruning would empty, and a strong one."""
     rng = np.random.default_rng(0)
     weak = 1e-3 * rng.standard_normal((10, 5))
     strong = rng.standard_normal((40, 5))
@@ -348,8 +348,8 @@ def test_protect_takes_the_units_of_the_layout():
 
 
 def test_protect_repeats_until_no_kernel_is_below_its_floor():
-    # Protecting the first kernel takes so many from the second that it falls
-    # below its own floor.
+    # Protecting the first kernel takes so many weights from the second that it
+    # falls below its minimum.
     kernels = [
         np.full((1, 8), 0.1),
         np.linspace(1, 2, 12).reshape(2, 6),
@@ -402,7 +402,7 @@ def test_no_kernel_exceeds_its_maximum_and_the_total_stays(allocation):
 
 
 def test_one_maximum_for_all():
-    # 10 of 50 and 20 of 100 at least; global magnitudes would keep 0 and 30.
+    # At least 10 of 50 and 20 of 100; global magnitudes would keep 0 and 30.
     kernels = [uneven()[0], np.ones((20, 5))]
     masks = select(kernels, 0.8, max_layer_sparsity=0.8)
     assert [int(m.sum()) for m in masks] == [10, 20]
@@ -445,7 +445,7 @@ def test_a_kernel_has_the_sparsity_it_is_told(allocation):
 
 
 def test_uniform_plus_spares_what_it_need_not_take():
-    # The smallest are in the first two: that is all that was to go.
+    # The smallest are in the first two, which has all weights to prune.
     kernels = [np.full((100, 10), 0.1), np.ones((10, 10)), np.ones((10, 10))]
     masks = select(kernels, 0.83)
     after = select(kernels, 0.83, allocation="uniform_plus", masks=masks)
@@ -454,7 +454,7 @@ def test_uniform_plus_spares_what_it_need_not_take():
 
 @pytest.mark.parametrize("bounds", [{}, {"on_collapse": "protect"}])
 def test_uniform_plus_does_not_take_later_what_it_rounded(bounds):
-    # 39 of 71 are to go; the shares of 8, 48 and 15 round to 38.
+    # 39 of 71 must be pruned; the numbers for 8, 48 and 15 round to 38.
     rng = np.random.default_rng(0)
     kernels = [rng.standard_normal(s) for s in ((8, 1), (8, 6), (5, 3))]
     arguments = {"allocation": "uniform_plus", **bounds}

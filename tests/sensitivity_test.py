@@ -21,7 +21,7 @@ def trained():
 
 
 def accuracy_with(model, kernel, pruned):
-    """The accuracy with the smallest weights of a kernel at 0."""
+    """Returns the accuracy with the smallest weights of a kernel at 0."""
     value = array(kernel)
     order = np.argsort(np.abs(value), axis=None, kind="stable")
     changed = value.copy()
@@ -61,7 +61,7 @@ def test_a_wrapped_model_gives_the_same():
     model = keras_bimp.wrap(model)
     assert keras_bimp.sensitivity(model, data(), verbose=0) == plain
     assert all(array(mask).all() for mask in masked(model).masks)
-    # What is pruned already stays pruned, and comes back to that.
+    # Pruned weights stay pruned, and the model is restored to that.
     keras_bimp.prune(model, 0.6)
     masks = [array(mask) for mask in masked(model).masks]
     pruned = keras_bimp.sensitivity(model, data(), (0.01,), verbose=0)

@@ -1,4 +1,4 @@
-"""Selection among kernels that are spread, in processes that are threads."""
+"""Selection among sharded kernels, with threads as processes."""
 
 import concurrent.futures
 import threading
@@ -17,7 +17,7 @@ from keras_bimp._src.selection import shards
 
 
 class Threads:
-    """Plays several processes that tell each other arrays."""
+    """Simulates several processes that exchange arrays."""
 
     def __init__(self, count):
         self.count = count
@@ -33,7 +33,7 @@ class Threads:
         return table
 
     def run(self, function):
-        """Returns what each process returns."""
+        """Returns the result of each process."""
 
         def as_process(index):
             self.mine.index = index
@@ -54,10 +54,10 @@ class Threads:
 
 
 def spread(array, axis, index, count, replicas=1):
-    """What process `index` holds of an array that is cut along an axis.
+    """Returns the shard of process `index` of an array split along an axis.
 
-    With two `replicas`, processes with an odd index hold what the ones before
-    them do.
+    With two `replicas`, a process with an odd index has the same shard as the
+    one before it.
     """
     ends = (
         np.linspace(0, array.shape[axis], count // replicas + 1)
@@ -126,7 +126,7 @@ def test_it_is_what_one_process_chooses(
         )
 
     def part(array, axis, index):
-        # Not all kernels are spread.
+        # Not all kernels are sharded.
         return array if axis < 0 else spread(array, axis, index, 4, replicas)
 
     expected = choose(kernels, masks)

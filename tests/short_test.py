@@ -1,8 +1,8 @@
-"""The whole story in a few tests, for each version of Keras that we claim.
+"""The complete workflow in a few tests, for each supported version of Keras.
 
-`.ci/versions` runs this file alone, where only the package, TensorFlow and
-pytest are installed: nothing else may be imported here. Only some of the tests
-compile with XLA, which takes most of their time.
+`.ci/versions` runs only this file, with only the package, TensorFlow and pytest
+installed, so nothing else may be imported here. Only some of the tests compile
+with XLA, which takes most of their time.
 """
 
 import pathlib
@@ -32,14 +32,14 @@ import keras_bimp
 from keras_bimp._src import slots
 from keras_bimp._src.masking import state_variables
 
-# Every run of `.ci/run` has it twice, in `.ci/versions`.
+# Each run of `.ci/run` runs it twice, in `.ci/versions`.
 pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
 def state(model):
-    """All that training changes, the optimizer's slots too."""
+    """Returns everything that training changes, including slots."""
     variables = state_variables(model) + slots.all_slots(model.optimizer)
     return [array(variable) for variable in variables]
 
@@ -56,7 +56,7 @@ def callbacks(target=0.8, **kwargs):
 
 
 class Zeros(keras.callbacks.Callback):
-    """Counts zeros after each epoch, and where masks or slots have none."""
+    """Counts zeros after each epoch, and mismatches of masks or slots."""
 
     def on_train_begin(self, logs=None):
         self.counts = []
@@ -83,7 +83,7 @@ class KilledError(Exception):
 
 
 class Kill(keras.callbacks.Callback):
-    """Ends a `fit` after a batch, as a crash would."""
+    """Ends a `fit` after a batch, like a crash."""
 
     def __init__(self, epoch, batch):
         super().__init__()
@@ -139,7 +139,7 @@ def test_fit_with_cycles(kwargs):
     model = wrapped(RecordingSGD(0.1, momentum=0.9), **kwargs)
     watch = Zeros()
     history = fit(model, 6, [*callbacks(retraining="llr"), watch]).history
-    half = round((1 - 0.2**0.5) * TOTAL)  # Each cycle leaves the same share.
+    half = round((1 - 0.2**0.5) * TOTAL)  # Each cycle keeps the same fraction.
     whole = round(0.8 * TOTAL)
     assert watch.counts == [0, 0, half, half, whole, whole]
     assert watch.lost == 0

@@ -1,8 +1,7 @@
-"""Shrunk random graphs compute what the pruned ones do, or are refused.
+"""Shrunk random graphs compute the same as the pruned ones, or are refused.
 
-Where whole units were pruned, all of them go.
-
-`SHRINKING_GRAPHS=300` tries as many.
+If whole units were pruned, all of them are removed. `SHRINKING_GRAPHS=300`
+tries this many.
 """
 
 import contextlib
@@ -19,7 +18,7 @@ from random_graphs import wrapped_graph
 import keras_bimp
 from keras_bimp._src.backends import as_array
 
-# Where the outputs are in a kernel.
+# The axis of the outputs in a kernel.
 OUT = {
     layers.Conv1D: -1,
     layers.Conv2D: -1,
@@ -57,7 +56,7 @@ def test_outputs_are_the_same(seed):
 
 
 def outputs_left(layer):
-    """How many outputs of a layer are not all zeros, if it has filters."""
+    """Counts the outputs of a layer that are not all zeros."""
     kernel = as_array(layer.kernel)
     if isinstance(layer, layers.Conv2DTranspose):
         kernel = np.swapaxes(kernel, -1, -2)
@@ -72,7 +71,7 @@ def test_all_units_that_were_pruned_go(seed):
         keras.backend.clear_session()
         wrapped = wrapped_graph(each)
         pruning = None
-        with contextlib.suppress(ValueError):  # No unit of it can go.
+        with contextlib.suppress(ValueError):  # It has no removable unit.
             pruning = keras_bimp.prune(wrapped, 0.5, granularity="unit")
         if pruning is None or all(
             left == total for left, total in pruning.units.values()

@@ -1,6 +1,6 @@
-"""Known networks, shrunk: the outputs stay, the channels go.
+"""Known networks, shrunk: the same outputs with fewer channels.
 
-`SHRINKING_NETWORKS=all` tries the larger ones too.
+`SHRINKING_NETWORKS=all` also tries the larger ones.
 """
 
 import os
@@ -36,7 +36,7 @@ def application(name):
 
 
 def with_random_statistics(model, seed=0):
-    """Gives biases and batch normalisation values as after training."""
+    """Sets biases and batch normalization to values as after training."""
     rng = np.random.default_rng(seed)
     for variable in model.weights:
         shape = variable.shape
@@ -71,7 +71,7 @@ def assert_same(model, shrunk, scale=1.0):
 
 
 def share(model, shrunk):
-    """Of the multiply-adds, how many are left."""
+    """Returns the fraction of multiply-adds that are left."""
     before, after = (
         keras_bimp.metrics.count_macs(m).dense for m in (model, shrunk)
     )
@@ -115,7 +115,7 @@ def test_applications(name, most, scale):
 
 
 @LARGE
-def test_convnext_loses_units_between_its_normalisations():
+def test_convnext_loses_units_between_its_normalizations():
     model = with_random_statistics(application("ConvNeXtTiny"))
     rng = np.random.default_rng(2)
     for layer in model.layers:

@@ -1,4 +1,4 @@
-"""Models that `shrink` may stumble over: masks, vocabularies, noise, states."""
+"""Difficult models for `shrink`: masks, vocabularies, noise, states."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from keras_bimp._src.trial_runs import check_lengths
 
 
 def half_gone(model, seed=0):
-    """Gives biases, and zeros the second half of what hidden layers return."""
+    """Sets biases, and zeros the second half of hidden layers' outputs."""
     rng = np.random.default_rng(seed)
     *hidden, _ = [
         layer
@@ -30,7 +30,7 @@ def half_gone(model, seed=0):
 
 
 def shrunk(model, inputs):
-    """Shrinks a model, and sees that it computes the same with less."""
+    """Shrinks a model, and checks that it is smaller with the same outputs."""
     small = keras_bimp.shrink(half_gone(model), align=1)
     assert small.count_params() < model.count_params()
     expected, found = (
@@ -80,7 +80,7 @@ def test_vocabularies_go_along(kind):
 
 
 def nested(given):
-    """A model inside that is given its inputs in its own way, or another."""
+    """Builds a nested model that is called with its structure or another."""
     inner_inputs = [keras.Input((8,), name="z"), keras.Input((8,), name="a")]
     z, a = inner_inputs
     inner = keras.Model(

@@ -1,4 +1,4 @@
-"""Graphs of classes of their own, and models that are called in other ways."""
+"""Subclasses of Functional, and unusual calls of models."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from keras_bimp._src.backends import as_array
 
 
 class Tower(keras.Model):
-    """A Functional model by its constructor, with attributes of its own."""
+    """A Functional model by its constructor, with custom attributes."""
 
     def __init__(self, width, **kwargs):
         inputs = keras.Input((8, 8, 3), name="image")
@@ -25,14 +25,14 @@ class Tower(keras.Model):
 
 
 class Halved(Tower):
-    """The same, with a call that is not its graph."""
+    """The same, with a `call` that is not its graph."""
 
     def call(self, inputs, training=None, mask=None):
         return 0.5 * super().call(inputs, training=training)
 
 
 def two_inputs():
-    """Inputs in another order than that of their names."""
+    """Builds a model whose inputs are not in the order of their names."""
     one, other = keras.Input((6,), name="z"), keras.Input((8,), name="a")
     h = layers.Dense(16, activation="relu")(one)
     h = layers.Concatenate()([h, layers.Dense(12)(other)])
@@ -40,7 +40,7 @@ def two_inputs():
 
 
 def random(model):
-    """Gives a model biases, which filters of zeros then emit."""
+    """Sets biases of a model, which filters of zeros then output."""
     rng = np.random.default_rng(0)
     for variable in model.weights:
         if variable.name == "bias":
@@ -49,7 +49,7 @@ def random(model):
 
 
 def half_shrunk(model, x, kinds=(layers.Conv2D, layers.Dense)):
-    """Zeros the second half of what hidden layers return, and shrinks."""
+    """Zeros the second half of hidden layers' outputs, and shrinks."""
     for layer in list(random(model)._flatten_layers()):
         if isinstance(layer, kinds) and layer.name != "head":
             kernel = np.array(as_array(layer.kernel))
@@ -93,14 +93,14 @@ def test_a_subclass_of_functional_becomes_a_functional_model():
 
 
 class Whole(keras.Model):
-    """A class that is Functional by how it is called."""
+    """A class that is Functional by the way it is constructed."""
 
 
 def test_a_call_of_its_own_is_no_graph():
     model = classifier(Halved(16))
     with pytest.raises(ValueError, match="Halved is not followed"):
         half_shrunk(model, images())
-    with pytest.raises(ValueError, match="`call` of its own"):
+    with pytest.raises(ValueError, match="a custom `call`"):
         keras_bimp.shrink(Halved(16))
 
 

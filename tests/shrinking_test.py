@@ -1,4 +1,4 @@
-"""`shrink`: what goes with each kind of layer, what stays, and errors."""
+"""`shrink`: what each kind of layer loses and keeps, and errors."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ GONE = [1, 2, 5]  # Filters that the tests prune, of 8.
 
 
 def prune(*pruned, gone=GONE):
-    """Zeros filters of some layers, whatever their kernels are."""
+    """Zeros filters of some layers of any kind."""
     for layer in pruned:
         name = "kernel"
         if isinstance(layer, layers.SeparableConv2D):
@@ -35,7 +35,7 @@ def randomize(model, seed=0):
 
 
 def build(body, *pruned, shape=(6, 6, 3), gone=GONE):
-    """A model of random weights, some filters pruned."""
+    """Builds a model of random weights, with some filters pruned."""
     inputs = keras.Input(shape)
     model = keras.Model(inputs, body(inputs))
     randomize(model)
@@ -59,7 +59,7 @@ def assert_same(model, shrunk, seed=1):
 
 
 def shrunk_shapes(model, **kwargs):
-    """Name -> shape of the first weight, after `shrink` kept the outputs."""
+    """Shrinks, checks outputs, and returns name -> first weight's shape."""
     shrunk = keras_bimp.shrink(model, **{"align": 1, **kwargs})
     assert_same(model, shrunk)
     return {
@@ -221,7 +221,7 @@ def test_what_a_border_makes_of_constants_stays():
     second = conv(padding="same", name="second")
     model = build(lambda x: head(second(first(x))), first)
     kernel = as_array(second.kernel)
-    # The first filter reads nothing but constants.
+    # The first filter reads only constants.
     kernel[:, :, [0, 3, 4, 6, 7], 0] = 0
     second.kernel.assign(kernel)
     assert shrunk_shapes(model)["second"] == (3, 3, 6, 8)
@@ -308,7 +308,7 @@ def test_a_whole_group_goes():
     assert shrunk.get_layer("grouped").filters == 4
 
 
-def test_group_normalisation_loses_whole_groups():
+def test_group_normalization_loses_whole_groups():
     first = conv(name="first")
     norm = layers.GroupNormalization(4, name="norm")
     model = build(lambda x: head(norm(first(x))), first, gone=[2, 3, 4])
@@ -320,7 +320,7 @@ def test_group_normalisation_loses_whole_groups():
     assert shrunk_shapes(model)["norm"] == (6,)
 
 
-def test_layer_normalisation_keeps_all():
+def test_layer_normalization_keeps_all():
     first = conv()
     model = build(lambda x: head(layers.LayerNormalization()(first(x))), first)
     with pytest.raises(

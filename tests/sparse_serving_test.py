@@ -1,4 +1,4 @@
-"""SavedModels whose kernels are multiplied as sparse matrices."""
+"""SavedModels with sparse kernels."""
 
 import concurrent.futures
 import errno
@@ -21,7 +21,7 @@ from keras_bimp._src.exporting.sparse_kernels.products import padded
 
 
 def pruned(model, sparsity=0.8, seed=0):
-    """Any weights, of which so many are zeros."""
+    """Sets random weights, with a fraction of zeros."""
     rng = np.random.default_rng(seed)
     for variable in model.weights:
         if not keras.backend.is_float_dtype(variable.dtype):
@@ -36,7 +36,7 @@ def pruned(model, sparsity=0.8, seed=0):
 
 
 def operations(path):
-    """The operations of a SavedModel, and the shapes of its variables."""
+    """Returns a SavedModel's operations, and its variables' shapes."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     saved = saved_model_pb2.SavedModel.FromString(
@@ -52,16 +52,16 @@ def operations(path):
 
 
 def served(path, *inputs):
-    loaded = tf.saved_model.load(str(path))  # It holds the variables.
+    loaded = tf.saved_model.load(str(path))  # Keeps the variables alive.
     outputs = loaded.serve(inputs[0] if len(inputs) == 1 else [*inputs])
     return [np.array(y) for y in tf.nest.flatten(outputs)]
 
 
 def check(model, path, count, **kwargs):
-    """Exports a model, and compares outputs for batches of several sizes.
+    """Exports a model, and compares outputs for several batch sizes.
 
     Returns:
-        The operations, and what `export` returned.
+        The operations, and the result of `export`.
     """
     kwargs = {"sparse_kernels": True, "verbose": 0, "verify": False, **kwargs}
     exported = keras_bimp.export(model, path, **kwargs)
@@ -125,7 +125,7 @@ def sequences():
 
 
 def states():
-    """A state that is given, a mask, and a loop that is unrolled."""
+    """Builds a model with an initial state, a mask, and an unrolled loop."""
     inputs, other = keras.Input((4, 6)), keras.Input((4, 6))
     _, *state = layers.LSTM(5, return_state=True, unroll=True)(other)
     x = layers.Masking()(layers.ReLU()(inputs))
@@ -228,7 +228,7 @@ def test_activations_are_turned_once(tmp_path):
     )
     loaded = tf.saved_model.load(str(tmp_path / "1"))
     function = loaded.signatures["serving_default"]
-    # As it is run: what nobody asks for is gone.
+    # As at run time, without unused operations.
     from tensorflow.python.framework.convert_to_constants import (
         _run_inline_graph_optimization,
     )
@@ -291,7 +291,7 @@ def test_labels_and_warmup_and_signatures(tmp_path):
     np.testing.assert_allclose(found, 2 * expected, rtol=1e-5, atol=1e-6)
     extra = tmp_path / "1" / "assets.extra"
     assert (extra / "tf_serving_warmup_requests").exists()
-    # The model is as it was.
+    # The model is unchanged.
     np.testing.assert_array_equal(model.predict(x, verbose=0), expected)
 
 
@@ -339,7 +339,7 @@ def test_it_is_verified_in_a_fresh_process(tmp_path, capsys):
 
 
 def times(monkeypatch, ratio):
-    """What is timed is that many times as fast when sparse."""
+    """Makes sparse kernels seem faster by a ratio."""
     monkeypatch.setattr(
         choosing,
         "in_turns",
@@ -389,7 +389,7 @@ def test_auto_stays_dense_where_sparse_is_slower(tmp_path, monkeypatch, slower):
     )
     assert "No kernel is sparse" in str(exported.sparse_kernels)
     reasons = {c.reason for c in exported.sparse_kernels.choices}
-    assert reasons == {"not faster at every size of batch"}
+    assert reasons == {"not faster at every batch size"}
 
 
 def test_auto_measures(tmp_path, monkeypatch):
@@ -412,7 +412,7 @@ def test_a_dense_model_stays_dense(tmp_path):
     )
     assert "No kernel is sparse" in str(exported.sparse_kernels)
     assert {c.reason for c in exported.sparse_kernels.choices} == {
-        "fewer zeros than other weights"
+        "less than half zeros"
     }
 
 

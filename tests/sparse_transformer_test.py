@@ -17,7 +17,7 @@ def script():
 
 @pytest.mark.slow
 def test_it_prunes_and_exports_both_ways(script, tmp_path, capsys, monkeypatch):
-    # Of so small a model none would be faster.
+    # No kernel of such a small model would be faster.
     monkeypatch.setattr(choosing, "_LEAST", (0.0, 0.0))
     monkeypatch.setattr(choosing, "_LEAST_OF_MODELS", 0.0)
     script.FLAGS(

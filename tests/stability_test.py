@@ -23,7 +23,7 @@ def test_theoretical_speedup():
     convolution, dense = masked(model).masks
     convolution.assign(np.arange(24).reshape(2, 4, 3) < 6)
     dense.assign(np.arange(6).reshape(3, 2) < 3)
-    for steps in (2, 9):  # As many positions for both.
+    for steps in (2, 9):  # Both have the same number of positions.
         speedup = theoretical_speedup(model, (None, steps, 4))
         assert speedup == (24 + 6) / (6 + 3)
     convolution.assign(np.zeros((2, 4, 3)))
@@ -45,7 +45,7 @@ def test_pruning_stability_is_the_share_that_survives(before, share):
 
 
 def test_pruning_stability_matches_its_definition():
-    # 1 - (t_pre - t_post) / t_pre of accuracies 93 % and 31 %.
+    # 1 - (t_pre - t_post) / t_pre of accuracies 93% and 31%.
     assert pruning_stability(0.93, 0.31) == pytest.approx(1 / 3)
     assert pruning_stability(93, 31) == pytest.approx(1 / 3)
     assert pruning_stability(0.5, 0.5) == 1

@@ -1,7 +1,7 @@
 """The pruning-stable methods in NumPy, written from their definitions.
 
-Of the project's code they share nothing. One kernel of shape (out, in), the
-full batch in every step.
+They share no code with the project. There is one kernel of shape (out, in), and
+each step takes the full batch.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ def sigmoid(x):
 
 
 def without_smallest(values, count):
-    """True but at the `count` smallest; of equal ones the first are."""
+    """False at the `count` smallest; for ties, at the first ones."""
     kept = np.ones(values.size, bool)
     kept[np.argsort(values, axis=None, kind="stable")[:count]] = False
     return kept.reshape(values.shape)
@@ -30,8 +30,8 @@ class Method:
     """Plain training, which the methods change.
 
     Attributes:
-        stored: What is trained: name -> array, "w" among them.
-        decayed: Names of what decays.
+        stored: Trained arrays by name, including "w".
+        decayed: Names of arrays with weight decay.
     """
 
     decayed = ("w",)
@@ -46,18 +46,18 @@ class Method:
         self.begin()
 
     def begin(self):
-        """Starts what else is trained."""
+        """Initializes other trained arrays."""
 
     def forward(self, i):
-        """What step i, from 1 on, computes with."""
+        """Returns the kernel that step i, from 1, computes with."""
         return self.stored["w"]
 
     def gradients(self, g, i):
-        """Those of what is stored, given that of what it computed with."""
+        """Returns gradients of stored arrays from that of the kernel."""
         return {"w": g}
 
     def after(self, i):
-        """What happens after step i."""
+        """Updates the state after step i."""
 
     def final(self):
         return self.stored["w"] * self.mask
@@ -67,7 +67,7 @@ class Gradual(Method):
     target_sparsity, interval = 0.5, 2
 
     def due(self, i):
-        """The sparsity of the pruning after step i, or `None`."""
+        """Returns the sparsity of the pruning after step i, or `None`."""
         epochs, rest = divmod(i, STEPS_PER_EPOCH)
         last = self.steps // STEPS_PER_EPOCH // self.interval - 1
         number, between = divmod(epochs, self.interval)
@@ -97,7 +97,7 @@ class GmpHard(GmpSoft):
         share = self.due(i)
         if share is not None:
             w = self.stored["w"]
-            # What is masked is smaller than anything, and stays masked.
+            # Masked weights rank lowest, and stay masked.
             alive = np.where(self.mask, abs(w), -1)
             self.mask = without_smallest(alive, round(share * w.size))
             self.stored["w"] = w * self.mask
@@ -244,7 +244,7 @@ METHODS = {
 
 
 def train(name, weight_decay=0.0, steps=40, momentum=0.9, **options):
-    """The weights after each step, (steps + 1, 2, 10), and the method."""
+    """Returns weights after each step, (steps + 1, 2, 10), and the method."""
     x, y, start = problem()
     method = METHODS[name](start, steps, weight_decay, **options)
     rows = [method.stored["w"].copy()]

@@ -14,7 +14,7 @@ from regression_problem import trace
 
 from keras_bimp._src import slots
 
-# Keras' L2 rounds its factor to float32, which this is already.
+# Keras' L2 rounds its factor to float32, which leaves this unchanged.
 DECAY = 1 / 128
 NAMES = {
     "sgd": "Dense",
@@ -37,7 +37,7 @@ def golden(method):
 
 
 def assert_close(found, expected, tolerance=1e-9, torchs=2e-6):
-    """Compares arrays; on torch Keras computes in float32 whatever is asked."""
+    """Compares arrays; on torch Keras always computes in float32."""
     if keras.backend.backend() == "torch":
         tolerance = max(tolerance, torchs)
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
@@ -57,14 +57,14 @@ def test_weights_are_those_of_the_reference(method):
 @pytest.mark.every_backend
 def test_gates_are_those_of_the_reference():
     rows = trace("cs")
-    # beta grows to 300, and with it what float32 has rounded.
+    # beta grows to 300, and with it the rounding errors of float32.
     assert_close(rows.kernel, golden("cs")["weights"], torchs=1e-3)
     assert_close(rows.learned, golden("cs")["learned"], torchs=1e-3)
 
 
 @pytest.mark.every_backend
 def test_thresholds_are_those_of_the_reference():
-    # The reference rounded to float32 on the way.
+    # The reference rounded to float32 in between.
     rows = trace("dst")
     for found, name in ((rows.kernel, "weights"), (rows.learned, "learned")):
         expected = np.reshape(golden("dst")[name], found.shape)
@@ -73,7 +73,7 @@ def test_thresholds_are_those_of_the_reference():
 
 
 class Force(keras.callbacks.Callback):
-    """Replaces what the pruning before an epoch chose."""
+    """Replaces the selection of the pruning before an epoch."""
 
     def __init__(self, epoch, mask, masked, kernel):
         super().__init__()
@@ -130,7 +130,7 @@ CASES = [
     ("gmp_soft", {"target_sparsity": 0.9, "interval": 1}),
     ("gmp_hard", {"target_sparsity": 0.9, "interval": 1}),
     ("dpf", {"target_sparsity": 0.8, "interval": 1, "every": 3}),
-    # The last step is one after which the masks are chosen anew.
+    # New masks are selected after the last step.
     ("dpf", {"every": 8}),
     ("dnw", {"target_sparsity": 0.9}),
     ("str", {"s_init": -1.0}),

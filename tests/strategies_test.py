@@ -1,6 +1,6 @@
-"""Training under the strategies of `tf.distribute`, in a process of their own.
+"""Training under the strategies of `tf.distribute`, in a separate process.
 
-Two devices are made of one processor.
+One processor simulates two devices.
 """
 
 import json
@@ -31,12 +31,12 @@ pytestmark = pytest.mark.job("replicas")
 
 
 def copies(variable):
-    """What each replica holds."""
+    """Returns the value of each replica."""
     return [np.array(value) for value in variable.value.values]
 
 
 class Watch(keras.callbacks.Callback):
-    """Checks that the replicas hold the same, and that pruned entries are 0."""
+    """Checks that replicas are equal, and that pruned entries are 0."""
 
     def check(self):
         layer = masked(self.model)
@@ -201,7 +201,7 @@ def test_what_keras_cannot_do_is_refused_in_time(optimizer, arguments, message):
         train(model)
     for old, variable in zip(before, model.trainable_variables, strict=True):
         np.testing.assert_array_equal(old, copies(variable)[0])
-    # Once Keras can, this is to go.
+    # Delete this once Keras supports it.
     with mirrored().scope():
         plain = compile_model(dense_model(), sgd(**optimizer), **arguments)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Where `strip` finds masks, and what a wrapped model has of the plain one."""
+"""Where `strip` finds masks, and attributes of a wrapped model."""
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ pytestmark = [
 
 
 class Scaled(layers.Wrapper):
-    """A wrapper with a weight of its own."""
+    """A wrapper with a weight."""
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -141,7 +141,7 @@ def test_a_wrapped_model_has_the_inputs_and_outputs_of_the_plain(
         outputs = model(layers.Add()(pair))
         model = keras.Model(pair, [outputs, layers.Dense(2)(outputs)])
     wrapped = keras_bimp.wrap(model)
-    if not hasattr(model, name):  # A Sequential has not all of them.
+    if not hasattr(model, name):  # A Sequential model lacks some.
         assert not hasattr(wrapped, name)
         return
     found = getattr(wrapped, name)

@@ -145,7 +145,7 @@ def test_what_is_chosen_is_a_setting_and_numbers_stay_numbers():
 
     run = Run(dense_epochs="auto", cycles="3")
     assert (run.dense_epochs, run.cycles) == ("auto", 3)
-    # A line of a file from before has the same key.
+    # A line of an old file has the same key.
     assert run.key == Run(dense_epochs="auto", cycles=3).key
     assert {"--dense_epochs=auto", "--cycles=3"} <= set(run.flags())
     with pytest.raises(ValueError, match=r"`settings`.*`allocation`"):
@@ -210,12 +210,12 @@ def test_gmp_and_bimp_prune_by_the_allocation_that_is_asked_for(tmp_path):
             training.execute(each, dense_dir=tmp_path, jit_compile=False)
             model = starts[-1].model
             kernels = [v for v in model.weights if v.path.endswith("kernel")]
-            # 72, 576 and 80 weights, each a quarter.
+            # A quarter of 72, 576 and 80 weights.
             left = [int((np.array(v) != 0).sum()) for v in kernels]
             assert left == [18, 144, 20]
     finally:
         training.start_of = original
-    # What was chosen: half of two epochs.
+    # The automatic choice: half of two epochs.
     plan = starts[-1].callbacks[0].plan
     assert [phase.epochs for phase in plan.phases] == [1, 1]
 
@@ -291,7 +291,7 @@ def test_a_table_marks_the_best_three():
         for i, change in enumerate((-0.5, 0.5))
     ]
     assert tables.table(entries, ["retraining"], ["target_sparsity"]) == (
-        "| retraining | 90 % |\n|---|---|\n| FT | 1.00 +- 0.71 |\n"
+        "| retraining | 90% |\n|---|---|\n| FT | 1.00 +- 0.71 |\n"
         "| LRW | *2.00 +- 0.71* |\n| LLR | <u>3.00 +- 0.71</u> |\n"
         "| ALLR | **4.00 +- 0.71** |"
     )
@@ -307,7 +307,7 @@ def test_a_table_may_show_the_error_of_the_mean():
     found = tables.table(
         entries, ["method"], ["target_sparsity"], spread="error"
     )
-    # The deviation is the root of 14/3, the error half of that.
+    # The deviation is the square root of 14/3, the error half of that.
     assert "| GMP | 3.00 +- 1.08 |" in found
 
 
@@ -391,7 +391,7 @@ def test_a_sweep_trains_what_it_needs_and_nothing_twice(tmp_path):
         "cycle 1",
         "cycle 2",
     ]
-    # The second cycle begins with what the first one ends with.
+    # The second cycle begins with the result of the first.
     one, two = pruned["found"]["prunings"]
     assert one["test_before"] == pytest.approx(dense["found"]["test"])
     assert 0 < two["pruned_fraction"] == pytest.approx(0.5, abs=1e-3)

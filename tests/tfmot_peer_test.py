@@ -1,4 +1,4 @@
-"""What both sides of the comparison with tfmot share, ours, and its tables."""
+"""The comparison with tfmot: common parts, our side, and its tables."""
 
 import io
 import json
@@ -47,7 +47,7 @@ def tables():
 
 @pytest.fixture
 def images(tmp_path):
-    """A file of images with 4 classes: which quarter of the image is bright."""
+    """Writes images of 4 classes: which quarter of the image is bright."""
     rng = np.random.default_rng(0)
     y = np.arange(72) % 4
     x = rng.normal(size=(72, 8, 8, 1)).astype("float32")
@@ -120,7 +120,7 @@ def test_a_turn_waits_for_a_line(peer, capsys, monkeypatch, images):
     assert ready == "ready"
     assert [float(s) for s in seconds] == json.loads(last)["seconds"][1:]
     with pytest.raises(SystemExit, match="turn"):
-        peer.training.Turns(wait=True).begin(2)  # No line is left.
+        peer.training.Turns(wait=True).begin(2)  # No line to read.
 
 
 def result(method, accuracy, target, loss=2.0, sparsity=None):

@@ -1,4 +1,4 @@
-"""The search for the smallest weights, against a sort by NumPy."""
+"""The search for the smallest weights, against NumPy's sort."""
 
 import functools
 
@@ -14,7 +14,7 @@ from keras import ops
 from keras_bimp._src.baselines import thresholds
 
 SIZE = 12
-# Many ties and zeros; the last ones are too small and large for float16.
+# Many ties and zeros; the last ones are out of the range of float16.
 ENTRIES = [0.0, 0.25, 0.2501, 0.5, 1.0, 3.0, 60000.0, 1e-3, 1e-4, 1e-30, 1e30]
 
 
@@ -33,7 +33,7 @@ def problems(draw):
 
 
 def as_tensors(values, dtype):
-    """Two tensors, and their entries as an array."""
+    """Returns two tensors, and their entries as an array."""
     rounded = np.array(values).astype(getattr(ml_dtypes, dtype, dtype))
     parts = [rounded[:6].reshape(2, 3), rounded[6:]]
     return [ops.convert_to_tensor(part) for part in parts], rounded
@@ -41,7 +41,7 @@ def as_tensors(values, dtype):
 
 @functools.cache
 def search():
-    """What is tested, compiled where a train step is."""
+    """Returns the tested function, compiled where a train step is."""
 
     def both(parts, k):
         found = thresholds.kth_smallest(parts, k)
@@ -73,7 +73,7 @@ def check(problem):
     wanted = np.sort(entries)[k - 1] if k else -1
     assert float(ops.cast(found, "float32")) == np.float32(wanted)
     assert [part.shape for part in smallest] == [part.shape for part in parts]
-    # Of equal ones the first.
+    # For ties, the first ones.
     first = np.argsort(entries, kind="stable")[:k]
     np.testing.assert_array_equal(chosen(smallest), np.sort(first))
 

@@ -1,4 +1,4 @@
-"""Every test runs in one of the tiers of run.py, in each of its jobs."""
+"""Each test runs in one of the tiers of run.py, in each of its jobs."""
 
 import jobs
 import pytest
@@ -7,7 +7,7 @@ import run
 
 @pytest.fixture
 def slow(request):
-    """Pairs of a job and a file that the second tier must have."""
+    """Returns pairs of a job and a file that the second tier must have."""
     items = request.config.stash[jobs.COLLECTED]
     root = request.config.rootpath
     return {

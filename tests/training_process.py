@@ -1,8 +1,7 @@
 """One of several processes that train together on JAX, for processes_test.py.
 
-Args: number of processes, which one this is, port of the first, output file.
-With one process there is no distribution at all: what it does is what the
-others are compared with.
+Args: number of processes, index of this one, port of the first, output file.
+One process alone trains without distribution: the others are compared with it.
 """
 
 import os
@@ -30,7 +29,7 @@ BATCH = 16
 
 
 def own_part(array):
-    """What this process has of each batch of 16."""
+    """Returns this process' part of each batch of 16."""
     batches = array.reshape(-1, COUNT, BATCH // COUNT, *array.shape[1:])
     return batches[:, INDEX].reshape(-1, *array.shape[1:])
 
@@ -42,7 +41,7 @@ def data_parallel():
 
 
 def model_parallel():
-    """Every process has a half of each kernel, and all of the data."""
+    """Each process has half of each kernel, and all of the data."""
     if COUNT == 1:
         return None
     mesh = keras.distribution.DeviceMesh(
@@ -60,7 +59,7 @@ def build_model(optimizer=None):
     model = keras.Sequential(
         [
             keras.Input((6,)),
-            # A bias here would get no gradient but rounding errors.
+            # A bias here would get only rounding errors as its gradient.
             layers.Dense(8, use_bias=False, name="dense"),
             layers.BatchNormalization(),
             layers.ReLU(),
@@ -104,7 +103,7 @@ def train(spread, optimizer=None, **kwargs):
 
 
 def resumed(folder):
-    """What `train` does, with an end in between."""
+    """Does the same as `train`, but stops and resumes in between."""
 
     class Kill(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -137,7 +136,7 @@ def prune(sparsity=0.6, **kwargs):
 
 
 def gathers_nothing():
-    """Global selection must not bring a kernel together anywhere."""
+    """Checks that global selection does not gather a kernel anywhere."""
 
     def refuse(*args, **kwargs):
         raise AssertionError("a kernel was gathered")

@@ -1,4 +1,4 @@
-"""Translation: text to numbers and back, the networks, and BLEU."""
+"""Translation: vocabularies, networks, and BLEU."""
 
 import math
 import sys
@@ -61,7 +61,7 @@ def script():
 
 
 def few_sentences(name, split, data_dir):
-    """Of the training split 60 pairs, of the others each pair once."""
+    """Returns 60 pairs of the training split, and each other pair once."""
     assert name == "multi30k"
     pairs = list(zip(ENGLISH, GERMAN, strict=True))
     if split.startswith("train"):
@@ -144,7 +144,7 @@ def test_a_subset_is_of_the_training_sentences_alone(load):
     assert texts == []
     examples = [list(x.unbatch()) for x in (task.train, task.validation)]
     assert [len(x) for x in examples] == [2, 6]
-    # Neither has a "B", which stands in other sentences: it is not known.
+    # "B" is unknown: it is only in other sentences.
     (_, labels, _) = examples[1][2]
     assert 1 in labels.numpy()
 
@@ -165,7 +165,7 @@ def test_loss_and_accuracy_are_means_over_pieces(load):
     vocabulary = task.network["target_vocabulary"]
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((*labels.shape, vocabulary))
-    # Right where it is padding, which must not help, and in places besides.
+    # Right for padding, which must not count, and for some other pieces.
     chosen = labels * ((labels == 0) | (np.arange(32) % 2 == 0))
     logits += 9 * np.eye(vocabulary)[chosen]
     (accuracy,) = task.metrics()
@@ -191,7 +191,7 @@ def test_wmt16_by_mock_data(data):
     (found, *_) = task.score.translate(
         oracle(task.test, task.network["target_vocabulary"]), task.test
     )
-    # What was drawn may have several spaces in a row, or at its ends.
+    # Random text may have consecutive spaces, or spaces at its ends.
     assert found.translation == " ".join(found.reference.split())
 
 
@@ -199,7 +199,7 @@ def test_wmt16_by_mock_data(data):
 
 
 class Table(keras.layers.Layer):
-    """A model that knows of each source what to say."""
+    """A model that looks up the translation of each source."""
 
     def __init__(self, sources, targets, vocabulary):
         super().__init__()
@@ -243,13 +243,13 @@ def test_it_is_sacrebleus_figure(load):
     vocabulary = sys.modules["data.vocabulary"].Vocabulary
     said = [
         "ein Mann reitet ein Pferd.",  # Case counts,
-        "Zwei Hunde spielen im Schnee .",  # A space before a point does not.
+        "Zwei Hunde spielen im Schnee .",  # A space before a period does not.
         "Die Frau liest im Park.",
         "Ein Kind",
         "Drei Männer arbeiten an einem Haus. Haus.",
         "Ein Hund durch das Wasser läuft.",
     ]
-    # One vocabulary for what is said and what is right.
+    # One vocabulary for translations and references.
     target = vocabulary([*GERMAN, *said], 80)
     bleu = type(task.score)(vocabulary(ENGLISH, 80), target, GERMAN, 32)
     batches = few_sentences("multi30k", "test", None).batch(4)
@@ -261,8 +261,8 @@ def test_it_is_sacrebleus_figure(load):
     model = Table(english, target.encode(said, 32), len(target))
     expected = sacrebleu.corpus_bleu(said, [GERMAN]).score
     assert bleu(model, batches) == pytest.approx(expected)
-    # One sentence by hand: of 1, 2, 3 and 4 pieces that follow one another
-    # 5 of 6, 4 of 5, 3 of 4 and 2 of 3 are in the reference.
+    # One sentence by hand: 5 of 6, 4 of 5, 3 of 4 and 2 of 3 n-grams of 1, 2, 3
+    # and 4 pieces are in the reference.
     by_hand = 100 * (5 / 6 * 4 / 5 * 3 / 4 * 2 / 3) ** 0.25
     assert bleu(model, batches.unbatch().take(1).batch(1)) == pytest.approx(
         by_hand
@@ -289,7 +289,7 @@ def test_greedy_takes_the_likeliest_piece_by_piece(data, networks):
     model = networks.transformer(11, 9, 6, width=8, heads=2)
     rng = np.random.default_rng(0)
     for variable in model.trainable_variables:
-        if len(variable.shape) > 1:  # No bias outweighs what it is given.
+        if len(variable.shape) > 1:  # So that no bias outweighs the inputs.
             variable.assign(rng.standard_normal(variable.shape))
     source = rng.integers(4, 11, (20, 6)).astype("int32")
     source[::2, 4:] = 0
@@ -366,7 +366,7 @@ def test_padding_of_the_source_is_not_looked_at(make):
     after = predict(model, example())
     if model.name.startswith("functional") and after.shape[-1] == 7:
         np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
-    else:  # The table is the output's, too: but for the logit of padding.
+    else:  # The output shares the table, except for the logit of padding.
         np.testing.assert_allclose(
             after[..., 1:], before[..., 1:], rtol=1e-5, atol=1e-5
         )

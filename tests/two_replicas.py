@@ -1,4 +1,4 @@
-"""A strategy of two replicas on one processor, and a model for it."""
+"""A strategy with two replicas on one processor, and a model for it."""
 
 import functools
 
@@ -8,7 +8,7 @@ from keras import layers
 
 @functools.cache
 def mirrored():
-    """The strategy of this process, which can have one only."""
+    """Returns the strategy of this process, which can have only one."""
     import tensorflow as tf
 
     tf.config.set_logical_device_configuration(
@@ -19,7 +19,7 @@ def mirrored():
 
 
 def dense_model_without_batch_norm():
-    """Batch normalization sees half a batch in each of two replicas."""
+    """With batch normalization, each replica would use half a batch."""
     keras.utils.set_random_seed(1)
     return keras.Sequential(
         [

@@ -1,4 +1,4 @@
-"""Layers that are frozen or unfrozen after a model was wrapped."""
+"""Layers that are frozen or unfrozen after wrapping."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ EVERY = sum(KERNELS.values())
 
 
 def transfer(frozen=("a", "b")):
-    """A model of a base, whose layers are frozen, and a head."""
+    """Builds a model of a base with frozen layers, and a head."""
     keras.utils.set_random_seed(1)
     inputs = keras.Input((6,))
     base = keras.Model(
@@ -45,7 +45,7 @@ def base_of(model):
 
 
 def set_trainable(model, trainable, names=("a", "b")):
-    # Not the base: on TensorFlow, Keras does nothing if it is so already.
+    # Not the base: on TensorFlow, Keras ignores a value that is already set.
     for name in names:
         base_of(model).get_layer(name).trainable = trainable
 
@@ -117,7 +117,7 @@ def test_a_part_is_unfrozen_between_two_runs_then_the_rest():
     compile_model(wrapped, rate())
     fit(wrapped, 2, run(0.75))
     assert sum(zeros_of(model).values()) == round(0.75 * EVERY)
-    # In the order of the layers, each beside its own kernel.
+    # In the order of the layers, each with its kernel.
     layer = masked(wrapped)
     assert [kernel.path for kernel in layer.kernels] == [
         f"{name}/kernel" for name in KERNELS

@@ -1,4 +1,4 @@
-"""`granularity="unit"`: units, heads and filters go with all their weights."""
+"""`granularity="unit"`: units, heads and filters with all their weights."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ def build(body, shape):
 
 
 def prune(model, sparsity=0.5, **kwargs):
-    """What `prune` returns, and the stripped model."""
+    """Returns the result of `prune`, and the stripped model."""
     wrapped = keras_bimp.wrap(model)
     pruning = keras_bimp.prune(
         wrapped, sparsity, granularity="unit", optimizer=None, **kwargs
@@ -98,7 +98,7 @@ def attending(kind, *args, **kwargs):
 MHA, GQA = layers.MultiHeadAttention, layers.GroupQueryAttention
 ROWS, IMAGE = (5, 6), (6, 6, 4)
 KINDS = {
-    # What the model is, its inputs, what must be left in the config.
+    # The model, its inputs, and the expected config.
     "dense": (
         lambda x: layers.Dense(3)(
             layers.Dense(8, activation="sigmoid", name="layer")(x)
@@ -196,7 +196,7 @@ def test_half_of_a_layer_goes(kind):
     config = small.get_layer("layer").get_config()
     assert {name: config[name] for name in left} == left
     assert small.output_shape == model.output_shape
-    # All that was pruned is gone: nothing that is left is zeros as a whole.
+    # Everything pruned is removed: no remaining unit is all zeros.
     again = keras_bimp.wrap(small)
     counts = keras_bimp.prune(again, 0.0, granularity="unit").units
     assert sum(n for n, _ in counts.values()) >= sum(
@@ -207,7 +207,7 @@ def test_half_of_a_layer_goes(kind):
         assert both.forward_layer.units == both.backward_layer.units == 4
 
 
-# Keras' attention on JAX takes no values of another size.
+# Keras' attention on JAX does not take values of another size.
 @pytest.mark.job("tensorflow", "torch")
 def test_values_may_have_another_size_than_keys():
     _, pruned = prune(build(attending(MHA, 4, 3, value_dim=2), ROWS))
@@ -281,7 +281,7 @@ def test_half_of_a_transformer_goes():
         "heads of attention1": (2, 4),
         "units of inner1": (8, 16),
     }
-    # Exactly half of each kernel that is pruned: inputs here, outputs there.
+    # Exactly half of each pruned kernel: inputs or outputs.
     wrapped = keras_bimp.wrap(pruned, initial_masks="nonzero")
     for kernel, mask in zip(
         wrapped.wrapper.kernels, wrapped.wrapper.masks, strict=True
@@ -296,7 +296,7 @@ def test_half_of_a_transformer_goes():
 def test_what_stays_is_told_why():
     pruning, _ = prune(transformer(blocks=1))
     assert dict(pruning.skipped)["logits/kernel"] == (
-        "its units stay, for they are outputs of the model"
+        "its units stay: they are outputs of the model"
     )
     model = build(
         lambda x: layers.Dense(2)(
@@ -316,7 +316,7 @@ def test_what_stays_is_told_why():
 
 
 class Own(layers.Layer):
-    """A layer that nothing is known of."""
+    """An unknown layer."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -365,7 +365,7 @@ def test_excluded_readers():
         x = layers.Dense(8, "relu", name="dense")(x)
         return layers.Dense(2, name="last")(x)
 
-    # What the units of a dense layer emit is constant: `shrink` moves it on.
+    # Pruned units of a dense layer are constant: `shrink` moves the constant.
     model = build(body, ROWS)
     pruning, pruned = prune(model, exclude="last")
     assert list(pruning.units) == ["units of lstm", "units of dense"]
@@ -373,8 +373,8 @@ def test_excluded_readers():
     small = keras_bimp.shrink(pruned, align=1)
     assert small.get_layer("dense").units == 4
     assert_same(pruned, small)
-    # What those of an LSTM emit is not, so that they cannot go alone.
-    why = r"lstm_cell\w*/kernel .its units stay, for 'dense/kernel' goes"
+    # Units of an LSTM are not, so they cannot be removed alone.
+    why = r"lstm_cell\w*/kernel .its units stay: 'dense/kernel' belongs"
     with pytest.raises(ValueError, match=why):
         prune(build(body, ROWS), exclude="dense")
 
@@ -520,7 +520,7 @@ def test_select_ranks_units_over_their_kernels():
     )
     assert first.tolist() == [[True, False, True]] * 2
     assert second[:, 0].tolist() == [True, False, True]
-    # Of a negative number: never pruned.
+    # Negative numbers are never pruned.
     first, second = keras_bimp.select(
         kernels,
         0.5,

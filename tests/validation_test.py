@@ -1,4 +1,4 @@
-"""What the logs tell of the validation data around a pruning."""
+"""Validation metrics in the logs, before and after pruning."""
 
 import csv
 
@@ -14,7 +14,7 @@ import keras_bimp
 
 
 class Evaluate(keras.callbacks.Callback):
-    """What `evaluate` says after each epoch, and as each begins."""
+    """Calls `evaluate` after each epoch, and when each begins."""
 
     def __init__(self, validation):
         super().__init__()
@@ -57,7 +57,7 @@ def test_logs_tell_the_metrics_before_and_after(tmp_path):
         ends = [found[name] for found in watch.ends]
         begins = [found[name] for found in watch.begins]
         assert before[2:] == pytest.approx([ends[1]] * 2 + [ends[3]] * 2)
-        # Ours comes first: the pruning is done when `watch` is called.
+        # Ours comes first, so pruning is done when `watch` is called.
         assert after[2:] == pytest.approx([begins[2]] * 2 + [begins[4]] * 2)
     with (tmp_path / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -103,7 +103,7 @@ def test_what_can_be_gone_through_only_once_is_left_alone():
     ).history
     assert "val_loss" in history
     assert not any("pruning" in name for name in history)
-    # Keras draws a few ahead, once; nobody draws for a pruning.
+    # Keras prefetches a few once; pruning draws none.
     assert len(drawn) <= 2 * 6 + 4
 
 

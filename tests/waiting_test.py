@@ -1,4 +1,4 @@
-"""What is shown where something takes long, and lists that stay short."""
+"""Progress messages of slow operations, and lists that stay short."""
 
 import re
 import time
@@ -97,7 +97,7 @@ def test_lists():
 
 
 def many_layers(count):
-    """Each but the last has weights so small that a pruning takes them all."""
+    """Builds layers that pruning would empty, except the last."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [keras.Input((6,)), *(layers.Dense(6) for _ in range(count))]

@@ -1,16 +1,16 @@
 """Compares allocations on a network whose kernels differ in scale.
 
-Behind batch normalisation the scale of a convolution is free, so that the
-smallest weights of a network may all lie in one kernel. One pruning of 98 % of
-all weights by plain global magnitude, `--on_collapse=ignore`, then leaves that
-kernel next to nothing, and the network stays near chance however long it is
-retrained. With `--on_collapse=protect`, the default of `keras_bimp.callbacks`,
-each kernel keeps at least one weight per output unit; other allocations do not
-compare magnitudes of different kernels at all.
+Before batch normalization the scale of a convolution is arbitrary, so the
+smallest weights of a network may all be in one kernel. Pruning 98% of all
+weights once by plain global magnitude, with `--on_collapse=ignore`, then leaves
+almost nothing of that kernel, and no retraining brings the network far above
+chance. With `--on_collapse=protect`, the default of `keras_bimp.callbacks`,
+each kernel keeps at least one weight per output unit. Other allocations do not
+compare magnitudes of different kernels.
 
-Trains on 12,000 images of Fashion-MNIST: once densely per seed, and from there
-once for each allocation, target sparsity and number of cycles. A run that is
-finished is a line of `--results` and is not run again.
+Trains on 12,000 images of Fashion-MNIST: one dense network per seed, and from
+it one sparse network for each allocation, target sparsity and number of cycles.
+Each finished run is a line of `--results` and is not repeated.
 """
 
 import csv
@@ -36,12 +36,12 @@ flags.DEFINE_list(
     ["global", "uniform", "erk", "lamp", "relative"],
     "Allocations to compare.",
 )
-flags.DEFINE_list("on_collapse", ["protect"], "What to do on collapse.")
+flags.DEFINE_list("on_collapse", ["protect"], "protect, raise or ignore.")
 flags.DEFINE_list("target_sparsity", ["0.95", "0.98", "0.99"], "To prune to.")
 flags.DEFINE_list("cycles", ["1", "3"], "Numbers of prunings.")
 flags.DEFINE_list("seed", ["0"], "Random seeds.")
 flags.DEFINE_integer("dense_epochs", 15, "Epochs before the first pruning.")
-flags.DEFINE_integer("retrain_epochs", 15, "Epochs after it, in all.")
+flags.DEFINE_integer("retrain_epochs", 15, "Epochs after it, in total.")
 flags.DEFINE_string("results", "output/allocations.csv", "File of results.")
 flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps data.")
 
@@ -66,7 +66,7 @@ def load_data():
 
 
 def build_model(seed):
-    """Four convolutions and a dense layer, 33,040 prunable weights."""
+    """Builds four convolutions and a dense layer, 33,040 prunable weights."""
     keras.utils.set_random_seed(seed)
     model = keras.Sequential([keras.Input((28, 28, 1))])
     for filters, strides in ((16, 2), (32, 1), (32, 2), (64, 1)):
@@ -102,7 +102,7 @@ def train_dense(seed, x, y):
 
 
 def retrain(weights, x, y, run):
-    """Prunes and retrains the dense network; returns it stripped."""
+    """Prunes and retrains the dense network, and returns it stripped."""
     keras.backend.clear_session()
     plain = build_model(int(run["seed"]))
     plain.set_weights(weights)
@@ -158,12 +158,12 @@ def add_result(path, row):
 
 
 def print_table(rows):
-    """A row for each way to prune, mean and spread over the seeds."""
+    """Prints a row per kind of pruning: mean and spread over the seeds."""
     seeds = sorted({row["seed"] for row in rows})
     dense = {row["seed"]: 100 * float(row["dense"]) for row in rows}
     print(
         f"\nTest accuracy in %, seeds {', '.join(seeds)}; dense "
-        f"{mean_and_spread(dense.values())}. Weights left in each kernel: of "
+        f"{mean_and_spread(dense.values())}. Weights left in each kernel: "
         f"seed {seeds[0]}.\n"
     )
     print("| sparsity | cycles | allocation | on_collapse | accuracy | left |")

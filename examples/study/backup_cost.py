@@ -1,8 +1,8 @@
-"""What a backup costs: against `np.save` and `fsync` of the same bytes.
+"""Measures the cost of a backup against `np.save` and `fsync`.
 
-One model of 25 million weights, trained with Adam, is backed up before each
-epoch of a `fit`; after that the same arrays are written with `np.save`, into
-new files, and synced. Prints ratios of these rounds.
+A model of 25 million weights, trained with Adam, is backed up before each epoch
+of a `fit`. Then the same arrays are written to new files with `np.save` and
+synced. Prints the ratio of the times.
 """
 
 import os
@@ -22,12 +22,12 @@ import keras_bimp
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 11, "How often to write each.")
-flags.DEFINE_integer("units", 5000, "The kernel has the square of these.")
+flags.DEFINE_integer("units", 5000, "The kernel has this number squared.")
 flags.DEFINE_string("folder", None, "Where to write. Defaults to a new one.")
 
 
 class Start(keras.callbacks.Callback):
-    """Listed before `Backup`, so that its work begins here."""
+    """Starts the clock; listed before `Backup`."""
 
     begin = 0.0
 
@@ -37,7 +37,7 @@ class Start(keras.callbacks.Callback):
 
 
 class Compare(keras.callbacks.Callback):
-    """Listed after `Backup`: takes its time, and that of `np.save`."""
+    """Times `Backup`, then `np.save`; listed after `Backup`."""
 
     def __init__(self, folder):
         super().__init__()
@@ -57,7 +57,7 @@ class Compare(keras.callbacks.Callback):
                 os.fsync(file.fileno())
         saved = time.perf_counter() - begin
         for path in self.folder.glob(f"{epoch - 2}_*.npy"):
-            path.unlink()  # Two generations, as ours.
+            path.unlink()  # Two generations, as in `Backup`.
         self.rounds.append((backup, saved, sum(a.nbytes for a in arrays)))
 
 

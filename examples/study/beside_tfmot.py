@@ -1,25 +1,26 @@
-"""Compares gradual pruning by tensorflow-model-optimization with ours.
+"""Compares gradual pruning in tensorflow-model-optimization and keras_bimp.
 
 The same network, starting from the same weights, is trained on the same images
 in the same order, with SGD, Nesterov momentum, coupled weight decay and a
-learning rate that falls linearly to 0 (for BIMP, its own from the same rate):
+learning rate that decays linearly to 0 (for BIMP, its schedule from the same
+rate):
 
 - tfmot: `prune_low_magnitude` with `PolynomialDecay`, which prunes each layer
   to the same sparsity, on tf_keras;
-- gmp_uniform: `keras_bimp.baselines.gmp` before the same steps to the same
+- gmp_uniform: `keras_bimp.baselines.gmp` at the same steps to the same
   sparsities of each layer, on Keras 3;
-- gmp: likewise, but the smallest of all weights;
+- gmp: the same, but with global selection;
 - bimp: dense for half of the epochs, then three cycles;
 - tf_keras and keras: the dense network.
 
-First come accuracies, a process for each run. A run that is finished is a line
-of `runs.jsonl` in `--output_dir` and is not run again: stop whenever you like,
-and start again. Then the methods train in turns, epoch by epoch, each in a
-process of its own, to see how many images they take per second: these rounds
-are in `rounds.jsonl`. At the end come tables, in `tables.md` too.
+First, accuracies are measured, with one process per run. Each finished run is a
+line of `runs.jsonl` in `--output_dir` and is not repeated, so you can stop at
+any time and start again. Then the methods train in turns, epoch by epoch, each
+in a separate process, to measure images per second. These rounds are in
+`rounds.jsonl`. At the end, tables are printed and written to `tables.md`.
 
-The other library needs an environment of its own:
-`python examples/study/tfmot_peer/make_environment.py` makes it.
+The other library needs a separate environment. To make it, run
+`python examples/study/tfmot_peer/make_environment.py`.
 """
 
 import contextlib
@@ -47,9 +48,9 @@ STUDY = pathlib.Path(__file__).parent
 flags.DEFINE_string("tfmot_python", None, "Python that has tfmot.")
 flags.DEFINE_list("dataset", ["cifar10", "fashion_mnist"], "Data sets.")
 flags.DEFINE_list("target_sparsity", ["0.9", "0.95", "0.98"], "To prune to.")
-flags.DEFINE_list("seed", ["0", "1"], "Of the start and the order of images.")
+flags.DEFINE_list("seed", ["0", "1"], "Seeds of weights and order of images.")
 flags.DEFINE_integer("subset", 10_000, "Training images.")
-flags.DEFINE_integer("epochs", 10, "Of each training.")
+flags.DEFINE_integer("epochs", 10, "Epochs of each training.")
 flags.DEFINE_integer("interval", 2, "Epochs between prunings of GMP.")
 flags.DEFINE_integer("width", 16, "Filters of the first convolution.")
 flags.DEFINE_integer("batch_size", 128, "Images per step.")
@@ -92,7 +93,7 @@ def all_runs():
 
 
 def write_data(dataset, folder):
-    """Writes the images as the processes get them, once.
+    """Writes the images for the processes, once.
 
     Returns:
         The path of the file.
@@ -119,7 +120,7 @@ def arrays_of(dataset):
 
 
 def start(run, path, threads):
-    """Starts a process that carries a run out."""
+    """Starts a process for a run."""
     theirs = run["method"] in THEIRS
     side = "tfmot_side" if theirs else "keras_bimp_side"
     environment = os.environ | {
@@ -165,10 +166,10 @@ def append_line(path, entry):
 
 
 def accuracies(folder, paths):
-    """Carries out the runs that are not finished yet.
+    """Executes the runs that are not finished yet.
 
     Returns:
-        Pairs of a run and what was found, of all runs asked for.
+        Pairs of a run and its results, for all requested runs.
     """
     file = folder / "runs.jsonl"
     finished = {
@@ -188,7 +189,7 @@ def accuracies(folder, paths):
             print(
                 f"{run['dataset']}, {run['method']}, "
                 f"{run['target_sparsity']:.0%}, seed {run['seed']}: "
-                f"{found['accuracy']:.2f} %",
+                f"{found['accuracy']:.2f}%",
                 flush=True,
             )
     return [(run, finished[json.dumps(run)]) for run in runs]
@@ -205,7 +206,7 @@ def take_turns(folder, path):
     """Trains the methods in turns.
 
     Returns:
-        For each round a dict, method -> seconds of an epoch.
+        For each round, a dict: method -> seconds of an epoch.
     """
     dataset = FLAGS.dataset[0]
     target = float(FLAGS.target_sparsity[0])
@@ -217,8 +218,8 @@ def take_turns(folder, path):
     missing = FLAGS.rounds - len(rounds)
     if missing <= 0:
         return rounds[: FLAGS.rounds]
-    # The first epoch traces the step and is not timed, nor is the last: what
-    # comes after it would disturb those whose turn it still is.
+    # The first epoch traces the step and is not timed. Neither is the last,
+    # because the end of a process would disturb the others' turns.
     epochs = max(missing + 2, 8)
     of_turns = {
         "turn_steps": FLAGS.turn_steps,

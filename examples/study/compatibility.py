@@ -1,8 +1,8 @@
-"""Tries foreign networks: which of them can be wrapped, trained, exported ...
+"""Tests which third-party networks can be wrapped, trained, exported ...
 
-Each network runs in a process of its own, so that a crash is a row of the
-table. What was tried lies as JSON in `--results`; a second call tries only
-what is not there. Writes the table as Markdown.
+Each network runs in a separate process, so that a crash is a row of the table.
+Results are JSON files in `--results`. A second call tries only the networks
+that have none. Writes the table as Markdown.
 """
 
 import json
@@ -21,24 +21,24 @@ from absl import flags
 from foreign import FAMILIES
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("results", "compatibility", "Folder of a JSON per network.")
+flags.DEFINE_string("results", "compatibility", "Folder of JSON files.")
 flags.DEFINE_string("table", None, "Markdown file whose table to replace.")
-flags.DEFINE_string("networks", "", "Regex: which to try. Defaults to all.")
-flags.DEFINE_boolean("again", False, "Whether to try what was tried before.")
-flags.DEFINE_integer("minutes", 20, "After which a network is given up.")
+flags.DEFINE_string("networks", "", "Regex of networks. Defaults to all.")
+flags.DEFINE_boolean("again", False, "Whether to repeat finished networks.")
+flags.DEFINE_integer("minutes", 20, "Time limit for each network.")
 flags.DEFINE_string("only", None, "Try this one network in this process.")
 
 _BEGIN, _END = "<!-- begin of the table -->", "<!-- end of the table -->"
 
 
 def result_path(name: str) -> pathlib.Path:
-    """Where the results of a network lie."""
+    """Returns the path of a network's results."""
     stem = re.sub(r"\W+", "_", name).lower()
     return pathlib.Path(FLAGS.results) / f"{stem}.json"
 
 
 def in_own_process(name: str) -> None:
-    """Tries one network; says so in its results if the process dies."""
+    """Tries one network; if the process dies, its results say so."""
     begin = time.time()
     command = [sys.executable, __file__, *sys.argv[1:], f"--only={name}"]
     log = result_path(name).with_suffix(".log")
@@ -61,10 +61,10 @@ def in_own_process(name: str) -> None:
 
 
 def table_of(results: dict[str, dict[str, dict[str, str]]]) -> str:
-    """The table in Markdown, with the sentences of refusals below it.
+    """Returns the table in Markdown, with error messages below it.
 
     Args:
-        results: Family -> network -> step -> what was said.
+        results: Family -> network -> step -> result.
     """
     notes, lines = {}, []
     for family, networks in results.items():
@@ -86,8 +86,8 @@ def _cell(step, results, notes):
         return ""
     if said.startswith("works"):
         return said.replace("works", "✓", 1)
-    # What is received differs in names: the first network speaks for all. But
-    # what a converter lacks is what one wants to know.
+    # Messages differ in the names of what was received, so the first one is
+    # shown. For converters, what they lack is the important part.
     kind = said
     if step not in trying.FORMATS:
         kind = said.partition("Received:")[0]

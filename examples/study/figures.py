@@ -1,4 +1,4 @@
-"""Figures of runs: how good over epochs, sparsity or theoretical speedup."""
+"""Figures of runs: a score over epochs, sparsity or theoretical speedup."""
 
 import statistics
 
@@ -10,11 +10,11 @@ AXES = {
 
 
 def lines(groups, name_of, x):
-    """What to draw: name -> x -> values of all seeds.
+    """Returns the lines to plot: name -> x -> values of all seeds.
 
     Args:
-        groups: Lists of entries, dicts with `run` and `found`, which differ in
-            their seed alone.
+        groups: Lists of entries, dicts with `run` and `found`, that differ
+            only in their seed.
         name_of: Function from an entry to the name of its line.
         x: A key of `AXES`.
     """
@@ -32,7 +32,7 @@ def lines(groups, name_of, x):
 
 
 def _over_epochs(group):
-    """Pairs of an epoch and the validation of all seeds, in percent."""
+    """Returns pairs of an epoch and all seeds' validation, in percent."""
     histories = [entry["found"]["history"] for entry in group]
     name = next(
         name
@@ -49,12 +49,12 @@ def _over_epochs(group):
 
 
 def draw(lines, x, measure, path):
-    """Draws means, with bands from the smallest to the largest value.
+    """Plots means, with bands from the smallest to the largest value.
 
     Args:
-        lines: What `lines` returns.
+        lines: The result of `lines`.
         x: A key of `AXES`.
-        measure: What is good, for the axis.
+        measure: The name of the score, for the axis.
         path: File to write.
     """
     import matplotlib.pyplot as plt

@@ -12,9 +12,9 @@ tables:
   - {rows: [retraining], columns: [target_sparsity]}
 ```
 
-A list is an axis: each of its values is run with each of every other axis. What
-stands under `choose` is chosen: the first seed is run with all of it, the other
-seeds with what was best on the validation data.
+A list is an axis, and all combinations of axes are run. Settings under `choose`
+are chosen: the first seed is run with all of their values, the other seeds with
+those that were best on the validation data.
 """
 
 import dataclasses
@@ -27,10 +27,10 @@ from runs import Run
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """Runs that differ in seed and chosen settings alone.
+    """Runs that differ only in seed and chosen settings.
 
     Attributes:
-        candidates: Those of the first seed, one for each choice.
+        candidates: The runs of the first seed, one for each choice.
         seeds: All seeds.
     """
 
@@ -38,7 +38,7 @@ class Cell:
     seeds: tuple[int, ...]
 
     def rest(self, chosen):
-        """The runs of the other seeds with the settings of a candidate."""
+        """Returns the other seeds' runs with the settings of a candidate."""
         return [
             dataclasses.replace(chosen, seed=seed) for seed in self.seeds[1:]
         ]
@@ -46,7 +46,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """What a YAML file asks for."""
+    """The runs and tables of a YAML file."""
 
     title: str
     cells: tuple[Cell, ...]
@@ -55,7 +55,7 @@ class Grid:
 
     @classmethod
     def read(cls, path):
-        """Reads a file; raises a ValueError for what it cannot mean."""
+        """Reads a file, and raises a ValueError if it is not valid."""
         content = yaml.safe_load(pathlib.Path(path).read_text())
         base = content.get("base", {})
         cells = {}

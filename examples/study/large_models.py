@@ -1,9 +1,9 @@
-"""What pruning and packing a large model take, beside Keras' own save.
+"""Measures the cost of pruning and packing a large model.
 
-A stack of dense layers is pruned, and the most memory that this took beyond
-the model is read from Linux. Then the model is saved by Keras and exported as a
-packed file, in turns, and what comes out of the packed file is compared with
-the model bit by bit.
+A stack of dense layers is pruned, and the peak memory that this takes in
+addition to the model is read from Linux. Then the model is saved by Keras and
+exported as a packed file, in turns. The loaded packed file is compared with the
+model bit by bit.
 """
 
 import os
@@ -24,8 +24,8 @@ from keras import layers
 import keras_bimp
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("layers", 44, "How many, of 4.2 million weights each.")
-flags.DEFINE_float("target_sparsity", 0.9, "To prune to; 0 prunes nothing.")
+flags.DEFINE_integer("layers", 44, "Layers, of 4.2 million weights each.")
+flags.DEFINE_float("target_sparsity", 0.9, "Target; 0 prunes nothing.")
 flags.DEFINE_integer("rounds", 1, "Number of rounds of saving and packing.")
 
 WIDTH = 2048
@@ -39,14 +39,14 @@ def build(width, depth):
 
 
 def memory(key):
-    """Bytes of this process: `VmRSS` now, `VmHWM` at its peak."""
+    """Returns the bytes of this process: `VmRSS` now, `VmHWM` at its peak."""
     text = pathlib.Path("/proc/self/status").read_text()
     return 1024 * int(re.search(rf"{key}:\s+(\d+)", text)[1])
 
 
 def prune(model):
-    """Prunes a wrapped model, and prints what that took."""
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # The peak is now.
+    """Prunes a wrapped model, and prints time and memory."""
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # Resets the peak.
     before, start = memory("VmRSS"), time.perf_counter()
     keras_bimp.prune(model, FLAGS.target_sparsity)
     seconds = time.perf_counter() - start
@@ -65,7 +65,7 @@ def timed(function, *args, **kwargs):
 
 
 def pack(model, folder):
-    """One round; returns seconds of Keras and ours, and the sizes."""
+    """Runs one round; returns seconds of saving and packing, and sizes."""
     saved, packed = folder / "model.keras", folder / "model.packed"
     for path in (saved, packed):
         path.unlink(missing_ok=True)
@@ -82,7 +82,7 @@ def main(_):
     model = keras_bimp.wrap(build(WIDTH, FLAGS.layers))
     print(f"{model.count_params():,} weights")
     if FLAGS.target_sparsity:
-        keras_bimp.prune(keras_bimp.wrap(build(8, 2)), 0.5)  # Loads the rest.
+        keras_bimp.prune(keras_bimp.wrap(build(8, 2)), 0.5)  # Imports the rest.
         prune(model)
     model = keras_bimp.strip(model)
     with tempfile.TemporaryDirectory() as name:

@@ -1,15 +1,15 @@
-"""How much faster a network is once its pruned filters are taken out.
+"""Measures how much faster a network is once its pruned filters are removed.
 
 Prunes `--target_sparsity` of the filters of a network, shrinks it, exports it
-and the dense network, and times both in the runtimes that serve such files:
+and the dense network, and times both in the runtimes for these formats:
 TensorFlow with a SavedModel, LiteRT and OpenVINO. The two networks take turns,
-so that what else runs on the machine hits both. How fast a network is does not
-depend on what its weights are, so they are random.
+so that other load on the machine affects both. Weights are random, since speed
+does not depend on them.
 
-`--versus=keras` times the SavedModel of the dense network beside the one that
-`model.export` of Keras writes, which has batch normalization as it is.
+`--versus=keras` compares the SavedModel of the dense network with the one that
+Keras' `model.export` writes, in which batch normalization is not folded.
 
-TensorFlow's number of threads is set once per process: run it again for
+TensorFlow's number of threads is set once per process: run the script again for
 another `--threads`.
 """
 
@@ -31,23 +31,23 @@ from absl import logging
 import keras_bimp
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("network", ["resnet56", "vgg16"], "Of `networks.py`.")
+flags.DEFINE_list("network", ["resnet56", "vgg16"], "Names in `networks`.")
 flags.DEFINE_list(
     "format", ["tf_saved_model", "litert", "openvino"], "Formats to time."
 )
-flags.DEFINE_list("batch_size", ["1", "64"], "Images at a time.")
+flags.DEFINE_list("batch_size", ["1", "64"], "Images per batch.")
 flags.DEFINE_integer("threads", 1, "Threads of each runtime.")
-flags.DEFINE_float("target_sparsity", 0.6, "Share of the filters to prune.")
+flags.DEFINE_float("target_sparsity", 0.6, "Fraction of filters to prune.")
 flags.DEFINE_integer("rounds", 15, "Turns of each network.")
 flags.DEFINE_enum(
-    "versus", "dense", ["dense", "keras"], "What the first of both is."
+    "versus", "dense", ["dense", "keras"], "The network to compare with."
 )
 
 FILES = {"tf_saved_model": "1", "litert": "x.tflite", "openvino": "x.xml"}
 
 
 def pruned(network):
-    """A network, and what is left of it without its pruned filters."""
+    """Returns a network, and the same without its pruned filters."""
     keras.utils.set_random_seed(0)
     model = keras_bimp.wrap(getattr(networks, network)())
     keras_bimp.prune(
@@ -107,7 +107,7 @@ def seconds(run, calls):
 
 
 def interleaved(first, second):
-    """Seconds per call of both, in turns, after a warm-up."""
+    """Returns seconds per call of both, in turns, after a warm-up."""
     one = max(seconds(first, 1) and seconds(first, 1), 1e-6)
     seconds(second, 3)
     calls = max(1, round(0.1 / one))

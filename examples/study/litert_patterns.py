@@ -1,8 +1,8 @@
-"""Which patterns of zeros LiteRT multiplies faster.
+"""Measures which patterns of zeros are faster in LiteRT.
 
-Trains a network of three dense layers of 1,024 on Fashion-MNIST, prunes it
-unstructured, and in blocks of two directions, exports each with its zeros
-packed, and times it beside the file of the dense network. The files take turns.
+Trains a network of three dense layers of 1,024 units on Fashion-MNIST, prunes
+it unstructured and in blocks of two orientations, exports each with sparse
+tensors, and compares its speed with the dense network. The files take turns.
 """
 
 import os
@@ -23,7 +23,7 @@ from keras import layers
 import keras_bimp
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("sparsities", ["0.9", "0.95", "0.98"], "Share of zeros.")
+flags.DEFINE_list("sparsities", ["0.9", "0.95", "0.98"], "Target sparsities.")
 flags.DEFINE_integer("epochs", 12, "Total budget.")
 flags.DEFINE_integer("dense_epochs", 6, "Epochs before the pruning.")
 flags.DEFINE_integer("rounds", 300, "Turns of each file.")
@@ -65,7 +65,7 @@ def train(task, sparsity, granularity):
 
 
 def load(path, images):
-    """A function that runs a file in one thread."""
+    """Returns a function that runs a file in one thread."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=1)
@@ -77,7 +77,7 @@ def load(path, images):
 
 
 def ratios(paths, images):
-    """How many times as fast each is as the first, in turns."""
+    """Returns the speedup of each relative to the first, in turns."""
     functions = [load(path, images) for path in paths]
     times = [[] for _ in functions]
     for round_ in range(-5, FLAGS.rounds):

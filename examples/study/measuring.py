@@ -1,4 +1,4 @@
-"""What a run notes while it trains."""
+"""Callbacks that measure a run while it trains."""
 
 import importlib
 import platform
@@ -11,10 +11,10 @@ import keras_bimp
 
 
 class Speed(keras.callbacks.Callback):
-    """Examples per second of each epoch but the first, which compiles.
+    """Examples per second of each epoch except the first, which compiles.
 
     Args:
-        examples: How many an epoch has.
+        examples: Examples per epoch.
     """
 
     def __init__(self, examples):
@@ -25,19 +25,19 @@ class Speed(keras.callbacks.Callback):
         self._begin = time.perf_counter()
 
     def on_test_begin(self, logs=None):
-        # Validation begins where the training of an epoch ends.
+        # Validation begins when the training of an epoch ends.
         self._end = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
         self._rates.append(self._examples / (self._end - self._begin))
 
     def median(self):
-        """`None` after a single epoch."""
+        """Returns the median, or `None` after a single epoch."""
         return statistics.median(self._rates[1:]) if self._rates[1:] else None
 
 
 class Prunings(keras.callbacks.Callback):
-    """How good a model is just before and just after each pruning."""
+    """Scores a model just before and just after each pruning."""
 
     def __init__(self, task):
         super().__init__()
@@ -45,7 +45,7 @@ class Prunings(keras.callbacks.Callback):
         self._before, self._after = [], []
 
     def around(self, callbacks):
-        """Callbacks with what measures before and after them."""
+        """Returns the callbacks, with measurements before and after them."""
         for callback in callbacks:
             if hasattr(callback, "prunings") and hasattr(callback, "plan"):
                 self._pruner = callback
@@ -112,7 +112,7 @@ class Prunings(keras.callbacks.Callback):
 
 
 def versions():
-    """Of all that takes part in a run."""
+    """Returns the versions of the packages that a run uses."""
     backend = keras.backend.backend()
     version = importlib.import_module(backend).__version__
     return {

@@ -1,7 +1,7 @@
-"""Times things in turns, and the statistics of their ratios.
+"""Times things in turns, and computes statistics of their ratios.
 
-What else runs on a machine hits both of a pair, and not their ratio; what hits
-one of them alone is left to the median.
+Other load on the machine affects both of a pair, and so not their ratio. The
+median is robust to load that affects only one of them.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ def take_turns(things, rounds, seconds_of):
     """Times all things in each round, in a random order.
 
     The first has its turn before and after each of the others, which is
-    compared with both: a drift of the machine cancels.
+    compared with both, so that a drift of the machine cancels.
 
     Args:
         things: Dict name -> thing.
@@ -19,8 +19,8 @@ def take_turns(things, rounds, seconds_of):
         seconds_of: Callable thing -> seconds.
 
     Returns:
-        Two dicts, name -> list: of seconds, and of how many times as fast as
-        the first.
+        Two dicts, name -> list: of seconds, and of speedups relative to the
+        first.
     """
     rng = np.random.default_rng(0)
     (reference, first), *others = things.items()
@@ -39,14 +39,14 @@ def take_turns(things, rounds, seconds_of):
 
 
 def bootstrap(ratios, draws=10_000):
-    """The 95 % interval of the median."""
+    """Returns the 95% interval of the median."""
     rng = np.random.default_rng(0)
     samples = rng.choice(ratios, (draws, len(ratios)))
     return np.quantile(np.median(samples, axis=1), [0.025, 0.975])
 
 
 def described(ratios):
-    """Two cells of a table: the median with its 95 % interval; quartiles."""
+    """Returns two table cells: median with 95% interval, and quartiles."""
     low, high = bootstrap(ratios)
     first, third = np.quantile(ratios, [0.25, 0.75])
     return (
@@ -56,10 +56,10 @@ def described(ratios):
 
 
 def table(seconds, times_as_fast, images):
-    """Markdown: a row for each thing, which took `images` in a turn."""
+    """Returns Markdown: a row for each thing, with `images` per turn."""
     reference, *_ = seconds
     lines = [
-        f"| | images/s | of {reference}, median [95 % interval] | quartiles |",
+        f"| | images/s | of {reference}, median [95% interval] | quartiles |",
         "|---|---|---|---|",
     ]
     for name, found in seconds.items():

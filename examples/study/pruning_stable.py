@@ -1,18 +1,17 @@
-"""Compares BIMP with the eight pruning-stable methods, at equal total epochs.
+"""Compares BIMP with the eight pruning-stable methods at equal total epochs.
 
-For each data set, target sparsity and method, the settings of a grid are tried
-with seed 0, and those with the best accuracy on validation images are run with
-the other seeds; test images are looked at in the table only. The learning rate
-and the weight decay are those of the dense network, where the grid does not
-say otherwise.
+For each data set, target sparsity and method, a grid of settings is tried with
+seed 0, and the settings with the best validation accuracy are run with the
+other seeds. Test images are only used for the table. The learning rate and
+weight decay are those of the dense network unless the grid sets them.
 
-STR, CS and DST reach a sparsity and are not told one: the setting that decides
-about it is searched by bisection, and a run counts if it ends within 0.25 % of
-the target, as in the paper.
+STR, CS and DST have no target sparsity. The setting that determines the
+sparsity is found by bisection, and a run counts if it ends within 0.25% of the
+target, as in the paper.
 
-A run that is finished is a line of `runs.jsonl` in `--output_dir` and is not
-run again: stop whenever you like, and start again. At the end come tables, in
-`tables.md` too.
+Each finished run is a line of `runs.jsonl` in `--output_dir` and is not
+repeated, so you can stop at any time and start again. At the end, tables are
+printed and written to `tables.md`.
 """
 
 import functools
@@ -34,14 +33,14 @@ METHODS = ("bimp", "gmp", "gsm", "lc", "dpf", "dnw", "cs", "str", "dst")
 flags.DEFINE_list("dataset", ["digits", "fashion_mnist"], "Data sets.")
 flags.DEFINE_list("method", list(METHODS), "Methods to compare.")
 flags.DEFINE_list("target_sparsity", ["0.9", "0.98"], "To prune to.")
-flags.DEFINE_list("seed", ["0", "1", "2"], "The first chooses settings.")
+flags.DEFINE_list("seed", ["0", "1", "2"], "The first is for the settings.")
 flags.DEFINE_integer("processes", 2, "Runs at a time.")
 flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps data.")
 flags.DEFINE_string("output_dir", "output/pruning_stable", "Where to write.")
 
 EPOCHS = {"digits": 40, "fashion_mnist": 10}
 TOLERANCE = 0.0025
-TRIALS = 8  # Of a bisection.
+TRIALS = 8  # Of the bisection.
 
 
 def dense_grid(dataset):
@@ -54,9 +53,9 @@ def dense_grid(dataset):
 
 
 def grid(method, epochs, weight_decay):
-    """The settings of a method to try, six at most."""
+    """Returns the settings of a method to try, at most six."""
     match method:
-        case "bimp":  # Dense epochs of 30 and 50 %.
+        case "bimp":  # Dense epochs of 30 and 50%.
             return [
                 {
                     "weight_decay": weight_decay,
@@ -77,7 +76,7 @@ def grid(method, epochs, weight_decay):
                 for hard in (False, True)
                 for schedule in ("linear", "stepped", "cyclic")
             ]
-        # These two push weights to 0 by their decay alone, and in few epochs.
+        # These two push weights to 0 only by their decay, and in few epochs.
         case "gsm":
             return [
                 {"weight_decay": weight_decay * factor, "momentum": momentum}
@@ -108,9 +107,9 @@ def grid(method, epochs, weight_decay):
 
 
 def searched(method, weight_decay):
-    """What is searched for: settings of a number, and where it lies.
+    """Returns a function from a number to settings, and the search range.
 
-    The larger the number, the sparser.
+    A larger number is sparser.
     """
     match method:
         case "str":
@@ -132,10 +131,10 @@ def searched(method, weight_decay):
 
 
 class Runs:
-    """The runs that are finished, in a file, and those that are asked for.
+    """Executes runs, and keeps finished ones in a file.
 
     Args:
-        path: File of JSON lines, that several processes append to.
+        path: File of JSON lines that several processes append to.
         data_dir: Where TensorFlow Datasets keeps data.
     """
 
@@ -148,7 +147,7 @@ class Runs:
                 self._found[json.dumps(entry["run"])] = entry["found"]
 
     def __call__(self, run):
-        """What came out of a run, which is run if it was not yet."""
+        """Returns the results of a run, which is executed if necessary."""
         key = json.dumps(run)
         if key not in self._found:
             from pruning_stable_runs import execute
@@ -162,7 +161,7 @@ class Runs:
 
 
 def best(candidates):
-    """The run and what it found, by the accuracy on validation images."""
+    """Returns the run with the best validation accuracy, and its results."""
     finite = [c for c in candidates if not c[1].get("diverged")]
     return max(finite or candidates, key=lambda c: c[1]["validation"])
 
@@ -183,7 +182,7 @@ def choose_dense(dataset, seed, runs):
 
 
 def choose(base, weight_decay, runs):
-    """Tries the settings of a method; returns the best run."""
+    """Tries the settings of a method, and returns the best run."""
     method, target = base["method"], base["target_sparsity"]
     if method not in ("str", "cs", "dst"):
         settings = grid(method, base["epochs"], weight_decay)
@@ -210,10 +209,10 @@ def with_settings(base, settings):
 
 
 def cell(job, path, data_dir):
-    """All runs of one method at one sparsity of one data set.
+    """Executes all runs of one method at one sparsity on one data set.
 
     Returns:
-        The chosen run, and what came out for each seed.
+        The chosen run, and the results for each seed.
     """
     dataset, method, target, seeds = job
     runs = Runs(path, data_dir)
@@ -232,7 +231,7 @@ def with_spread(values):
 
 
 def table(cells, dataset, targets, methods):
-    """Markdown: a row for each method, two columns for each sparsity."""
+    """Returns Markdown: a row per method, two columns per sparsity."""
     titles = [f"{target:.0%}: test | sparsity" for target in targets]
     lines = [
         f"| {dataset} | {' | '.join(titles)} |",
@@ -260,7 +259,7 @@ def table(cells, dataset, targets, methods):
 
 
 def chosen_settings(cells, dataset):
-    """Markdown: what was chosen for each method."""
+    """Returns Markdown: the chosen settings of each method."""
     for (name, method, target), (run, _) in cells.items():
         if name == dataset and method != "dense":
             settings = ", ".join(f"{k}={v}" for k, v in run["settings"].items())
@@ -295,10 +294,10 @@ def main(_):
     work = functools.partial(
         cell, path=output_dir / "runs.jsonl", data_dir=FLAGS.data_dir
     )
-    # Two runs at a time want one core each, not two.
+    # Two runs at a time should use one core each, not two.
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
-    # A process for a cell each: what TensorFlow keeps goes with it.
+    # One process per cell, so that TensorFlow's memory is released.
     with multiprocessing.get_context("spawn").Pool(
         FLAGS.processes, maxtasksperchild=1
     ) as pool:
@@ -313,7 +312,7 @@ def main(_):
         json.loads(line)["found"]["seconds"]
         for line in (output_dir / "runs.jsonl").read_text().splitlines()
     )
-    print(f"\n{text}\n\n{seconds / 60:.0f} minutes of runs in all")
+    print(f"\n{text}\n\n{seconds / 60:.0f} minutes of runs in total")
 
 
 if __name__ == "__main__":

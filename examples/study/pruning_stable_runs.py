@@ -1,4 +1,4 @@
-"""One run of `pruning_stable.py`: a method, its settings, and what comes out.
+"""One run of `pruning_stable.py`: a method, its settings and its results.
 
 The networks are small, so that hundreds of runs take an hour on two cores.
 """
@@ -19,10 +19,11 @@ BATCH_SIZES = {"digits": 64, "fashion_mnist": 128}
 
 @functools.cache
 def load(dataset, data_dir):
-    """Training, validation and test set of a data set, each `(x, y)`.
+    """Returns the training, validation and test set, each `(x, y)`.
 
-    Of the training images 20 % of the digits are for validation; of
-    Fashion-MNIST the first half is trained on and the last tenth validates.
+    For digits, 20% of the training images are for validation. For
+    Fashion-MNIST, the first half of them is for training and the last tenth
+    for validation.
     """
     if dataset == "digits":
         images, labels = sklearn.datasets.load_digits(return_X_y=True)
@@ -51,11 +52,11 @@ def load(dataset, data_dir):
 
 
 def build_model(shape, weight_decay):
-    """LeNet-300-100 for images of some shape.
+    """Builds LeNet-300-100 for images of some shape.
 
-    It has 50,200 prunable weights for digits, 266,200 for Fashion-MNIST. The
-    scales of its kernels are alike: methods that choose among all weights from
-    the first step on leave none of them empty.
+    It has 50,200 prunable weights for digits, 266,200 for Fashion-MNIST. Its
+    kernels have similar scales, so that methods with global selection from the
+    first step leave none of them empty.
     """
     dense = functools.partial(
         keras.layers.Dense,
@@ -75,7 +76,7 @@ def build_model(shape, weight_decay):
 
 
 def recipe_of(run, schedule):
-    """What `keras_bimp.baselines` has for a run, or `None` for BIMP."""
+    """Returns the `keras_bimp.baselines` recipe of a run; `None` for BIMP."""
     baselines, target = keras_bimp.baselines, run["target_sparsity"]
     settings = {
         name: value
@@ -108,7 +109,7 @@ def recipe_of(run, schedule):
 
 
 def rates(run, steps):
-    """The learning rates of a whole run."""
+    """Returns the learning rates of a whole run."""
     rate = run["learning_rate"] * run["settings"].get("rate_factor", 1)
     match run["settings"].get("schedule", "linear"):
         case "linear":
@@ -124,17 +125,16 @@ def rates(run, steps):
 
 
 def execute(run, data_dir):
-    """Trains and prunes as a run says.
+    """Executes a run.
 
     Args:
         run: A dict with `dataset`, `method`, `target_sparsity`, `epochs`,
-            `learning_rate`, `seed` and `settings`: those of the method,
+            `learning_rate`, `seed` and `settings`: the settings of the method,
             `weight_decay`, `schedule` and `rate_factor`.
         data_dir: Where TensorFlow Datasets keeps data.
 
     Returns:
-        A dict: accuracies on the validation and on the test set, sparsity,
-        seconds.
+        A dict: accuracies on the validation and test sets, sparsity, seconds.
     """
     begin = time.perf_counter()
     (x, y), held_out, test = load(run["dataset"], data_dir)

@@ -1,8 +1,9 @@
-"""Learning rates of a whole dense training, one per iteration."""
+"""Learning rates of dense training, one per iteration."""
 
 import numpy as np
 
-# Where a rate changes, as a share of the training, and to what of the largest.
+# Pairs of fractions: when a rate changes, and its new value relative to the
+# peak.
 _STEPS = {
     "stepped": ((0.45, 0.1), (0.9, 0.01)),
     "wide_resnet": ((0.3, 0.2), (0.6, 0.04), (0.8, 0.008)),
@@ -14,15 +15,15 @@ SCHEDULES = ("linear", "cosine", "constant", "cyclic", *_STEPS)
 
 
 def dense_rates(name, peak, steps, interval=None):
-    """The learning rates of a schedule.
+    """Returns the learning rates of a schedule.
 
     Args:
-        name: One of `SCHEDULES`. "stepped" divides by 10 after 45 and 90 % of
+        name: One of `SCHEDULES`. "stepped" divides by 10 after 45 and 90% of
             the steps, as the paper does on CIFAR; "wide_resnet", "imagenet"
-            and "t5" are its schedules for these.
+            and "t5" are the paper's schedules for these.
         peak: The largest rate.
         steps: Number of iterations.
-        interval: Of "cyclic": iterations from one restart to the next.
+        interval: For "cyclic", the iterations between restarts.
 
     Returns:
         float64 array of `steps` rates.

@@ -1,4 +1,4 @@
-"""How long a report of ResNet-50, 25.6 million parameters, takes."""
+"""Times a report of ResNet-50, which has 25.6 million parameters."""
 
 import os
 import time
@@ -12,9 +12,9 @@ from absl import flags
 import keras_bimp
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("rounds", 3, "How often to make it.")
-flags.DEFINE_float("target_sparsity", 0.9, "Of the network.")
-flags.DEFINE_boolean("latency", False, "Whether to time predictions, too.")
+flags.DEFINE_integer("rounds", 3, "Number of reports.")
+flags.DEFINE_float("target_sparsity", 0.9, "Sparsity of the network.")
+flags.DEFINE_boolean("latency", False, "Whether to also time predictions.")
 
 
 def main(_):

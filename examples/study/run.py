@@ -1,9 +1,9 @@
 """One run of the study: trains, prunes, measures, and writes one JSON line.
 
 Methods: `dense`; `bimp`, a budget of `--epochs` of which `--dense_epochs` are
-dense; `imp`, which prunes and retrains the network of a finished `dense` run
-with the same settings, trained first if it is not there; and the eight
-pruning-stable methods. A flag that the method does not look at is refused.
+dense; `imp`, which prunes and retrains the network of a `dense` run with the
+same settings, which is executed first if necessary; and the eight
+pruning-stable methods. Flags that the method does not use are refused.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ flags.DEFINE_bool("jit_compile", None, "Whether to compile; Keras decides.")
 
 
 def define_flags():
-    """A flag for each setting of a run."""
+    """Defines a flag for each setting of a run."""
     define = {
         bool: flags.DEFINE_bool,
         int: flags.DEFINE_integer,
@@ -47,7 +47,7 @@ define_flags()
 
 
 def asked():
-    """The run that the flags ask for."""
+    """Returns the run that the flags describe."""
     values = {
         field.name: getattr(FLAGS, field.name)
         for field in dataclasses.fields(Run)
@@ -63,14 +63,14 @@ def asked():
     ]
     if ignored:
         raise app.UsageError(
-            f"--method={run.method} does not look at {', '.join(ignored)}."
+            f"--method={run.method} does not use {', '.join(ignored)}."
         )
     return run
 
 
 def main(_):
     run = asked()
-    from training import execute  # Keras is loaded now, after --help.
+    from training import execute  # Imports Keras, after --help.
     from training import folder_of_dense
 
     logging.set_verbosity(logging.WARNING)

@@ -1,11 +1,11 @@
-"""What a run of the study is, as data: its settings, its line in a file."""
+"""The settings of a run of the study, and files of runs."""
 
 import dataclasses
 import json
 import os
 import pathlib
 
-# What each method looks at, beside what all of them do.
+# The settings that each method uses, in addition to the common ones.
 _PRUNING = ("allocation", "criterion", "granularity", "on_collapse")
 _RETRAINING = ("target_sparsity", "cycles", "retraining", *_PRUNING)
 FIELDS_OF_METHOD = {
@@ -43,7 +43,7 @@ _ALWAYS = (
 
 
 def setting(default, description):
-    """A field of `Run` with the text of its flag."""
+    """Returns a field of `Run` with the help text of its flag."""
     metadata = {"help": description}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=dict, metadata=metadata)
@@ -52,50 +52,50 @@ def setting(default, description):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """All that decides what comes out of a run, but for the machine."""
+    """All settings that determine the result of a run, except the machine."""
 
-    task: str = setting("cifar10", "Data set, a name of `data.load`.")
+    task: str = setting("cifar10", "Data set, a name for `data.load`.")
     subset: int = setting(0, "Number of training examples; 0 for all.")
     augment: bool = setting(True, "Whether to augment training examples.")
     network: str = setting("resnet56", "A function of `networks`.")
     network_options: dict = setting({}, "Its keyword arguments, as JSON.")
     method: str = setting("bimp", f"One of {', '.join(FIELDS_OF_METHOD)}.")
     epochs: int = setting(
-        200, "Epochs in all; of `imp` those of the dense training before it."
+        200, "Epochs in total; for `imp`, of the dense training before it."
     )
     optimizer: str = setting("sgd", "sgd (Nesterov momentum 0.9) or adam.")
-    learning_rate: float = setting(0.1, "The largest of dense training.")
+    learning_rate: float = setting(0.1, "Peak of dense training.")
     weight_decay: float = setting(1e-4, "Coupled, of the kernels.")
     batch_size: int = setting(128, "Of training.")
     schedule: str = setting(
         "stepped", "Learning rates of dense training, see `rates.py`."
     )
     dense_epochs: int | str = setting(
-        100, "Of `bimp`, before the first pruning; or auto."
+        100, "For `bimp`, before the first pruning; or auto."
     )
     target_sparsity: float = setting(0.9, "To prune to.")
     cycles: int | str = setting(1, "How often to prune and retrain; or auto.")
     retrain_epochs: int = setting(
-        10, "Of `imp`, of each cycle; of all of them if these are auto."
+        10, "For `imp`, per cycle; in total if `cycles` is auto."
     )
     retrain_learning_rate: float = setting(
-        0.0, "Of `imp`: the peak of its cycles; 0 for that of dense training."
+        0.0, "For `imp`, the peak of its cycles; 0 for that of dense training."
     )
     retrain_warmup: float = setting(
-        0.0, "Of `constant`, `stepped`, `cosine`, `linear`: its share."
+        0.0, "Warm-up fraction of `constant`, `stepped`, `cosine`, `linear`."
     )
     retraining: str = setting("allr", "How to retrain; or auto.")
     allocation: str = setting(
-        "global", "Who gives how many weights; or auto, but of `gmp`."
+        "global", "Sparsity of each kernel; or auto, except for `gmp`."
     )
-    criterion: str = setting("magnitude", "Which weights go first.")
-    granularity: str = setting("weight", "What goes as one.")
+    criterion: str = setting("magnitude", "Which weights are pruned first.")
+    granularity: str = setting("weight", "What is pruned as one.")
     on_collapse: str = setting("protect", "protect, raise or ignore.")
-    settings: dict = setting({}, "Those of a pruning-stable method, as JSON.")
+    settings: dict = setting({}, "Of a pruning-stable method, as JSON.")
     keep_epochs: str = setting(
         "", "Epochs of dense training to keep, for `retraining=wr`: 180,190."
     )
-    seed: int = setting(0, "Of initialisation, order and augmentation.")
+    seed: int = setting(0, "Seed of initialization, order and augmentation.")
 
     def __post_init__(self):
         if self.method not in FIELDS_OF_METHOD:
@@ -117,22 +117,22 @@ class Run:
             )
 
     def facts(self):
-        """The settings that its method looks at, as JSON has them."""
+        """Returns the settings that its method uses, as in JSON."""
         names = _ALWAYS + FIELDS_OF_METHOD[self.method]
         known = (field.name for field in dataclasses.fields(self))
         return {name: getattr(self, name) for name in known if name in names}
 
     @property
     def key(self):
-        """Text that is the same for equal runs only."""
+        """Returns text that is the same only for equal runs."""
         return json.dumps(self.facts(), sort_keys=True)
 
     def dense(self):
-        """The dense training that a run of `imp` begins with."""
+        """Returns the dense training that a run of `imp` begins with."""
         return dataclasses.replace(self, method="dense")
 
     def flags(self):
-        """The flags of `run.py` that ask for it."""
+        """Returns the flags of `run.py` for this run."""
         for name, value in self.facts().items():
             text = json.dumps(value) if isinstance(value, dict) else value
             yield f"--{name}={text}"
@@ -142,11 +142,11 @@ def append(path, entry):
     """Adds a line to a file that several processes write to."""
     line = json.dumps(entry).encode() + b"\n"
     with open(path, "ab", buffering=0) as file:
-        file.write(line)  # At once: lines do not mix.
+        file.write(line)  # In one write, so that lines do not mix.
 
 
 def read(path):
-    """The lines of a file as dicts, without one that was not finished."""
+    """Returns the lines of a file as dicts, without an unfinished one."""
     path = pathlib.Path(path)
     if not path.exists():
         return []
@@ -160,7 +160,7 @@ def read(path):
 
 
 def mend(path):
-    """Ends an unfinished last line, so that the next one begins anew."""
+    """Ends an unfinished last line, so that the next begins on a new line."""
     path = pathlib.Path(path)
     if path.exists() and path.stat().st_size:
         with open(path, "rb+") as file:

@@ -1,7 +1,7 @@
-"""Times the pruning step of other libraries, each where it is installed.
+"""Times the pruning step of other libraries, each in its environment.
 
 `selection_speed.py` starts this file with the Python of an environment that
-has the library, and writes a line for each round it wants.
+has the library, and writes a line to it for each round.
 """
 
 import sys
@@ -11,9 +11,10 @@ import numpy as np
 
 
 def kernels_like_resnet50(width):
-    """Random kernels of ResNet-50's shapes, with `width` channels for its 64.
+    """Returns random kernels of ResNet-50's shapes.
 
-    Width 64 gives 25.5 million weights.
+    `width` is the number of channels of the first kernel: 64 gives 25.5
+    million weights.
     """
     shapes = [(7, 7, 3, width)]
     channels = width
@@ -38,7 +39,7 @@ def kernels_like_resnet50(width):
 
 
 def prepare_torch(kernels, sparsity):
-    """`torch.nn.utils.prune.global_unstructured`."""
+    """Prepares `torch.nn.utils.prune.global_unstructured`."""
     import torch
     from torch.nn.utils import prune
 
@@ -60,7 +61,7 @@ def prepare_torch(kernels, sparsity):
 
 
 def prepare_tfmot(kernels, sparsity):
-    """The mask update of `tfmot.sparsity.keras.prune_low_magnitude`."""
+    """Prepares the mask update of `tfmot.sparsity.keras`."""
     import tensorflow as tf
     import tensorflow_model_optimization as tfmot
     from tensorflow_model_optimization.python.core.sparsity.keras import (
@@ -93,7 +94,7 @@ if __name__ == "__main__":
     _, peer, width, sparsity = sys.argv
     prepare = {"torch": prepare_torch, "tfmot": prepare_tfmot}[peer]
     timed_round = prepare(kernels_like_resnet50(int(width)), float(sparsity))
-    timed_round()  # To warm up.
+    timed_round()  # Warm-up.
     print("ready", flush=True)
     for _ in sys.stdin:
         print(timed_round(), flush=True)

@@ -1,11 +1,11 @@
 """Times global selection against one partition, and against other libraries.
 
 On random kernels of ResNet-50's shapes, single-threaded, in interleaved rounds:
-`keras_bimp.select`, which gives masks; `np.partition` of magnitudes that are
-already concatenated, and the writing of masks from them; and, each in a process
-of its own, torch's `global_unstructured` and the mask update of
-tensorflow-model-optimization, if `--torch_python` and `--tfmot_python` say
-which Python has them. Each round times all of them once.
+`keras_bimp.select`, which returns masks; `np.partition` of concatenated
+magnitudes, plus writing masks from the result; and, in separate processes,
+torch's `global_unstructured` and the mask update of
+tensorflow-model-optimization, if `--torch_python` and `--tfmot_python` are
+given. Each round times all of them once.
 """
 
 import os
@@ -38,7 +38,7 @@ flags.DEFINE_string("tfmot_python", None, "Python that has tfmot.")
 
 
 class Peer:
-    """Another library, in a process of its own."""
+    """Another library, in a separate process."""
 
     def __init__(self, name, python, width):
         script = pathlib.Path(__file__).with_name("selection_peers.py")
@@ -81,7 +81,7 @@ def partition(magnitudes):
 
 
 def peak_memory(function):
-    """Bytes that a call allocates at most, what it returns included."""
+    """Returns the peak bytes that a call allocates, including its result."""
     tracemalloc.start()
     function()
     peak = tracemalloc.get_traced_memory()[1]
@@ -97,7 +97,7 @@ def measure(width):
         "partition": timed(lambda: partition(magnitudes)),
     }
     ours = np.concatenate([mask.ravel() for mask in selection(kernels)])
-    # The same masks, as long as no two magnitudes are equal at the threshold.
+    # Masks are the same unless magnitudes are equal at the threshold.
     differing = np.count_nonzero(ours != partition(magnitudes))
     memory = peak_memory(lambda: selection(kernels)) / magnitudes.nbytes
     peers = {}
@@ -127,8 +127,8 @@ def spread(values, form):
 
 def main(_):
     print(
-        f"Median [least, most] of {FLAGS.rounds} rounds, sparsity "
-        f"{FLAGS.sparsity:g}. Ratios are of the same round.\n"
+        f"Median [min, max] of {FLAGS.rounds} rounds, sparsity "
+        f"{FLAGS.sparsity:g}. Ratios are within a round.\n"
     )
     print(
         "| weights | select, ns per weight | select / partition | peak memory "

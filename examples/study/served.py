@@ -1,7 +1,7 @@
-"""Serves SavedModels in turns, in a process with TensorFlow alone.
+"""Serves SavedModels in turns, in a process with only TensorFlow.
 
-`python -P served.py FOLDER` reads `job.json` there, and prints what it found as
-JSON: how fast one is beside the other, how far outputs are off, or how much
+`python -P served.py FOLDER` reads `job.json` there, and prints results as JSON:
+the relative speed of two models, how far their outputs differ, or how much
 memory one takes. `sparse_serving.py` starts it.
 """
 
@@ -20,7 +20,7 @@ _WARM = 3
 
 
 def block(*names):
-    """Has imports of these fail."""
+    """Makes imports of these packages fail."""
 
     class Blocked:
         def find_spec(self, name, path=None, target=None):
@@ -31,7 +31,7 @@ def block(*names):
 
 
 def load(path):
-    """A function from arrays, by name, to the first output."""
+    """Returns a function from named arrays to the first output."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(path)
@@ -46,7 +46,7 @@ def load(path):
 
 
 def inputs_of(specs, count, sizes, seed=0):
-    """Examples: random floats, or small integers."""
+    """Generates examples: random floats, or small integers."""
     import tensorflow as tf
 
     rng = np.random.default_rng(seed)
@@ -60,10 +60,10 @@ def inputs_of(specs, count, sizes, seed=0):
 
 
 def times(paths, count, sizes, rounds, seconds):
-    """Seconds on the clock and of the processor, in turns.
+    """Measures wall and processor time, in turns.
 
     Returns:
-        Two arrays of shape (paths, rounds), and how far outputs are off.
+        Two arrays of shape (paths, rounds), and how far outputs differ.
     """
     functions = [load(path) for path in paths]
     inputs = inputs_of(functions[0].specs, count, sizes)
@@ -87,13 +87,13 @@ def times(paths, count, sizes, rounds, seconds):
 
 
 def difference(found, expected):
-    """Relative to the largest output."""
+    """Returns the difference relative to the largest output."""
     largest = np.abs(expected).max(initial=0) or 1
     return float(np.abs(found.astype(float) - expected).max() / largest)
 
 
 def ratios(clock):
-    """Median and quartiles of how much faster the second is."""
+    """Returns median and quartiles of the second's speedup."""
     return np.percentile(clock[0] / clock[1], (50, 25, 75)).tolist()
 
 
@@ -111,7 +111,7 @@ def compare(job):
 
 
 def check(job):
-    """Batches of any size, another length, and two threads at once."""
+    """Checks batches of any size, another length, and two threads."""
     dense, sparse = map(load, job["paths"])
     found = {}
     for count in job["counts"]:
@@ -133,7 +133,7 @@ def check(job):
 
 
 def memory(job):
-    """Bytes that a process takes: as it is, and more than TensorFlow alone."""
+    """Returns a process' bytes, in total and in excess of TensorFlow's."""
     import tensorflow as tf
 
     tf.function(lambda x: x @ x)(tf.ones((8, 8)))
@@ -146,7 +146,7 @@ def memory(job):
 
 
 def resident():
-    """Bytes that this process has in memory."""
+    """Returns the resident bytes of this process."""
     status = pathlib.Path("/proc/self/status").read_text()
     line = next(s for s in status.splitlines() if s.startswith("VmRSS"))
     return 1024 * int(line.split()[1])

@@ -1,7 +1,7 @@
-"""Sizes of a pruned network in every format, beside Keras' own export.
+"""Compares the sizes of a pruned network in every format and Keras' export.
 
-What is written has run in its own runtime by then, and computes the same. The
-packed file is unpacked again and compared bit by bit.
+Each exported file was verified in its own runtime. The packed file is unpacked
+again and compared bit by bit.
 """
 
 import gzip
@@ -41,7 +41,7 @@ IN_8_BITS = (
 
 
 def build():
-    """A network whose statistics and scales are not those of its start."""
+    """Builds a network with non-initial statistics and scales."""
     keras.utils.set_random_seed(0)
     model = getattr(networks, FLAGS.network)()
     generator = np.random.default_rng(0)
@@ -55,14 +55,14 @@ def build():
 
 
 def files_of(path):
-    """What belongs to an exported model: a folder, or files of one stem."""
+    """Returns the files of an exported model: a folder, or files of a stem."""
     if path.is_dir():
         return sorted(p for p in path.rglob("*") if p.is_file())
     return sorted(path.parent.glob(f"{path.stem}.*"))
 
 
 def sizes(path):
-    """Bytes as they are, and of a .tar.gz of a folder or the gzipped files."""
+    """Returns bytes, and compressed bytes: .tar.gz of a folder, or gzip."""
     files = files_of(path)
     plain = sum(file.stat().st_size for file in files)
     if path.is_dir():
@@ -74,7 +74,7 @@ def sizes(path):
 
 
 def same_bits(model, path):
-    """Whether a packed file holds the weights of a model to the last bit."""
+    """Whether a packed file has bit-identical weights."""
     loaded = keras_bimp.exporting.load_packed(path)
     pairs = zip(model.get_weights(), loaded.get_weights(), strict=True)
     return all(one.tobytes() == other.tobytes() for one, other in pairs)

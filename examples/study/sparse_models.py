@@ -12,17 +12,17 @@ from keras import layers
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A model and what it is measured with.
+    """A model and the inputs that it is measured with.
 
     Args:
-        build: Callable without arguments, returns the model.
-        batch_sizes: Examples at a time.
-        sizes: Of the other axes of the inputs, where the model leaves them
+        build: Callable without arguments that returns the model.
+        batch_sizes: Batch sizes to time.
+        sizes: Sizes of the other axes of the inputs, if the model leaves them
             open.
-        counts: Sizes of batches for which outputs are compared.
+        counts: Batch sizes for which outputs are compared.
         more_sizes: Other `sizes` for which they are compared.
-        examples: Callable without arguments, returns what the model runs on;
-            `None` for made-up numbers.
+        examples: Callable without arguments that returns inputs; `None` for
+            generated numbers.
     """
 
     build: Callable
@@ -34,13 +34,13 @@ class Part:
 
 
 def mlp():
-    """Four dense layers of 2,048."""
+    """Builds four dense layers of 2,048 units."""
     hidden = [layers.Dense(2048, activation="relu") for _ in range(4)]
     return keras.Sequential([keras.Input((2048,)), *hidden])
 
 
 def transformer(width=512, inner=2048, heads=8, blocks=4):
-    """An encoder of any length."""
+    """Builds an encoder for sequences of any length."""
     x = inputs = keras.Input((None, width))
     for _ in range(blocks):
         y = layers.MultiHeadAttention(heads, width // heads)(x, x)
@@ -52,7 +52,7 @@ def transformer(width=512, inner=2048, heads=8, blocks=4):
 
 
 def bert(num_layers, width, num_heads):
-    """KerasHub's BERT."""
+    """Builds KerasHub's BERT."""
     hub = importlib.import_module("keras_hub")
     return hub.models.BertBackbone(
         vocabulary_size=30522,
@@ -74,7 +74,7 @@ def tokens():
 
 
 def digits():
-    """The network of `examples/digits.py`."""
+    """Builds the network of `examples/digits.py`."""
     return keras.Sequential(
         [
             keras.Input((8, 8, 1)),

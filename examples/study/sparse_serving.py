@@ -1,12 +1,12 @@
-"""How much faster a SavedModel is whose kernels are multiplied as sparse ones.
+"""Measures the speedup of a SavedModel with sparse kernels.
 
 Prunes each kernel of a model, exports it twice, with dense and with sparse
-kernels, and serves both in a fresh process that has TensorFlow alone. The two
-take turns, so that what else runs on the machine hits both. How fast a model
-is does not depend on what its weights are, so they are random.
+kernels, and serves both in a fresh process that has only TensorFlow. The two
+take turns, so that other load on the machine affects both. Weights are random,
+since speed does not depend on them.
 
-What is measured is written to `--output_dir` part by part: who runs it again
-has only what is missing measured. `--print_only` prints what is there.
+Results are written to `--output_dir` part by part. A second call measures only
+what is missing. `--print_only` prints the results so far.
 """
 
 import json
@@ -29,19 +29,19 @@ from sparse_models import PARTS
 import keras_bimp
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("parts", list(PARTS), "Models, of `sparse_models.py`.")
-flags.DEFINE_list("sparsities", ["0.9", "0.95", "0.98"], "Of each kernel.")
+flags.DEFINE_list("parts", list(PARTS), "Models in `sparse_models.py`.")
+flags.DEFINE_list("sparsities", ["0.9", "0.95", "0.98"], "For each kernel.")
 flags.DEFINE_list("threads", ["1", "2"], "Threads of TensorFlow.")
 flags.DEFINE_list("tasks", ["compare", "check", "memory"], "What to measure.")
 flags.DEFINE_list("kernels", ["auto"], "Values of `sparse_kernels`.")
-flags.DEFINE_integer("rounds", 200, "Turns of each file at most.")
-flags.DEFINE_float("seconds", 15, "For the turns of one size of batch.")
+flags.DEFINE_integer("rounds", 200, "Maximum turns of each file.")
+flags.DEFINE_float("seconds", 15, "For the turns of one batch size.")
 flags.DEFINE_string("output_dir", "output/sparse_serving", "Where to write.")
-flags.DEFINE_boolean("print_only", False, "Measures nothing.")
+flags.DEFINE_boolean("print_only", False, "Whether to measure nothing.")
 
 
 def exported(folder, part, sparsity, kernels):
-    """Folders of a model: with dense kernels, and with sparse ones."""
+    """Returns folders of a model: with dense kernels, and with sparse ones."""
     folder = folder / f"{part}_{sparsity}_{kernels}"
     paths = [folder / name / "1" for name in ("dense", "sparse")]
     if paths[1].exists():
@@ -75,7 +75,7 @@ def size(folder):
 
 
 def serve(**job):
-    """What `served.py` finds, in a process of its own."""
+    """Returns the results of `served.py`, run in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, "job.json").write_text(json.dumps(job))
         program = pathlib.Path(__file__).with_name("served.py")
@@ -91,7 +91,7 @@ def serve(**job):
 
 
 def jobs(part, paths):
-    """Pairs (name, what to do) of all that is measured of a model."""
+    """Returns pairs (name, job) of all measurements of a model."""
     part = PARTS[part]
     job = {"sizes": part.sizes, "paths": [str(path) for path in paths]}
     if "compare" in FLAGS.tasks:

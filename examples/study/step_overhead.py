@@ -1,10 +1,10 @@
-"""What do masks cost? Times the train step of a masked and a dense network.
+"""Measures the cost of masks: times a masked and a dense train step.
 
-Two equal networks of the shape of ResNet-20, one of them wrapped and 90 %
-pruned, train in one process in turns: a round times both, one right after the
-other, and gives one ratio. Prints the median of the ratios with a bootstrap
-95 % interval, and, on TensorFlow, which operations the masked step's compiled
-graph has more of.
+Two networks of the shape of ResNet-20, one of them wrapped and 90% pruned,
+train in turns in one process. Each round times both, one right after the other,
+and gives one ratio. Prints the median of the ratios with a bootstrap 95%
+interval and, on TensorFlow, the additional operations in the compiled graph of
+the masked step.
 """
 
 import collections
@@ -30,7 +30,7 @@ flags.DEFINE_enum(
     "jit_compile",
     "auto",
     ["auto", "true", "false"],
-    "Compile with XLA, or torch.compile on torch; what Keras does by default.",
+    "Compile with XLA, or torch.compile on torch. Defaults to Keras' choice.",
 )
 
 
@@ -42,7 +42,7 @@ def convolution(x, filters, strides=1):
 
 
 def build_model():
-    """Nineteen convolutions and a dense layer, 270,000 weights."""
+    """Builds nineteen convolutions and a dense layer, 270,000 weights."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.ReLU()(convolution(inputs, 16))
@@ -76,7 +76,7 @@ def seconds_per_step(model, x, y, steps):
 
 
 def compiled_operations(model, x, y):
-    """Counts the operations of TensorFlow's graph after optimization."""
+    """Counts the operations of the optimized TensorFlow graph."""
     from tensorflow.python.eager import context
 
     context.enable_graph_collection()
@@ -115,7 +115,7 @@ def main(_):
         f"jit_compile {dense.jit_compile}, {FLAGS.rounds} rounds of "
         f"2 x {steps} steps\n"
         f"dense step: median {1000 * np.median(times):.1f} ms\n"
-        f"masked / dense: median {np.median(ratios):.4f}, 95 % interval "
+        f"masked / dense: median {np.median(ratios):.4f}, 95% interval "
         f"[{low:.4f}, {high:.4f}], quartiles "
         f"[{spread[0]:.4f}, {spread[1]:.4f}]"
     )

@@ -1,8 +1,10 @@
-"""All runs of a grid, several at once, each in a process of its own.
+"""Executes all runs of a grid, several at a time, in separate processes.
 
-A run that is finished is a line of `runs.jsonl` in `--output_dir` and is not
-run again: stop whenever you like, and start again. What fails is told, and
-tried again then. At the end come the tables and figures of the grid.
+Each finished run is a line of `runs.jsonl` in `--output_dir` and is not
+repeated, so you can stop at any time and start again. Failed runs are reported,
+and tried again the next time. At the end, the tables and figures of the grid
+are written.
+
 
 ```bash
 python examples/study/sweep.py --grid=examples/study/grids/cpu/schedules.yaml
@@ -26,12 +28,12 @@ from absl import flags
 from grids import Grid
 
 FLAGS = flags.FLAGS
-flags.DEFINE_multi_string("grid", None, "YAML file; may be given repeatedly.")
+flags.DEFINE_multi_string("grid", None, "YAML file; may be repeated.")
 flags.DEFINE_integer("processes", 1, "Runs at a time.")
 flags.DEFINE_list(
-    "devices", [], "Values of CUDA_VISIBLE_DEVICES; a run has one for itself."
+    "devices", [], "Values of CUDA_VISIBLE_DEVICES, one per process."
 )
-flags.DEFINE_bool("dry_run", False, "Only print what is to be run.")
+flags.DEFINE_bool("dry_run", False, "Only print the runs.")
 flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps data.")
 flags.DEFINE_string("output_dir", "output/study", "Where to write.")
 flags.DEFINE_bool("jit_compile", None, "Whether to compile; Keras decides.")
@@ -41,12 +43,12 @@ STUDY = pathlib.Path(__file__).parent
 
 
 class Sweep:
-    """Runs in processes of their own, and what came out of them.
+    """Runs in separate processes, and their results.
 
     Args:
         output_dir: Folder of `runs.jsonl`.
-        processes: How many at a time.
-        devices: One of them is visible to each run.
+        processes: How many run at a time.
+        devices: Each run sees one of them.
     """
 
     def __init__(self, output_dir, processes, devices=()):
@@ -68,16 +70,16 @@ class Sweep:
         }
 
     def found(self, run):
-        """What came out of a run, or `None`."""
+        """Returns the results of a run, or `None`."""
         return self._found.get(run.key)
 
     def to_do(self, asked):
-        """Those that are not finished, each once."""
+        """Returns the unfinished runs, each once."""
         wanted = {run.key: run for run in asked}
         return [run for key, run in wanted.items() if key not in self._found]
 
     def run(self, asked):
-        """Runs what is not finished."""
+        """Executes the unfinished runs."""
         wanted = self.to_do(asked)
         telling = what_differs(wanted)
         with concurrent.futures.ThreadPoolExecutor(self._processes) as pool:
@@ -134,7 +136,7 @@ class Sweep:
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = device
         elif self._processes > 1:
-            # Runs that share the cores want a share each.
+            # Divides the cores among concurrent runs.
             share = max(1, (os.cpu_count() or 1) // self._processes)
             environment.setdefault("TF_NUM_INTRAOP_THREADS", str(share))
             environment.setdefault("TF_NUM_INTEROP_THREADS", "1")
@@ -142,7 +144,7 @@ class Sweep:
 
 
 def what_differs(runs):
-    """The names of the settings in which some runs differ."""
+    """Returns the names of the settings in which some runs differ."""
     facts = [run.facts() for run in runs]
     names = dict.fromkeys(name for each in facts for name in each)
     return [
@@ -153,7 +155,7 @@ def what_differs(runs):
 
 
 def waves(grid, sweep):
-    """Runs in the order in which they need one another."""
+    """Yields groups of runs in the order of their dependencies."""
     candidates = [run for cell in grid.cells for run in cell.candidates]
     yield [run.dense() for run in candidates if run.method == "imp"]
     yield candidates
@@ -163,7 +165,7 @@ def waves(grid, sweep):
 
 
 def after_choice(cell, sweep):
-    """The runs of the other seeds, with the settings that were chosen."""
+    """Returns the runs of the other seeds with the chosen settings."""
     if len(cell.seeds) == 1:
         return []
     chosen = tables.best(cell, sweep.found)
@@ -189,7 +191,7 @@ def main(_):
             file.write_text(f"{text}\n")
             print(f"\n{text}\n")
     if sweep.failed:
-        sys.exit(f"{len(sweep.failed)} runs failed; start again to retry.")
+        sys.exit(f"{len(sweep.failed)} runs failed; start again to retry them.")
 
 
 if __name__ == "__main__":

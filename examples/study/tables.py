@@ -1,4 +1,5 @@
-"""Markdown tables and figures of runs, from their JSON lines alone.
+"""Markdown tables and figures of runs, from their JSON lines.
+
 
 ```bash
 python examples/study/tables.py --runs=output/study/runs.jsonl \
@@ -6,9 +7,9 @@ python examples/study/tables.py --runs=output/study/runs.jsonl \
     --rows=retraining --columns=target_sparsity,retrain_epochs
 ```
 
-Runs that differ in their seed alone are one cell: mean and standard deviation.
-If runs of one cell differ in other settings, too, those with the best
-validation are shown. In each column the best is **bold**, the second
+Runs that differ only in their seed are one cell: mean and standard deviation.
+If runs of one cell also differ in other settings, those with the best
+validation score are shown. In each column the best is **bold**, the second
 <u>underlined</u>, the third *italic*.
 """
 
@@ -27,9 +28,9 @@ _MARKS = (("**", "**"), ("<u>", "</u>"), ("*", "*"))
 
 
 def best(cell, found):
-    """The candidate of a cell with the best validation; `None` without any.
+    """Returns the candidate of a cell with the best validation, or `None`.
 
-    What diverged is none.
+    Runs that diverged are ignored.
     """
     done = [
         run
@@ -40,11 +41,11 @@ def best(cell, found):
 
 
 def of_grid(grid, found):
-    """Markdown of a grid's tables.
+    """Returns a grid's tables in Markdown.
 
     Args:
         grid: A `Grid`.
-        found: Function from a run to what came out, `None` if it is not done.
+        found: Function from a run to its results; `None` if it is unfinished.
     """
     entries = []
     for cell in grid.cells:
@@ -58,16 +59,16 @@ def of_grid(grid, found):
 
 
 def table(entries, rows, columns, value="test", where=None, spread="deviation"):
-    """One table.
+    """Returns one table.
 
     Args:
-        entries: Dicts with `run`, its settings, and `found`, what came out.
-        rows: Names of the settings that tell rows apart.
-        columns: Names of the settings that tell columns apart.
-        value: What to show: a name in `found`; names and indices after dots
-            go deeper: `prunings.-1.pruning_stability`.
-        where: Settings that the shown runs have.
-        spread: What to show beside the mean: "deviation", the standard
+        entries: Dicts with `run`, the settings, and `found`, the results.
+        rows: Names of the settings of rows.
+        columns: Names of the settings of columns.
+        value: The value to show: a name in `found`, or a path with dots, such
+            as `prunings.-1.pruning_stability`.
+        where: Settings of the runs to show.
+        spread: What to show with the mean: "deviation", the standard
             deviation, or "error", the standard error of the mean.
 
     Returns:
@@ -100,7 +101,7 @@ def table(entries, rows, columns, value="test", where=None, spread="deviation"):
 
 
 def ranked(cells, column):
-    """The three best rows of a column, each with its mark."""
+    """Returns the three best rows of a column, each with its mark."""
     means = {
         row: statistics.mean(values)
         for (row, of_column), values in cells.items()
@@ -126,7 +127,7 @@ def _as_list(value):
 
 
 def with_best_settings(entries, rows, columns):
-    """One list for each cell: of runs with the best mean validation."""
+    """Returns a list per cell: its runs with the best mean validation."""
     cells = {}
     for entry in entries:
         place = label(entry, rows), label(entry, columns)
@@ -144,7 +145,7 @@ def _mean_validation(group):
 
 
 def label(entry, names):
-    """What stands above a column or before a row."""
+    """Returns the title of a column or row."""
     texts = []
     for name in names:
         value = entry["run"].get(name)
@@ -152,7 +153,7 @@ def label(entry, names):
             case _ if value is None:
                 text = ""
             case "target_sparsity":
-                text = f"{100 * value:g} %"
+                text = f"{100 * value:g}%"
             case "method" | "retraining":
                 text = value.upper()
             case "retrain_epochs" | "epochs" | "dense_epochs":
@@ -172,7 +173,7 @@ def look_up(found, path):
 
 
 def with_spread(values, spread="deviation"):
-    """Mean and standard deviation or error as text; "-" for no values."""
+    """Returns mean and standard deviation or error; "-" for no values."""
     if not values:
         return "-"
     text = f"{statistics.mean(values):.2f}"
@@ -187,11 +188,11 @@ def with_spread(values, spread="deviation"):
 def define_flags():
     flags.DEFINE_string("runs", None, "File of JSON lines.", required=True)
     flags.DEFINE_string("where", "{}", "Settings of the runs, as JSON.")
-    flags.DEFINE_list("rows", ["method"], "Settings that tell rows apart.")
-    flags.DEFINE_list("columns", ["target_sparsity"], "... and columns.")
+    flags.DEFINE_list("rows", ["method"], "Settings for the rows.")
+    flags.DEFINE_list("columns", ["target_sparsity"], "And for the columns.")
     flags.DEFINE_string("value", "test", "What to show.")
     flags.DEFINE_enum(
-        "x", None, list(figures.AXES), "Draw over this; rows are the lines."
+        "x", None, list(figures.AXES), "Plot over this, with a line per row."
     )
     flags.DEFINE_string("figure", "figure.png", "Where to draw.")
 

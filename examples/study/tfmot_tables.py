@@ -1,4 +1,4 @@
-"""Tables of what came out."""
+"""Tables of the results of `beside_tfmot.py`."""
 
 import statistics
 
@@ -7,7 +7,7 @@ import paired_ratios
 METHODS = ("keras", "bimp", "gmp", "gmp_uniform", "tfmot", "tf_keras")
 DENSE = {"keras", "tf_keras"}
 THEIRS = {"tfmot", "tf_keras"}
-# Those of theirs, and those of ours that do the same.
+# Their methods -> the equivalent ones of keras_bimp.
 TWINS = {"tfmot": "gmp_uniform", "tf_keras": "keras"}
 
 
@@ -18,7 +18,7 @@ def with_spread(values):
 
 
 def accuracy_table(results, dataset):
-    """Markdown: a row for each method, a column for each sparsity."""
+    """Returns Markdown: a row per method, a column per sparsity."""
     targets = sorted({r["target_sparsity"] for r, _ in results} - {0.0})
     titles = " | ".join(f"{target:.0%}" for target in targets)
     lines = [
@@ -40,7 +40,7 @@ def accuracy_table(results, dataset):
 
 
 def same_start(results):
-    """How far the losses of the two sides are apart before any pruning."""
+    """Says how far the losses of both sides differ before any pruning."""
     first = {
         (r["dataset"], r["target_sparsity"], r["seed"], r["method"]): f[
             "losses"
@@ -60,15 +60,15 @@ def same_start(results):
 
 
 def largest_miss(results):
-    """How far from its target any run ended."""
+    """Says how far from its target any run ended."""
     missed = max(abs(f["sparsity"] - r["target_sparsity"]) for r, f in results)
     return f"Sparsities reached: within {missed:.2%} of the target."
 
 
 def speed_table(rounds, images):
-    """Markdown: a row for each method."""
+    """Returns Markdown: a row per method."""
     lines = [
-        "| method | images/s | as fast as tfmot, median [95 % interval] | "
+        "| method | images/s | as fast as tfmot, median [95% interval] | "
         "quartiles | as fast as dense with the same Keras | quartiles |",
         "|---|---|---|---|---|---|",
     ]
@@ -87,12 +87,12 @@ def speed_table(rounds, images):
 
 
 def as_markdown(results, rounds, images):
-    """All tables.
+    """Returns all tables.
 
     Args:
-        results: Pairs of a run and what was found.
-        rounds: Dicts method -> seconds of a turn, or none.
-        images: How many are trained on in a turn.
+        results: Pairs of a run and its results.
+        rounds: Dicts method -> seconds of a turn; may be empty.
+        images: Training images per turn.
     """
     datasets = dict.fromkeys(run["dataset"] for run, _ in results)
     parts = [accuracy_table(results, dataset) for dataset in datasets]

@@ -1,12 +1,11 @@
-"""How many images per second does each method train on?
+"""Measures how many images per second each method trains on.
 
-The same network is trained densely; by IMP (or BIMP) with two cycles, in its
+The same network is trained dense; by IMP (or BIMP) with two cycles, in its
 dense phase and in each cycle; and by each of the pruning-stable methods. All
 are in one process and take turns of a few steps, in a new random order in each
-round. The dense network has its turn before and after each of the others, and
-each gives a ratio to the two: a slow drift of the machine cancels. "Dense
-again" is a second dense network: its ratio says how far the others' can be
-trusted.
+round. The dense network has its turn before and after each of the others, which
+are compared with both, so that a slow drift of the machine cancels. "Dense
+again" is a second dense network. Its ratio shows the error of the others.
 """
 
 import logging
@@ -26,24 +25,24 @@ import keras_bimp
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rounds", 100, "Turns of each method.")
-flags.DEFINE_float("turn_seconds", 0.25, "Each trains about this long.")
+flags.DEFINE_float("turn_seconds", 0.25, "Approximate length of a turn.")
 flags.DEFINE_integer("batch_size", 128, "Images of 32x32 pixels per step.")
 flags.DEFINE_integer("width", 8, "Filters in the first stage of ResNet-20.")
-flags.DEFINE_float("target_sparsity", 0.9, "Of the methods that take one.")
+flags.DEFINE_float("target_sparsity", 0.9, "For methods that take one.")
 flags.DEFINE_enum(
     "jit_compile",
     "auto",
     ["auto", "true", "false"],
-    "Compile with XLA, or torch.compile on torch; what Keras does by default.",
+    "Compile with XLA, or torch.compile on torch. Defaults to Keras' choice.",
 )
 LEARNING_RATE, WEIGHT_DECAY = 0.01, 5e-4
-# Theirs have it in the method: a regularizer would be the second.
+# These apply weight decay themselves: a regularizer would apply it twice.
 DECAY_THEMSELVES = ("gsm", "lc")
 CYCLES = 2
 
 
 def recipes():
-    """Name -> recipe of each of the pruning-stable methods."""
+    """Returns name -> recipe of each pruning-stable method."""
     baselines, target = keras_bimp.baselines, FLAGS.target_sparsity
     return {
         "gmp": baselines.gmp(target, interval=1, verbose=0),
@@ -82,7 +81,7 @@ def compiled(model, optimizer=None):
 
 
 def in_cycle(cycle, x, y):
-    """A network as IMP has it after a pruning; 0 is the dense phase."""
+    """Returns a network in a cycle of IMP; 0 is the dense phase."""
     model = compiled(keras_bimp.wrap(build_network()))
     stop = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: setattr(
@@ -102,7 +101,7 @@ def in_cycle(cycle, x, y):
 
 
 def after(name, recipe, x, y):
-    """A network that a pruning-stable method trains, and has pruned."""
+    """Returns a network pruned and trained by a pruning-stable method."""
     model = keras_bimp.wrap(build_network(name), rule=recipe.rule)
     compiled(model, recipe.optimizer)
     fit(model, x, y, 2, recipe.callbacks)
@@ -121,7 +120,7 @@ def fit(model, x, y, epochs, callbacks):
 
 
 def build_models(x, y):
-    """Name -> compiled model whose train step is to be timed."""
+    """Returns name -> compiled model whose train step to time."""
     models = {
         "dense": compiled(build_network()),
         "dense again": compiled(build_network()),
@@ -143,7 +142,7 @@ def seconds_per_step(model, x, y, steps):
 
 
 def main(_):
-    # Every model traces its step twice, for `fit` and for single batches.
+    # Each model traces its step twice, for `fit` and for single batches.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     rng = np.random.default_rng(0)
     shape = (FLAGS.batch_size, 32, 32, 3)

@@ -1,4 +1,4 @@
-"""Carries a run out: trains, prunes and measures as its settings say."""
+"""Executes a run: trains, prunes and measures according to its settings."""
 
 import dataclasses
 import functools
@@ -20,23 +20,23 @@ import keras_bimp
 
 
 def execute(run, *, data_dir=None, dense_dir, jit_compile="auto"):
-    """Does what a run says.
+    """Executes a run.
 
     Args:
         run: A `Run`.
         data_dir: Where TensorFlow Datasets keeps data.
-        dense_dir: Folder of dense networks, which runs of `imp` begin with
-            and which runs of `dense` leave there.
-        jit_compile: As `Model.compile` takes it.
+        dense_dir: Folder of dense networks, which runs of `dense` write and
+            runs of `imp` start from.
+        jit_compile: As in `Model.compile`.
 
     Returns:
-        A dict that JSON can hold: how good the model is on the test and on
-        the validation data, whether it diverged, what it costs, what its
-        prunings did, and the history of the training.
+        A JSON-compatible dict: scores on the test and validation data, whether
+        it diverged, its cost, the effects of its prunings, and the history of
+        the training.
 
     Raises:
         ValueError: Before training, if a run of `imp` has no dense network
-            to begin with.
+            to start from.
     """
     begin = time.perf_counter()
     keras.utils.set_random_seed(run.seed)
@@ -50,7 +50,7 @@ def execute(run, *, data_dir=None, dense_dir, jit_compile="auto"):
     )
     task = load(augment=run.augment)
     prunings = Prunings(task)
-    # As if the last batch of an epoch were whole.
+    # Counts the last batch of an epoch as full.
     speed = Speed(int(task.train.cardinality()) * run.batch_size)
     start = start_of(run, task, pathlib.Path(dense_dir), load)
     start.model.compile(
@@ -62,7 +62,7 @@ def execute(run, *, data_dir=None, dense_dir, jit_compile="auto"):
     history = start.model.fit(
         task.train,
         epochs=start.epochs,
-        shuffle=False,  # They come shuffled.
+        shuffle=False,  # The data set shuffles.
         validation_data=task.validation,
         callbacks=[
             keras.callbacks.TerminateOnNaN(),
@@ -101,16 +101,16 @@ def execute(run, *, data_dir=None, dense_dir, jit_compile="auto"):
 
 
 def as_json(value):
-    """A number of six digits, or `None`: JSON has no NaN."""
+    """Rounds to six digits; returns `None` for NaN, which JSON lacks."""
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 @dataclasses.dataclass
 class Start:
-    """A model and all that `compile` and `fit` get for it.
+    """A model and its arguments of `compile` and `fit`.
 
     Attributes:
-        wrapped: Whether it is to be stripped at the end.
+        wrapped: Whether to strip it at the end.
         keep: Called with the model after `fit`.
     """
 
@@ -147,7 +147,7 @@ def _optimizer(run, learning_rate):
 
 
 def _rates(run, task, interval=None):
-    """The learning rates of a dense training as a schedule."""
+    """Returns the learning rates of dense training as a schedule."""
     per_epoch = int(task.train.cardinality())
     if interval:
         interval *= per_epoch
@@ -159,14 +159,14 @@ def _rates(run, task, interval=None):
 
 
 def folder_of_dense(run, dense_dir):
-    """Where the dense network that a run begins with is, or will be."""
+    """Returns the folder of the dense network that a run starts from."""
     digest = hashlib.sha256(run.dense().key.encode()).hexdigest()
     return pathlib.Path(dense_dir, digest[:16])
 
 
 def _dense(run, task, dense_dir):
     folder = folder_of_dense(run, dense_dir)
-    # A folder with all its files, or none.
+    # Renamed when complete, so that a kill leaves all files or none.
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -177,7 +177,7 @@ def _dense(run, task, dense_dir):
             model.save(unfinished / f"epoch_{epoch + 1}.keras")
 
     def keep(model):
-        # Not `save`: a network of KerasHub forgets its weight decay then.
+        # Not `save`, which drops the weight decay of a KerasHub network.
         model.save_weights(unfinished / "model.weights.h5")
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
@@ -197,7 +197,7 @@ def _dense(run, task, dense_dir):
 
 
 def _pruning(run, load):
-    """What `keras_bimp.callbacks` takes of a run that prunes and retrains."""
+    """Returns the arguments of `keras_bimp.callbacks` for a run."""
     retraining = run.retraining
     if run.retrain_warmup:
         retraining = functools.partial(
@@ -211,7 +211,7 @@ def _pruning(run, load):
         "criterion": run.criterion,
         "granularity": run.granularity,
         "on_collapse": run.on_collapse,
-        # What this one looks at are training examples as they are.
+        # It evaluates on training examples without augmentation.
         "data": load(augment=False).train
         if run.retraining == "accallr"
         else None,
@@ -238,8 +238,8 @@ def _imp(run, task, dense_dir, load):
     folder = folder_of_dense(run, dense_dir)
     if not folder.exists():
         raise ValueError(
-            "A run of `imp` begins with the network of a dense run, and there "
-            f"is none: it was not run, or diverged. Looked for: {folder}"
+            "A run of `imp` starts from the network of a dense run, which is "
+            f"missing: it was not run, or diverged. Looked for: {folder}"
         )
     rewind_to = None
     epochs = run.retrain_epochs

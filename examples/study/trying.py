@@ -1,4 +1,4 @@
-"""Tries one network on everything that the library does."""
+"""Tries every feature of the library on one network."""
 
 import functools
 import json
@@ -24,7 +24,7 @@ FORMATS = {
     "openvino": "model.xml",
     "packed": "model.packed",
 }
-# Name -> heading of its column, in the order in which they are tried.
+# Name -> heading of its column, in the order of execution.
 STEPS = {
     "wrap": "wrap",
     "fit": "fit",
@@ -39,11 +39,11 @@ STEPS = {
     "packed": "packed",
 }
 SPARSITY = 0.5
-_LENGTH = 400  # Of a sentence, at most.
+_LENGTH = 400  # The maximum length of a message.
 
 
 class Trial:
-    """A network on its way from `wrap` to its exports.
+    """A network that is tried, from `wrap` to its exports.
 
     Args:
         name: One of `foreign.NETWORKS`.
@@ -59,7 +59,7 @@ class Trial:
         self._wrapped = keras_bimp.wrap(self._network.model)
 
     def fit(self):
-        """Two epochs of two steps, the second after a pruning."""
+        """Trains for two epochs of two steps, with pruning in between."""
         self._wrapped.fit(
             self._network.x,
             self._network.y,
@@ -79,16 +79,16 @@ class Trial:
             raise AssertionError(f"Sparsity {found:.3f} after training.")
 
     def strip(self):
-        """Gives the model back, which predicts the same, and has zeros."""
+        """Checks that `strip` returns the same model, with zeros."""
         before = self._predicted(self._wrapped)
         self._plain = keras_bimp.strip(self._wrapped)
         if self._plain is not self._network.model:
-            raise AssertionError("Another model came back.")
+            raise AssertionError("`strip` returned another model.")
         self._expected = self._predicted(self._plain)
         _same(before, self._expected, 0)
 
     def load(self):
-        """Loads the saved model where keras_bimp cannot be imported."""
+        """Loads the saved model in a process without keras_bimp."""
         self._plain.save(self._folder / "model.keras")
         with (self._folder / "expected.pickle").open("wb") as file:
             pickle.dump(self._expected, file)
@@ -105,7 +105,7 @@ class Trial:
         keras_bimp.report(self._plain, latency=False, verbose=0)
 
     def shrink(self):
-        """Prunes units that belong together, and takes them out."""
+        """Prunes units that belong together, and removes them."""
         network = NETWORKS[self._name]()
         network.compile()
         wrapped = keras_bimp.wrap(network.model)
@@ -137,12 +137,12 @@ for _format in FORMATS:
 
 
 def predict(model, x):
-    """What a model predicts in one batch."""
+    """Returns a model's predictions for one batch."""
     return model.predict(x, batch_size=len(tree.flatten(x)[0]), verbose=0)
 
 
 def try_network(name: str, path: pathlib.Path) -> None:
-    """Tries all steps, and writes down what each said.
+    """Tries all steps, and writes the result of each.
 
     Args:
         name: One of `foreign.NETWORKS`.
@@ -166,7 +166,7 @@ def try_network(name: str, path: pathlib.Path) -> None:
 
 
 def sentence(error: Exception) -> str:
-    """What an error says, on one line."""
+    """Returns the message of an error on one line."""
     text = re.sub(r"\x1b\[\d*m", "", str(error)).replace("`", "'")
     text = re.sub(r"\s+", " ", text).strip() or "no message"
     if len(text) > _LENGTH:

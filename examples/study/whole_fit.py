@@ -1,8 +1,9 @@
-"""What does a whole `fit` cost? Times one with a plan beside a dense one.
+"""Measures the cost of a whole `fit`, with pruning and without.
 
-Small networks of equal shape train in one process in turns: one as it is, one
-wrapped and pruned four times in six epochs. A round times both, compilation
-included, and gives one ratio. Prints the median of the ratios with quartiles.
+Two small networks of the same shape train in turns in one process: one dense,
+one wrapped and pruned four times in six epochs. Each round times both,
+including compilation, and gives one ratio. Prints the median and quartiles of
+the ratios.
 """
 
 import os
@@ -25,7 +26,7 @@ flags.DEFINE_boolean("backup", False, "Whether to back up after each epoch.")
 
 
 def build_model():
-    """Three dense layers, 26,000 weights."""
+    """Builds three dense layers, 26,000 weights."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -43,7 +44,7 @@ def build_model():
 
 
 def fit(model, callbacks=()):
-    """Seconds that a `fit` took."""
+    """Returns the seconds that a `fit` took."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((FLAGS.steps * 32, 64)).astype("float32")
     y = rng.integers(0, 10, len(x))

@@ -1,4 +1,4 @@
-"""The data sets of the studies, read by TensorFlow Datasets."""
+"""The data sets of the studies, read with TensorFlow Datasets."""
 
 from .loading import NAMES
 from .loading import load

@@ -1,4 +1,4 @@
-"""How good translations are."""
+"""The BLEU score of translations."""
 
 import typing
 
@@ -10,7 +10,7 @@ from .vocabulary import Vocabulary
 
 
 class Translation(typing.NamedTuple):
-    """A sentence, how a model translates it, and how a person did."""
+    """A sentence, its translation by a model, and a human translation."""
 
     source: str
     translation: str
@@ -18,14 +18,13 @@ class Translation(typing.NamedTuple):
 
 
 class Bleu:
-    """BLEU, by sacrebleu, of the greedy translations of a model, in percent.
+    """BLEU of a model's greedy translations, by sacrebleu, in percent.
 
     Args:
         source: Vocabulary of the sentences to translate.
         target: Vocabulary of the translations.
-        references: Text of references. Of one that is not here, what its
-            pieces say is taken: without what is beyond their length, or
-            unknown.
+        references: Text of references. If a reference is missing, it is
+            decoded from its pieces, without truncated or unknown pieces.
         length: Number of pieces in a row of labels.
     """
 
@@ -49,7 +48,7 @@ class Bleu:
         return sacrebleu.corpus_bleu(
             [each.translation for each in found],
             [[each.reference for each in found]],
-            force=True,  # Points at the end are no reason to warn.
+            force=True,  # Does not warn about periods at the end.
         ).score
 
     def translate(self, model, batches) -> list[Translation]:

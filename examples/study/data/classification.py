@@ -1,4 +1,4 @@
-"""What tasks of classifying images have in common."""
+"""Common parts of image classification tasks."""
 
 import keras
 import numpy as np
@@ -8,15 +8,15 @@ from .task import Task
 
 
 def task(train, validation, test, classes, input_shape, notice=""):
-    """The task of telling classes of images.
+    """Returns an image classification task.
 
     Args:
-        train: As `Task` has it, as are `validation` and `test`.
-        validation: See there.
-        test: See there.
-        classes: How many there are.
+        train: As in `Task`.
+        validation: As in `Task`.
+        test: As in `Task`.
+        classes: Number of classes.
         input_shape: Height, width and channels of an image.
-        notice: As `Task` has it.
+        notice: As in `Task`.
     """
     return Task(
         train=train,
@@ -35,17 +35,17 @@ def task(train, validation, test, classes, input_shape, notice=""):
 
 
 def accuracy(model, batches):
-    """The accuracy of a compiled model, in percent."""
+    """Returns the accuracy of a compiled model, in percent."""
     found = model.evaluate(batches, verbose=0, return_dict=True)
     return 100 * found["accuracy"]
 
 
 def normalization(mean, deviation):
-    """A function that brings pixels of 0 to 255 to mean 0, deviation 1.
+    """Returns a function that normalizes pixels from 0 to 255.
 
     Args:
-        mean: Of each channel, of values from 0 to 1.
-        deviation: Likewise.
+        mean: Mean of each channel, for values from 0 to 1.
+        deviation: Standard deviation of each channel.
     """
     mean, deviation = (
         255 * np.array(each, "float32") for each in (mean, deviation)
@@ -58,7 +58,7 @@ def normalization(mean, deviation):
 
 
 def check_subset(subset, available):
-    """Raises a `ValueError` if more is asked for than there is."""
+    """Raises a `ValueError` if a subset is larger than the data set."""
     if subset is not None and not 0 < subset <= available:
         raise ValueError(
             f"`subset` must be from 1 to {available}: the other training "
@@ -67,6 +67,6 @@ def check_subset(subset, available):
 
 
 def random_seeds(seed):
-    """Endless pairs of random numbers, others in every epoch."""
+    """Returns infinite pairs of random numbers, different in each epoch."""
     numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
     return numbers.batch(2)

@@ -1,4 +1,4 @@
-"""The handwritten digits that come with scikit-learn: nothing to download."""
+"""The handwritten digits that come with scikit-learn."""
 
 import functools
 
@@ -9,7 +9,7 @@ from . import images
 
 
 def load(name, data_dir, batch_size, subset, augment, seed):
-    """A task of `data.load`: 1,797 images of 8x8 pixels, never augmented."""
+    """Loads a task for `data.load`: 1,797 images of 8x8, not augmented."""
     del name, data_dir, augment
     x, y = sklearn.datasets.load_digits(return_X_y=True)
     x = x.astype("float32").reshape(-1, 8, 8, 1)
@@ -25,7 +25,7 @@ def load(name, data_dir, batch_size, subset, augment, seed):
         (x_held_out, y_held_out),
         (x_test, y_test),
     )
-    # From 0 to 16, so that they become 0 to 1.
+    # Scales values from 0 to 16 to 0 to 1.
     return images.in_memory(
         parts, ((0.0,), (16 / 255,)), batch_size, seed, classes=10
     )

@@ -1,4 +1,4 @@
-"""Translation piece by piece."""
+"""Greedy decoding of translations."""
 
 import keras
 from keras import ops
@@ -9,10 +9,11 @@ from .vocabulary import PAD
 
 
 class Greedy(keras.Model):
-    """Takes the likeliest piece at each position, until all sentences end.
+    """Takes the likeliest piece at each position until all sentences end.
 
-    One compiled loop on every backend: `predict` maps batches of sources
-    (batch, length) to the pieces of translations, of the same shape.
+    This is one compiled loop on every backend: `predict` maps batches of
+    sources (batch, length) to pieces of translations of the same shape.
+
 
     Args:
         model: From `{"source": ..., "target": ...}`, both (batch, length), to
@@ -27,7 +28,7 @@ class Greedy(keras.Model):
     def call(self, source):
         length = source.shape[1]
         positions = ops.arange(length + 1)
-        # Zeros of the source's own batch size, which may be unknown.
+        # Zeros of the source's batch size, which may be unknown.
         empty = ops.zeros_like(source[:, :1])
         target = ops.where(positions == 0, BEGIN, empty + PAD)
         ended = ops.zeros_like(source[:, 0], dtype="bool")

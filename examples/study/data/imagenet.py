@@ -1,11 +1,11 @@
-"""ImageNet: read from files as training goes on."""
+"""ImageNet, read from files during training."""
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from . import classification
 
-# Mean and standard deviation of each channel, of values from 0 to 1.
+# Mean and standard deviation of each channel, for values from 0 to 1.
 _STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _SIZE = 224
 _SHORTER_SIDE = 256
@@ -13,14 +13,13 @@ _SHUFFLED_TOGETHER = 5000  # JPEG files, of about 100 kB each.
 
 
 def load(name, data_dir, batch_size, subset, augment, seed):
-    """A task of `data.load`: ImageNet, images of 224x224 pixels.
+    """Loads a task for `data.load`: ImageNet, images of 224x224 pixels.
 
-    The labels of its test split are not public. So the test is its validation
-    split, as everywhere, and the last 1 % of the training images are for
-    validation: 12,812. Augmented: a random part of an image, half of them
-    mirrored.
+    The labels of its test split are not public. So, as usual, its validation
+    split is the test set. The last 1% of the training images, 12,812, are for
+    validation. Augmentation takes a random crop and mirrors half of the images.
 
-    A `subset` is the first of the training images in the order of the files.
+    A `subset` is the first training images in the order of the files.
     """
 
     def read(split, **kwargs):
@@ -78,7 +77,7 @@ def _plain(jpeg, label):
 
 
 def random_crop(jpeg, seed):
-    """8 to 100 % of an image, 3/4 to 4/3 as wide as high, maybe mirrored."""
+    """Crops 8 to 100% of an image with aspect ratio 3/4 to 4/3, and flips."""
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.image.extract_jpeg_shape(jpeg),
         tf.zeros((1, 0, 4)),
@@ -95,7 +94,7 @@ def random_crop(jpeg, seed):
 
 
 def central_crop(jpeg):
-    """The middle of an image whose shorter side is brought to 256 pixels."""
+    """Crops the middle of an image resized to a shorter side of 256 pixels."""
     image = tf.io.decode_jpeg(jpeg, channels=3)
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     sides = tf.round(sides * (_SHORTER_SIDE / tf.reduce_min(sides)))

@@ -1,4 +1,4 @@
-"""Images to be classified, small enough that all of them are in memory."""
+"""Image classification data sets that fit into memory."""
 
 import functools
 import math
@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 from . import classification
 
-# Mean and standard deviation of each channel, of values from 0 to 1.
+# Mean and standard deviation of each channel, for values from 0 to 1.
 _STATISTICS = {
     "fashion_mnist": ((0.286,), (0.353,)),
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
@@ -19,12 +19,11 @@ _ROTATION = math.radians(15)
 
 
 def load(name, data_dir, batch_size, subset, augment, seed):
-    """A task of `data.load`: images of a few classes.
+    """Loads a task for `data.load`: images of a few classes.
 
-    The last 10 % of the training images are for validation; with a subset as
-    many of them as are 10 % of it. Augmented are
-    CIFAR's: padded by 4 pixels, cropped and flipped, those of CIFAR-100 rotated
-    by up to 15 degrees, too.
+    The last 10% of the training images are for validation; with a subset, 10%
+    of its size. CIFAR images are augmented: padded by 4 pixels, cropped and
+    flipped, and for CIFAR-100 also rotated by up to 15 degrees.
     """
     parts, info = tfds.load(
         name,
@@ -57,16 +56,16 @@ def load(name, data_dir, batch_size, subset, augment, seed):
 def in_memory(
     parts, statistics, batch_size, seed, change=None, *, classes, notice=""
 ):
-    """The task of classifying images that are in memory.
+    """Returns a classification task for images that are in memory.
 
     Args:
         parts: Training, validation and test set, each `(images, labels)`.
-        statistics: Mean and deviation of each channel, of values from 0 to 1.
-        batch_size: Of the training data.
-        seed: Of their order.
+        statistics: Mean and deviation of each channel, for values from 0 to 1.
+        batch_size: Batch size of the training data.
+        seed: Seed for the order of the training data.
         change: Function `(batches, seed) -> batches` that augments them.
-        classes: How many there are.
-        notice: As `Task` has it.
+        classes: Number of classes.
+        notice: As in `Task`.
     """
     train, validation, test = parts
     normalized = classification.normalization(*statistics)
@@ -102,9 +101,9 @@ def _augmented(dataset, seed, rotate):
 
 
 def flipped_crops(images, seed):
-    """Images moved by up to 4 pixels, half of them mirrored.
+    """Shifts images by up to 4 pixels, and mirrors half of them.
 
-    What comes in from outside is black.
+    The border is filled with black.
     """
     count, height, width = tf.unstack(tf.shape(images)[:3])
     around = [_PADDING, _PADDING]
@@ -121,7 +120,7 @@ def flipped_crops(images, seed):
 
 
 def rotated(images, seed):
-    """Images turned about their centres, by up to 15 degrees either way."""
+    """Rotates images about their centers by up to 15 degrees either way."""
     shape = tf.shape(images)
     angles = tf.random.stateless_uniform(
         shape[:1], seed, minval=-_ROTATION, maxval=_ROTATION

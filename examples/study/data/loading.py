@@ -1,4 +1,4 @@
-"""Tasks by the names that TensorFlow Datasets has for their data."""
+"""Tasks by the TensorFlow Datasets names of their data."""
 
 from . import digits
 from . import imagenet
@@ -24,17 +24,17 @@ NAMES = tuple(sorted(_LOADERS))
 def load(
     name, *, data_dir=None, batch_size=128, subset=None, augment=True, seed=0
 ):
-    """Data, loss and measure of a task.
+    """Loads the data, loss and metric of a task.
 
     Args:
-        name: Of a data set of TensorFlow Datasets.
+        name: The name of a data set in TensorFlow Datasets.
         data_dir: Where TensorFlow Datasets keeps data.
-        batch_size: Of the training data; what is left over of an epoch makes
-            a smaller batch.
-        subset: Number of training examples; all of them by default, but for
-            those held out for validation.
-        augment: Whether training examples are augmented as in the paper.
-        seed: Of the order of the training examples and of augmentation.
+        batch_size: Batch size of the training data; the last batch of an epoch
+            may be smaller.
+        subset: Number of training examples. Defaults to all except those held
+            out for validation.
+        augment: Whether to augment training examples as in the paper.
+        seed: Seed for the order of training examples and for augmentation.
 
     Returns:
         A `Task`.

@@ -1,4 +1,4 @@
-"""Images of which every pixel is to be classified."""
+"""Semantic segmentation data sets."""
 
 import dataclasses
 import functools
@@ -11,29 +11,30 @@ import tensorflow_datasets as tfds
 
 from .task import Task
 
-VOID = 255  # What a pixel is labelled that counts for nothing.
+VOID = 255  # The label of pixels that are ignored.
 
-# Of ImageNet's channels, of values from 0 to 255.
+# Of ImageNet's channels, for values from 0 to 255.
 MEAN = 255 * np.array([0.485, 0.456, 0.406], "float32")
 DEVIATION = 255 * np.array([0.229, 0.224, 0.225], "float32")
 
-_SHUFFLED = 512  # Examples to draw from.
+_SHUFFLED = 512  # Size of the shuffle buffer.
 
 
 def load(name, data_dir, batch_size, subset, augment, seed):
-    """A task of `data.load`: images of which every pixel has a class.
+    """Loads a task for `data.load`: images with a class for each pixel.
 
-    - "camvid": 120x160 pixels, 11 classes, validated on a split of its own.
-      Half of the training images are mirrored.
-    - "cityscapes": halved to 512x1024 pixels, the 19 classes of training. The
-      labels of its test split are not public: the test is its validation split,
-      and 10 % of the training data are held out instead.
-    - "coco": brought to 480x480 pixels, the 20 classes of Pascal VOC, as usual
-      for DeepLabV3, and 0 for what is labelled otherwise; from COCO's panoptic
-      labels. Held out and tested as Cityscapes.
+    - "camvid": 120x160 pixels, 11 classes, with a validation split. Half of the
+      training images are mirrored.
+    - "cityscapes": halved to 512x1024 pixels, 19 classes. The labels of its
+      test split are not public, so its validation split is the test set, and
+      10% of the training data are held out for validation.
+    - "coco": resized to 480x480 pixels, the 20 classes of Pascal VOC, as usual
+      for DeepLabV3, and 0 for all others, from COCO's panoptic labels. Splits
+      as for Cityscapes.
 
-    Augmented are the two by a scale between 0.5 and 2 and a crop, too. What is
-    no part of an image and what has no label is void: no loss, no score.
+    The last two are also augmented by a scale between 0.5 and 2 and a crop.
+    Pixels outside of an image or without a label are void: they count neither
+    for the loss nor for the score.
     """
     source = _SOURCES[name]
     of_train, of_validation, of_test = source.splits
@@ -64,7 +65,7 @@ def load(name, data_dir, batch_size, subset, augment, seed):
 
 
 def loss():
-    """The mean of the crossentropies of a batch's pixels that are not void."""
+    """Returns the mean crossentropy of the pixels that are not void."""
     return keras.losses.SparseCategoricalCrossentropy(
         from_logits=True, ignore_class=VOID
     )
@@ -82,7 +83,7 @@ def metrics(classes):
 
 
 def mean_iou(model, batches):
-    """The mIoU of a compiled model, in percent, of all batches together.
+    """Returns the mIoU of a compiled model over all batches, in percent.
 
     The mean is over the classes that are in the labels or the predictions.
     """
@@ -92,15 +93,15 @@ def mean_iou(model, batches):
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """A data set, and what becomes of it.
+    """A data set and its preprocessing.
 
     Attributes:
-        name: For TensorFlow Datasets.
-        splits: Of training, validation and test.
-        size: Height and width of what a network sees.
-        classes: How many there are.
+        name: Its name in TensorFlow Datasets.
+        splits: Training, validation and test splits.
+        size: Height and width of the network's input.
+        classes: Number of classes.
         labelled: Function from an example to image and labels.
-        scales: Smallest and largest of augmentation.
+        scales: Smallest and largest scale of augmentation.
         fits_in_memory: Whether images are decoded only once.
     """
 
@@ -153,18 +154,17 @@ def _augmented(dataset, source, seed):
 
 
 def _part(image, labels, size, scale=1.0, at=(0.0, 0.0)):
-    """The part of an image that a network sees.
+    """Crops the part of an image that a network sees.
 
     Args:
-        image: Its pixels, of any height and width.
-        labels: Theirs.
+        image: Pixels, of any height and width.
+        labels: The labels of the pixels.
         size: Height and width of the part.
-        scale: At 1 all of the image just fits into the part.
-        at: Where in the image the part is, of all places that there are: from
-            0, top or left, to 1.
+        scale: At 1 the whole image just fits into the part.
+        at: Relative position of the part, from 0, top or left, to 1.
 
     Returns:
-        Pixels and labels of the part. Around the image it is void.
+        Pixels and labels of the part. Outside of the image it is void.
     """
     shape = tf.cast(tf.shape(labels), tf.float32)
     scale *= tf.reduce_min(tf.constant(size, tf.float32) / shape)
@@ -187,15 +187,16 @@ def _of_camvid(example):
     return example["image"], tf.where(labels == 11, np.uint8(VOID), labels)
 
 
-# Cityscapes has 34 labels, of which these are the classes of training.
+# Cityscapes has 34 labels. These are the classes for training.
 _CITYSCAPES = np.full(256, VOID, "uint8")
 _CITYSCAPES[
     [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
 ] = range(19)
 
-# COCO has 80 classes of things, then 53 of stuff. Pascal VOC's are, in its
-# order: aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow,
-# table, dog, horse, motorbike, person, plant, sheep, sofa, train, television.
+# COCO has 80 thing classes, then 53 stuff classes. The classes of Pascal VOC
+# are, in order: aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair,
+# cow, table, dog, horse, motorbike, person, plant, sheep, sofa, train,
+# television.
 _COCO = np.zeros(133, "uint8")
 _COCO[
     [4, 1, 14, 8, 39, 5, 2, 15, 56, 19, 60, 16, 17, 3, 0, 58, 18, 57, 6, 62]
@@ -208,13 +209,13 @@ def _of_cityscapes(example):
 
 
 def _of_coco(example):
-    """Segments have a number, whose digits are the colours to base 256."""
+    """Decodes COCO's panoptic images: a color is a segment id in base 256."""
     colours = tf.cast(example["panoptic_image"], tf.int32)
     numbers = tf.reduce_sum(colours * [1, 256, 256**2], axis=-1)
     known = tf.cast(example["panoptic_objects"]["id"], tf.int32)
     classes = tf.gather(_COCO, example["panoptic_objects"]["label"])
     order = tf.argsort(known)
-    # Black has no label, and neither has a number that no segment has.
+    # Black has no label, and neither has an id without a segment.
     known = tf.concat([[0], tf.gather(known, order)], axis=0)
     classes = tf.concat([[VOID], tf.gather(classes, order)], axis=0)
     places = tf.searchsorted(known, tf.reshape(numbers, [-1]), side="right") - 1

@@ -1,4 +1,4 @@
-"""What is to be learned: data, loss and what counts as good."""
+"""Tasks: data, loss and score."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,21 +9,21 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Data in batches, and how a network is trained and judged on them.
+    """Data in batches, and how to train and evaluate a network on them.
 
     Attributes:
-        train: Batches of one epoch, shuffled anew in each, of known length.
+        train: Batches of one epoch, reshuffled in each, of known length.
         validation: Batches held out of the training data, to choose settings.
-        test: Batches that are for the figures of a table alone.
-        network: Keywords that a network of `networks` gets of the data, such
+        test: Batches used only for the figures of a table.
+        network: Keyword arguments of a network that depend on the data, such
             as `classes` and `input_shape`.
-        loss: What is minimised.
-        metrics: Makes the metrics that training shows.
-        measure: Name of what `score` returns: "accuracy", "mIoU" or "BLEU".
-        score: Function `(model, batches) -> float` in percent: how good a
-            trained model is.
-        notice: What to say wherever figures are shown, if these data are not
-            those that everyone has.
+        loss: The loss to minimize.
+        metrics: Callable that creates the metrics for training.
+        measure: Name of the score: "accuracy", "mIoU" or "BLEU".
+        score: Function `(model, batches) -> float`, the score of a trained
+            model in percent.
+        notice: A remark to show with any figures if these data are not the
+            standard ones.
     """
 
     train: tf.data.Dataset

@@ -7,7 +7,7 @@ from .vocabulary import PAD
 
 @keras.saving.register_keras_serializable(package="study")
 class TokenAccuracy(keras.metrics.SparseCategoricalAccuracy):
-    """How many pieces are the likeliest of a model; padding does not count."""
+    """The accuracy over pieces, ignoring padding."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         return super().update_state(y_true, y_pred, y_true != PAD)

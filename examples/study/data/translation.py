@@ -1,4 +1,4 @@
-"""Sentences in English to be translated into German."""
+"""English sentences to translate into German."""
 
 import typing
 
@@ -13,13 +13,13 @@ from .vocabulary import BEGIN
 from .vocabulary import PAD
 from .vocabulary import Vocabulary
 
-_LEARNED_FROM = 1_000_000  # Sentences, of which a vocabulary is made.
+_LEARNED_FROM = 1_000_000  # Sentences to learn a vocabulary from.
 
 
 class _Corpus(typing.NamedTuple):
     name: str  # In TensorFlow Datasets.
-    length: int  # Pieces of a sentence.
-    vocabulary: int  # Pieces of a language.
+    length: int  # Pieces per sentence.
+    vocabulary: int  # Pieces per language.
 
 
 _CORPORA = {
@@ -29,12 +29,12 @@ _CORPORA = {
 
 
 def load(name, data_dir, batch_size, subset, augment, seed):
-    """A task of `data.load`: from English to German.
+    """Loads a task for `data.load`: from English to German.
 
-    Examples are `(inputs, labels, weights)` with `inputs["source"]`, and
-    `inputs["target"]` that is the labels, moved one to the right: a network
-    says of each piece what follows. `weights` leave padding out of the loss,
-    which is a mean over pieces. Nothing is augmented.
+    Examples are `(inputs, labels, weights)` with `inputs["source"]` and
+    `inputs["target"]`, the labels shifted one to the right: a network predicts
+    the next piece. `weights` exclude padding from the loss, which is a mean
+    over pieces. Nothing is augmented.
     """
     corpus = _CORPORA[name]
     length = corpus.length
@@ -79,7 +79,7 @@ def load(name, data_dir, batch_size, subset, augment, seed):
 
 
 def _sentences(name, split, data_dir):
-    """Two lists of texts, English and German."""
+    """Returns two lists of texts, English and German."""
     dataset = tfds.load(name, split=split, data_dir=data_dir)
     english, german = [], []
     for batch in tfds.as_numpy(dataset.batch(1000)):

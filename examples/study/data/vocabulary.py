@@ -1,4 +1,4 @@
-"""Pieces of words as numbers, and back to text."""
+"""Converts text to numbered pieces of words, and back."""
 
 import io
 from collections.abc import Iterable
@@ -10,15 +10,15 @@ PAD, UNKNOWN, BEGIN, END = range(4)
 
 
 class Vocabulary:
-    """The likeliest pieces of words of a language, learned from sentences.
+    """The likeliest pieces of words in a language, learned from sentences.
 
-    A unigram model of SentencePiece: what was cut into pieces and joined again
-    is the same text, but for characters that the sentences do not have.
+    This is a SentencePiece unigram model: encoding and decoding returns the
+    same text, except for characters that the sentences do not have.
 
     Args:
-        sentences: Text of one language.
-        size: Most numbers to use, those for padding, unknown, begin and end
-            among them; with little text there are fewer pieces.
+        sentences: Text in one language.
+        size: Maximum vocabulary size, including padding, unknown, begin and
+            end; with little text there are fewer pieces.
     """
 
     def __init__(self, sentences: Iterable[str], size: int):
@@ -43,22 +43,22 @@ class Vocabulary:
         return self._pieces.get_piece_size()
 
     def encode(self, sentences: Iterable[str], length: int) -> np.ndarray:
-        """Numbers (sentences, length): pieces, `END`, then `PAD`.
+        """Returns numbers (sentences, length): pieces, `END`, then `PAD`.
 
-        Of longer sentences, what is beyond the length is left out.
+        Longer sentences are truncated.
         """
         found = [
             [*pieces, END][:length]
             for pieces in self._pieces.encode(list(sentences))
         ]
-        # Of 16 bits, since some data sets are large.
+        # 16 bits, since some data sets are large.
         numbers = np.full((len(found), length), PAD, "uint16")
         for row, pieces in zip(numbers, found, strict=True):
             row[: len(pieces)] = pieces
         return numbers
 
     def decode(self, numbers: np.ndarray) -> list[str]:
-        """The text of each row, as far as its first `END`."""
+        """Returns the text of each row, up to its first `END`."""
         ends = np.cumsum(numbers == END, axis=1) > 0
         return self._pieces.decode(
             [row[~end].tolist() for row, end in zip(numbers, ends, strict=True)]

@@ -1,6 +1,6 @@
-"""Networks that nobody here made, small, with data of the right shape.
+"""Small third-party networks, with data of the right shape.
 
-Nothing here imports keras_bimp: a process that may not, loads files with it.
+Nothing here imports keras_bimp, because processes without it use this package.
 """
 
 from . import applications

@@ -8,7 +8,7 @@ from .network import CLASSES
 from .network import Network
 from .network import images
 
-# Sides of the images: the smallest that a family allows, or nearly.
+# Sizes of the images: about the smallest that a family allows.
 _MEMBERS = {
     "ConvNeXtTiny": {"side": 32},
     "DenseNet121": {"side": 32},

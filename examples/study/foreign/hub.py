@@ -1,4 +1,4 @@
-"""Tasks and backbones of KerasHub, tiny and randomly initialised."""
+"""Tasks and backbones of KerasHub, tiny and randomly initialized."""
 
 import keras
 import numpy as np
@@ -37,7 +37,7 @@ def _labels():
 
 
 def _padded():
-    """Tokens, and a mask that leaves out the last ones."""
+    """Returns tokens, and a mask that excludes the last ones."""
     mask = np.ones((SAMPLES, LENGTH), bool)
     mask[:, -3:] = False
     return {"token_ids": tokens(LENGTH, VOCABULARY), "padding_mask": mask}
@@ -45,14 +45,15 @@ def _padded():
 
 @keras.saving.register_keras_serializable(package="foreign")
 class Words(keras.layers.Layer):
-    """Cuts strings into words, for BERT.
+    """Splits strings into words, for BERT.
+
 
     KerasHub's own tokenizers need TensorFlow Text inside a `tf.data` pipeline.
     """
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        # Strings are TensorFlow's on every backend.
+        # Strings are TensorFlow tensors on every backend.
         self._convert_input_args = False
         self._allow_non_tensor_positional_args = True
         self._lookup = keras.layers.TextVectorization(
@@ -72,7 +73,7 @@ class Words(keras.layers.Layer):
 
 
 def bert():
-    """A classifier of strings: its preprocessor cuts them into words."""
+    """Builds a classifier of strings with a preprocessor."""
     models = _models()
     task = models.BertTextClassifier(
         models.BertBackbone(**_SIZES, num_heads=2, max_sequence_length=LENGTH),
@@ -118,7 +119,7 @@ def _causal(kind, **kwargs):
         getattr(models, f"{kind}Backbone")(**_SIZES, **kwargs),
         preprocessor=None,
     )
-    # Each word is to be followed by the next.
+    # The target is the next word.
     x = _padded()
     return Network(task, x, np.roll(x["token_ids"], -1, axis=1), _LOGITS)
 
@@ -138,7 +139,7 @@ def llama():
 
 
 def t5():
-    """The backbone: KerasHub's `fit` needs a task, and this is none."""
+    """Builds the backbone, which has no task in KerasHub."""
     backbone = _models().T5Backbone(**_SIZES, num_heads=2)
     ids, mask = _padded().values()
     x = {
@@ -169,7 +170,7 @@ def bart():
 
 
 def whisper():
-    """The backbone, on spectrograms of 32 frames."""
+    """Builds the backbone, for spectrograms of 32 frames."""
     backbone = _models().WhisperBackbone(
         **_SIZES,
         num_heads=2,
@@ -226,7 +227,7 @@ def _resnet():
 
 
 def resnet():
-    """A classifier whose preprocessor scales the images."""
+    """Builds a classifier whose preprocessor scales images."""
     import keras_hub
 
     models = _models()
@@ -290,7 +291,7 @@ def deeplab_v3():
 
 
 def retinanet():
-    """A detector, with the losses of its own `compile`."""
+    """Builds a detector with the default losses of its `compile`."""
     models = _models()
     task = models.RetinaNetObjectDetector(
         models.RetinaNetBackbone(

@@ -1,4 +1,4 @@
-"""What a network is tried with."""
+"""A network to try, with its data."""
 
 import dataclasses
 from typing import Any
@@ -12,14 +12,14 @@ CLASSES = 4
 
 @dataclasses.dataclass
 class Network:
-    """A model and a few examples that it can be trained on.
+    """A model and a few training examples.
 
     Args:
         model: A built `keras.Model`.
         x: Inputs, an array or a structure of arrays.
         y: Targets.
-        loss: A loss of `compile`; `"own"` where the class of the model brings
-            one, and `None` where the layers add it.
+        loss: A loss for `compile`; `"own"` if the class of the model defines
+            one, and `None` if the layers add it.
     """
 
     model: keras.Model
@@ -28,7 +28,7 @@ class Network:
     loss: Any = "sparse_categorical_crossentropy"
 
     def compile(self, model: keras.Model | None = None) -> None:
-        """Compiles a model as this one is to be trained."""
+        """Compiles a model for training."""
         # Untrained detectors have losses in the thousands.
         optimizer = keras.optimizers.SGD(
             0.01, momentum=0.9, global_clipnorm=1.0
@@ -38,13 +38,13 @@ class Network:
 
 
 def images(side: int, classes: int = CLASSES) -> tuple:
-    """Square images of random numbers, and their classes."""
+    """Generates square random images and their classes."""
     rng = np.random.default_rng(0)
     x = rng.uniform(size=(SAMPLES, side, side, 3)).astype("float32")
     return x, rng.integers(0, classes, SAMPLES)
 
 
 def tokens(length: int, vocabulary: int) -> np.ndarray:
-    """Sentences of random words, none of them padding."""
+    """Generates sentences of random words, without padding."""
     rng = np.random.default_rng(0)
     return rng.integers(1, vocabulary, (SAMPLES, length)).astype("int32")

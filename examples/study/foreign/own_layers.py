@@ -1,4 +1,4 @@
-"""Layers that tutorials of keras.io define themselves."""
+"""Custom layers of keras.io tutorials."""
 
 import keras
 from keras import layers
@@ -7,7 +7,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="foreign")
 class TransformerBlock(layers.Layer):
-    """Attention and two dense layers, with residuals and normalisation."""
+    """Attention and two dense layers, with residuals and normalization."""
 
     def __init__(self, width, heads, inner, rate=0.1, **kwargs):
         super().__init__(**kwargs)
@@ -40,7 +40,7 @@ class TransformerBlock(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="foreign")
 class PositionalEmbedding(layers.Layer):
-    """Embeds words, and where they stand."""
+    """Embeds words and their positions."""
 
     def __init__(self, length, vocabulary, width, **kwargs):
         super().__init__(**kwargs)
@@ -62,7 +62,7 @@ class PositionalEmbedding(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="foreign")
 class Patches(layers.Layer):
-    """Cuts an image into squares."""
+    """Splits an image into square patches."""
 
     def __init__(self, side, **kwargs):
         super().__init__(**kwargs)
@@ -79,7 +79,7 @@ class Patches(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="foreign")
 class Sampling(layers.Layer):
-    """A random point near a mean, as far as a variance says."""
+    """Samples from a normal distribution."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

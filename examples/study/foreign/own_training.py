@@ -1,4 +1,4 @@
-"""Models of tutorials of keras.io that say themselves how they train."""
+"""Models of keras.io tutorials with a custom train step."""
 
 import keras
 import tensorflow as tf
@@ -51,7 +51,7 @@ class VAE(keras.Model):
 
 
 class GAN(keras.Model):
-    """A generator and a discriminator with an optimizer each."""
+    """A generator and a discriminator, each with an optimizer."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

@@ -1,4 +1,4 @@
-"""What tutorials of keras.io build, written here, and small."""
+"""Small versions of the models in keras.io tutorials."""
 
 import keras
 import numpy as np
@@ -54,7 +54,7 @@ def mnist_convnet():
 
 
 def text_from_scratch():
-    """From strings to a sentiment, the vocabulary inside the model."""
+    """Builds a sentiment classifier of strings, with its vocabulary inside."""
     rng = np.random.default_rng(0)
     x = np.array([[" ".join(rng.choice(_WORDS, 12))] for _ in range(SAMPLES)])
     vectorize = layers.TextVectorization(output_sequence_length=12)
@@ -71,7 +71,7 @@ def text_from_scratch():
 
 
 def text_transformer():
-    """A block of attention, as layers of classes of the tutorial's own."""
+    """Builds a transformer block from the tutorial's custom layers."""
     inputs = keras.Input((16,), dtype="int32")
     h = PositionalEmbedding(16, 64, 32)(inputs)
     h = TransformerBlock(32, 2, 64)(h)
@@ -106,7 +106,7 @@ def autoencoder():
 
 
 def vae():
-    """A class with a `train_step` of its own."""
+    """Builds a model with a custom `train_step`."""
     x, _ = _grey()
     model = VAE()
     model(x[:1])
@@ -114,7 +114,7 @@ def vae():
 
 
 def siamese():
-    """Two images through one network, and how far apart they come out."""
+    """Builds a network that compares the embeddings of two images."""
     image = keras.Input((28, 28, 1))
     h = layers.BatchNormalization()(image)
     for filters in (4, 16):
@@ -137,7 +137,7 @@ def siamese():
 
 
 def unet():
-    """Segmentation, with separable convolutions and residuals."""
+    """Builds a segmentation network of separable residual convolutions."""
     inputs = keras.Input((32, 32, 3))
     h = layers.Conv2D(16, 3, strides=2, padding="same")(inputs)
     before = h = layers.ReLU()(layers.BatchNormalization()(h))
@@ -166,7 +166,7 @@ def unet():
 
 
 def gan():
-    """Two networks with an optimizer each."""
+    """Builds two networks, each with an optimizer."""
     x, _ = _grey()
     model = GAN()
     model(x[:1])
@@ -188,7 +188,7 @@ def vision_transformer():
 
 
 def sequence_to_sequence():
-    """Letters to letters: an encoder hands its states to a decoder."""
+    """Builds a character-level encoder-decoder."""
     letters, width = 20, 32
     encoder = keras.Input((None, letters))
     _, *states = layers.LSTM(width, return_state=True)(encoder)
@@ -207,7 +207,7 @@ def sequence_to_sequence():
 
 
 def structured_data():
-    """Columns of a table, each prepared by a layer of its own."""
+    """Builds a classifier with a preprocessing layer per table column."""
     rng = np.random.default_rng(0)
     x = {
         "age": rng.uniform(20, 80, (SAMPLES, 1)).astype("float32"),

@@ -1,9 +1,9 @@
 """The networks of the studies.
 
-Convolutions pad "same": where they stride, on the other side than torch does,
-which changes neither a size nor a count. Every network is a function, whose
-`classes` and `input_shape` follow from the data, and whose `weight_decay` is
-coupled: as much of a kernel is added to its gradient.
+Convolutions have "same" padding. With strides it is on the other side than in
+torch, which changes neither sizes nor counts. Each network is a function. Its
+`classes` and `input_shape` depend on the data. Its `weight_decay` is coupled:
+this fraction of a kernel is added to its gradient.
 """
 
 from .convnet import convnet

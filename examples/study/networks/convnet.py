@@ -11,10 +11,11 @@ def convnet(
     weight_decay=0.0,
     filters=(16, 32, 64, 64),
 ):
-    """Convolutions that stride, but for the last, with batch normalisation.
+    """Strided convolutions, except the last, with batch normalization.
 
-    With the defaults 61,338 parameters of which 60,976 prunable; 1,290,880
-    multiply-adds: an epoch over 10,000 images takes one core 3 seconds.
+    With the defaults, it has 61,338 parameters, of which 60,976 are prunable,
+    and 1,290,880 multiply-adds. An epoch of 10,000 images takes 3 seconds on
+    one core.
     """
     convolution = pieces.convolution(weight_decay)
     inputs = x = keras.Input(input_shape)

@@ -1,10 +1,10 @@
-"""Networks of KerasHub, randomly initialised."""
+"""Randomly initialized networks of KerasHub."""
 
 import keras
 
 from . import pieces
 
-_STRIDE = 32  # Pixels of the image to one of the features.
+_STRIDE = 32  # Pixels of the image per feature.
 
 
 def deeplab_v3(
@@ -14,19 +14,19 @@ def deeplab_v3(
     blocks=(3, 4, 6, 3),
     bottleneck=True,
 ):
-    """DeepLabV3+ of Chen et al. (2018) on a ResNet, as KerasHub builds it.
+    """DeepLabV3+ of Chen et al. (2018) on a ResNet, from KerasHub.
 
-    With the defaults 39,139,232 parameters of which 39,082,432 prunable, as
-    KerasHub's preset on a ResNet-50 has. The ResNet is not dilated: its
-    features are a 32nd of the image.
+    With the defaults, it has 39,139,232 parameters, of which 39,082,432 are
+    prunable, like KerasHub's preset on a ResNet-50. The ResNet is not dilated:
+    its features are 1/32 of the size of the image.
 
     The model is a plain Functional one, since `DeepLabV3ImageSegmenter` has a
-    `fit` of its own. To load it from a file, import `keras_hub` first.
+    custom `fit`. To load it from a file, import `keras_hub` first.
 
     Args:
         classes: Number of classes.
-        input_shape: Of an image; its sides need not be divisible by anything.
-        weight_decay: Coupled. It is not kept in a file.
+        input_shape: Shape of an image, with any height and width.
+        weight_decay: Coupled. It is not saved.
         blocks: Residual blocks of each of the four stages.
         bottleneck: Whether a block is 1x1, 3x3, 1x1 rather than 3x3, 3x3.
     """
@@ -38,7 +38,7 @@ def deeplab_v3(
     x = keras.layers.Conv2D(classes, 1, use_bias=False)(x)
     model = keras.Model(inputs, keras.layers.Cropping2D(more)(x))
     for variable in model.trainable_variables:
-        if variable.name.endswith("kernel"):  # Its layers do not take it.
+        if variable.name.endswith("kernel"):  # Layers take no regularizer.
             variable.regularizer = pieces.regularizer(weight_decay)
     return model
 
@@ -67,8 +67,8 @@ def _keras_hub():
         import keras_hub
     except ImportError as error:
         raise ImportError(
-            "Networks of KerasHub need it: pip install 'keras-bimp[hub]' and, "
-            "without TensorFlow Text, which they do not need, "
+            "This network needs KerasHub: pip install 'keras-bimp[hub]' and, "
+            "without TensorFlow Text, which it does not need, "
             "pip install --no-deps keras-hub"
         ) from error
     return keras_hub

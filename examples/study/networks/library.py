@@ -1,4 +1,4 @@
-"""Networks that Keras itself has, with random weights."""
+"""Networks of `keras.applications`, with random weights."""
 
 import keras
 
@@ -8,8 +8,9 @@ from . import pieces
 def keras_resnet50(classes=1000, input_shape=(224, 224, 3), weight_decay=0.0):
     """ResNet-50 of `keras.applications`.
 
-    25,583,592 trainable parameters of which 25,502,912 prunable;
-    3,857,973,248 multiply-adds: the first convolution of a stage strides.
+    It has 25,583,592 trainable parameters, of which 25,502,912 are prunable,
+    and 3,857,973,248 multiply-adds. The first convolution of a stage is
+    strided.
     """
     return _decayed(
         keras.applications.ResNet50(
@@ -23,10 +24,10 @@ def keras_resnet50(classes=1000, input_shape=(224, 224, 3), weight_decay=0.0):
 
 
 def keras_vgg16(classes=1000, input_shape=(224, 224, 3), weight_decay=0.0):
-    """VGG-16 of `keras.applications`, without batch normalisation.
+    """VGG-16 of `keras.applications`, without batch normalization.
 
-    138,357,544 parameters of which 138,344,128 prunable; 15,470,264,320
-    multiply-adds. Images must have at least 32x32 pixels.
+    It has 138,357,544 parameters, of which 138,344,128 are prunable, and
+    15,470,264,320 multiply-adds. Images must have at least 32x32 pixels.
     """
     return _decayed(
         keras.applications.VGG16(
@@ -40,11 +41,11 @@ def keras_vgg16(classes=1000, input_shape=(224, 224, 3), weight_decay=0.0):
 
 
 def _decayed(model, weight_decay):
-    """The model with a regularizer on each kernel, which is drawn anew.
+    """Rebuilds a model with a regularizer and new weights for each kernel.
 
-    A layer asks for its regularizer when it makes its kernel: to set it
-    afterwards changes what is saved, and not what is trained. So the layers
-    are made again, with another configuration.
+    A layer uses its regularizer when it creates its kernel. Setting it later
+    changes what is saved but not the training, so the layers are rebuilt with
+    another config.
     """
     if not weight_decay:
         return model

@@ -23,25 +23,25 @@ def maxvit_t(
 ):
     """MaxViT-T of Tu et al. (2022).
 
-    30,919,624 parameters of which 30,757,056 prunable; 5,558,046,720
-    multiply-adds, 177,020,928 of them of queries, keys and values with one
-    another.
+    It has 30,919,624 parameters, of which 30,757,056 are prunable, and
+    5,558,046,720 multiply-adds, of which 177,020,928 are products of queries,
+    keys and values.
 
     Args:
         classes: Number of classes.
-        input_shape: Height and width must be multiples of 32, and those of
-            each stage (1/4, 1/8, 1/16 and 1/32 of them) of the window. Small
-            images have twice as many positions with `stem_strides=1`.
-        weight_decay: Coupled, of all kernels.
+        input_shape: Height and width must be multiples of 32. In each stage
+            (1/4, 1/8, 1/16 and 1/32 of them) they must be multiples of the
+            window. For small images, `stem_strides=1` doubles the positions.
+        weight_decay: Coupled, for all kernels.
         width: Channels of the stem and of the first stage; the others have 2,
             4 and 8 times as many.
-        blocks: How many blocks each stage has.
+        blocks: Number of blocks in each stage.
         head_size: Channels of an attention head.
-        window: Attention is among `window` x `window` positions; where a stage
-            has fewer, among all. 8 fits images of 32x32 and 64x64 pixels.
-        stem_strides: Of the first convolution.
-        stochastic_depth: How often training skips what a part of the last
-            block adds, for one image; none of the first, the others between.
+        window: Attention is among `window` x `window` positions, or among all
+            if a stage has fewer. 8 fits images of 32x32 and 64x64 pixels.
+        stem_strides: Strides of the first convolution.
+        stochastic_depth: The probability of skipping a residual branch of the
+            last block in training. It increases linearly from 0 at the first.
     """
     settings = _Settings(weight_decay, head_size, window)
     convolution = settings.convolution
@@ -63,7 +63,7 @@ def maxvit_t(
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
-    """What the parts of a block have in common."""
+    """Settings that the parts of a block share."""
 
     weight_decay: float
     head_size: int
@@ -79,7 +79,7 @@ class _Settings:
         return layers.Dense(units, kernel_regularizer=regularizer, **kwargs)
 
     def add(self, before, x):
-        """Adds what was computed to what it was computed of, or skips it."""
+        """Adds a residual branch to its input, or skips it."""
         if self.skip_rate:
             one_draw = (None,) + (1,) * (len(x.shape) - 1)
             x = layers.Dropout(self.skip_rate, one_draw)(x)
@@ -91,7 +91,7 @@ def _layer_norm(x):
 
 
 def _inverted_bottleneck(x, filters, strides, settings):
-    """MBConv, normalised first, with squeeze and excitation."""
+    """MBConv with pre-normalization and squeeze-and-excitation."""
     convolution, before = settings.convolution, x
     if strides > 1:
         before = layers.AveragePooling2D(3, strides, padding="same")(before)
@@ -121,7 +121,7 @@ def _inverted_bottleneck(x, filters, strides, settings):
 
 
 def _attention(x, across, settings):
-    """Self-attention in windows or, `across`, of positions a grid apart."""
+    """Self-attention within windows or, if `across`, across a grid."""
     before, channels = x, x.shape[-1]
     sizes = tuple(_window_size(x, axis, settings.window) for axis in (1, 2))
     heads = channels // settings.head_size
@@ -156,7 +156,7 @@ def _window_size(x, axis, window):
 
 
 def partition(x, sizes, across):
-    """Images to (batch, windows, positions, channels), and the way back."""
+    """Maps images to (batch, windows, positions, channels), and back."""
     _, height, width, channels = x.shape
     if across:
         split = (sizes[0], height // sizes[0], sizes[1], width // sizes[1])
@@ -179,7 +179,7 @@ def partition(x, sizes, across):
 
 @keras.saving.register_keras_serializable(package="keras_bimp_study")
 class RelativePositionBias(layers.Layer):
-    """Adds to attention scores what is learned for each way from p to q.
+    """Adds a learned bias for each relative position to attention scores.
 
     Args:
         sizes: Height and width of the windows.

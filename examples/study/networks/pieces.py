@@ -1,4 +1,4 @@
-"""What the networks are made of."""
+"""Building blocks of the networks."""
 
 import functools
 
@@ -16,11 +16,11 @@ def convolution(weight_decay, use_bias=False):
 
 
 def projection(x, convolution, filters, strides):
-    """A 1x1 convolution of every so many pixels of a row and a column.
+    """A strided 1x1 convolution.
 
-    Of few channels the pixels are picked first. oneDNN, which TensorFlow runs
-    on a CPU, writes where it must not in the gradient of the kernel if there
-    are fewer channels than numbers in a vector (oneDNN, issue 6035).
+    With few channels, the pixels are selected before it. oneDNN, which
+    TensorFlow uses on CPUs, writes out of bounds in the gradient of the kernel
+    if there are fewer channels than numbers in a vector (oneDNN, issue 6035).
     """
     if strides > 1 and x.shape[-1] < 16:
         x, strides = keras.layers.MaxPooling2D(1, strides)(x), 1
@@ -44,5 +44,5 @@ def relu(x):
 
 
 def regularizer(weight_decay):
-    """Coupled: as much of a weight is added to its gradient."""
+    """Coupled weight decay: this fraction of a weight is in its gradient."""
     return keras.regularizers.L2(weight_decay / 2) if weight_decay else None

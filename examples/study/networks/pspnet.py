@@ -4,7 +4,7 @@ import keras
 
 from . import pieces
 
-_CELLS = (1, 2, 3, 6)  # Of a side of the pooled grids.
+_CELLS = (1, 2, 3, 6)  # Per side of the pooled grids.
 
 
 def pspnet(
@@ -18,19 +18,20 @@ def pspnet(
 ):
     """PSPNet of Zhao et al. (2017), without its auxiliary loss.
 
-    With the defaults its features are those of a ResNet-50, with 46,591,571
-    parameters of which 46,533,312 prunable. It begins with one 7x7 convolution.
+    With the defaults, its features are from a ResNet-50, and it has 46,591,571
+    parameters, of which 46,533,312 are prunable. It begins with one 7x7
+    convolution.
 
     Args:
         classes: Number of classes.
-        input_shape: Of an image; its sides need not be divisible by anything.
+        input_shape: Shape of an image, with any height and width.
         weight_decay: Coupled.
         width: Filters of the first convolution; the four stages have 1, 2, 4
             and 8 times as many, four times that after a bottleneck.
         blocks: Residual blocks of each stage.
         bottleneck: Whether a block is 1x1, 3x3, 1x1 rather than 3x3, 3x3.
-        stride: Pixels of the image to one of the features: 8, or 4 for small
-            images, without the max pooling.
+        stride: Pixels of the image per feature: 8, or 4 for small images,
+            without max pooling.
     """
     if stride not in (4, 8):
         raise ValueError(f"`stride` must be 4 or 8. Received: stride={stride}")
@@ -57,7 +58,7 @@ def pspnet(
 
 
 def _pyramid(x, convolution, filters):
-    """The features, and beside them their means over parts of the image."""
+    """Concatenates features and their means over parts of the image."""
     levels = [x]
     for cells in _CELLS:
         level = _grid(x, cells)
@@ -67,7 +68,7 @@ def _pyramid(x, convolution, filters):
 
 
 def _grid(x, cells):
-    """Means of so many cells a side, which overlap where they must."""
+    """Averages over a grid with `cells` per side, overlapping if needed."""
     sides = x.shape[1:3]
     strides = [max(side // cells, 1) for side in sides]
     size = [

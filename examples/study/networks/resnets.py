@@ -12,9 +12,9 @@ def resnet8(
     width=16,
     strides=1,
 ):
-    """The smallest of these residual networks: a block for each stage.
+    """The smallest of these residual networks, with one block per stage.
 
-    75,290 parameters; for studies on a CPU, where the first convolution may
+    It has 75,290 parameters. For studies on a CPU, the first convolution may
     have `strides` of 2.
     """
     return _cifar_resnet(width, 1, classes, input_shape, weight_decay, strides)
@@ -23,25 +23,27 @@ def resnet8(
 def resnet20(classes=10, input_shape=(32, 32, 3), weight_decay=0.0, width=16):
     """ResNet-20 of He et al. (2016): ResNet-56 with a third of its blocks.
 
-    269,722 parameters of which 268,336 prunable; 40,551,040 multiply-adds.
+    It has 269,722 parameters, of which 268,336 are prunable, and 40,551,040
+    multiply-adds.
     """
     return _cifar_resnet(width, 3, classes, input_shape, weight_decay)
 
 
 def resnet56(classes=10, input_shape=(32, 32, 3), weight_decay=0.0, width=16):
-    """ResNet-56 of He et al. (2016), with shortcuts that have no parameters.
+    """ResNet-56 of He et al. (2016), with parameter-free shortcuts.
 
-    853,018 parameters of which 848,944 prunable; 125,485,696 multiply-adds.
-    The stages have 1, 2 and 4 times `width` filters.
+    It has 853,018 parameters, of which 848,944 are prunable, and 125,485,696
+    multiply-adds. The stages have 1, 2 and 4 times `width` filters.
     """
     return _cifar_resnet(width, 9, classes, input_shape, weight_decay)
 
 
 def resnet18(classes=10, input_shape=(32, 32, 3), weight_decay=0.0, width=64):
-    """ResNet-18 as it is for small images: it begins with a 3x3 convolution.
+    """ResNet-18 for small images, which begins with a 3x3 convolution.
 
-    11,173,962 parameters of which 11,164,352 prunable; 555,422,720
-    multiply-adds. The stages have 1, 2, 4 and 8 times `width` filters.
+    It has 11,173,962 parameters, of which 11,164,352 are prunable, and
+    555,422,720 multiply-adds. The stages have 1, 2, 4 and 8 times `width`
+    filters.
     """
 
     def shortcut(x, filters):
@@ -56,11 +58,11 @@ def resnet18(classes=10, input_shape=(32, 32, 3), weight_decay=0.0, width=64):
 def wide_resnet_28_10(
     classes=100, input_shape=(32, 32, 3), weight_decay=0.0, width=160
 ):
-    """WRN-28-10 of Zagoruyko and Komodakis (2016), all convolutions biased.
+    """WRN-28-10 of Zagoruyko and Komodakis (2016), with biases.
 
-    With 100 classes 36,546,980 parameters of which 36,518,832 prunable;
-    5,951,175,168 multiply-adds: the second convolution of a block strides.
-    The stages have 1, 2 and 4 times `width` filters.
+    With 100 classes, it has 36,546,980 parameters, of which 36,518,832 are
+    prunable, and 5,951,175,168 multiply-adds. The second convolution of a block
+    is strided. The stages have 1, 2 and 4 times `width` filters.
     """
     convolution = pieces.convolution(weight_decay, use_bias=True)
 

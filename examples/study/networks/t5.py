@@ -19,20 +19,21 @@ def t5(
     hidden=2048,
     dropout=0.1,
 ):
-    """T5-small of Raffel et al. (2020), randomly initialised; needs KerasHub.
+    """T5-small of Raffel et al. (2020), randomly initialized; needs KerasHub.
 
-    With the defaults 60,506,624 parameters, of which 44,040,192 prunable: all
-    but the table of pieces, which both languages and the output share. So a
-    number is one vector, whatever piece it stands for in either language.
+    With the defaults, it has 60,506,624 parameters, of which 44,040,192 are
+    prunable: all except the embedding table, which both languages and the
+    output share. So a number has the same vector in both languages, even if it
+    stands for different pieces.
 
-    Maps `{"source": ..., "target": ...}`, numbers (batch, length) of which 0 is
-    padding, to logits of what follows each piece of the target. Load its
-    weights, not a `.keras` file: Keras 3.15 does not find the table that is
-    shared there, and a weight decay is not in the configuration.
+    Maps `{"source": ..., "target": ...}`, numbers (batch, length) with 0 for
+    padding, to logits of the piece after each piece of the target. Load its
+    weights, not a `.keras` file: Keras 3.15 does not find the shared table
+    there, and weight decay is not part of the config.
     """
     import keras_hub
 
-    # KerasHub hands a mask on in a way of which Keras warns in vain.
+    # Keras warns needlessly about how KerasHub passes a mask.
     warnings.filterwarnings(
         "ignore", "Layer '.*' \\(of type T5MultiHeadAttention\\) was passed"
     )
@@ -53,7 +54,7 @@ def t5(
         inputs[f"{side}_token_ids"] = numbers
         inputs[f"{side}_padding_mask"] = is_piece
     x = backbone(inputs)["decoder_sequence_output"]
-    # As T5 does where the table of pieces is the output's, too.
+    # As in T5 if the output shares the embedding table.
     x = keras.layers.Rescaling(width**-0.5)(x)
     logits = backbone.token_embedding(x, reverse=True)
     model = keras.Model({"source": source, "target": target}, logits)

@@ -17,15 +17,15 @@ def transformer(
     heads=4,
     dropout=0.0,
 ):
-    """An encoder and a decoder of Vaswani et al. (2017), normalised before.
+    """The encoder-decoder of Vaswani et al. (2017), with pre-normalization.
 
-    Maps `{"source": ..., "target": ...}`, numbers (batch, length) of which 0 is
-    padding, to logits of what follows each piece of the target.
+    Maps `{"source": ..., "target": ...}`, numbers (batch, length) with 0 for
+    padding, to logits of the piece after each piece of the target.
     """
     regularizer = pieces.regularizer(weight_decay)
     positions = _waves(length, width).tolist()
 
-    def normalised(x):
+    def normalized(x):
         return keras.layers.LayerNormalization(epsilon=1e-6)(x)
 
     def added(x, change):
@@ -37,20 +37,20 @@ def transformer(
         attention = keras.layers.MultiHeadAttention(
             heads,
             width // heads,
-            # What Keras counts as inputs of a kernel are not those here.
+            # Keras would compute another fan-in for this kernel.
             kernel_initializer=keras.initializers.RandomNormal(
                 stddev=width**-0.5
             ),
             kernel_regularizer=regularizer,
         )
-        query = normalised(x)
+        query = normalized(x)
         memory = query if memory is None else memory
         return added(x, attention(query, memory, **options))
 
     def fed_forward(x):
         hidden = keras.layers.Dense(
             4 * width, "relu", kernel_regularizer=regularizer
-        )(normalised(x))
+        )(normalized(x))
         return added(
             x, keras.layers.Dense(width, kernel_regularizer=regularizer)(hidden)
         )
@@ -68,25 +68,25 @@ def transformer(
 
     source = keras.Input((length,), dtype="int32", name="source")
     target = keras.Input((length,), dtype="int32", name="target")
-    # What comes after the end of a sentence is not looked at. In the target
-    # that is so already: only what comes before is.
+    # Masks padding after the end of a source sentence. The target needs no
+    # mask, since attention there is causal.
     is_piece = ops.expand_dims(ops.not_equal(source, 0), 1)
     x = embedded(source, source_vocabulary)
     for _ in range(blocks):
         x = fed_forward(attended(x, attention_mask=is_piece))
-    memory = normalised(x)
+    memory = normalized(x)
     x = embedded(target, target_vocabulary)
     for _ in range(blocks):
         x = attended(x, use_causal_mask=True)
         x = fed_forward(attended(x, memory, attention_mask=is_piece))
     logits = keras.layers.Dense(
         target_vocabulary, kernel_regularizer=regularizer
-    )(normalised(x))
+    )(normalized(x))
     return keras.Model({"source": source, "target": target}, logits)
 
 
 def _waves(length, width):
-    """Sines, then cosines of each position, from short to long waves."""
+    """Returns sines, then cosines of each position, by increasing period."""
     rates = 10_000 ** (-np.arange(width // 2) / (width // 2))
     angles = np.arange(length)[:, None] * rates
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)

@@ -8,8 +8,8 @@ from . import pieces
 def unet(classes=2, input_shape=(32, 32, 3), weight_decay=0.0, width=16):
     """A U-Net of Ronneberger et al. (2015), three levels deep.
 
-    With the defaults 482,754 parameters of which 481,232 prunable; 36,257,792
-    multiply-adds.
+    With the defaults, it has 482,754 parameters, of which 481,232 are prunable,
+    and 36,257,792 multiply-adds.
     """
     convolution = pieces.convolution(weight_decay)
     regularizer = pieces.regularizer(weight_decay)

@@ -6,10 +6,11 @@ from . import pieces
 
 
 def vgg16(classes=10, input_shape=(32, 32, 3), weight_decay=0.0, width=64):
-    """VGG-16 as it is for small images, with batch normalisation.
+    """VGG-16 for small images, with batch normalization.
 
-    14,724,042 parameters of which 14,715,584 prunable; 313,201,664
-    multiply-adds. The stages have 1, 2, 4, 8 and 8 times `width` filters.
+    It has 14,724,042 parameters, of which 14,715,584 are prunable, and
+    313,201,664 multiply-adds. The stages have 1, 2, 4, 8 and 8 times `width`
+    filters.
     """
     convolution = pieces.convolution(weight_decay)
     inputs = x = keras.Input(input_shape)

@@ -1,5 +1,5 @@
-"""Gradual magnitude pruning by tensorflow-model-optimization, and by ours.
+"""Gradual magnitude pruning, in tensorflow-model-optimization and keras_bimp.
 
-It needs Keras 2, and a process holds one Keras: each side trains in its own,
-started by `beside_tfmot.py`.
+The former needs Keras 2, and a process has only one Keras. So each side trains
+in a separate process, started by `beside_tfmot.py`.
 """

@@ -1,4 +1,4 @@
-"""One run of ours, in a process of its own."""
+"""One run of keras_bimp, in a separate process."""
 
 import json
 import sys

@@ -1,9 +1,8 @@
 """Makes a virtual environment with tensorflow-model-optimization.
 
-It wants Keras 2 and an old absl-py, which one had better keep out of the
-environment that one works in. TensorFlow comes as `tensorflow-cpu`, which is
-smaller: hence `tf_keras`, which asks for `tensorflow` by name, is installed
-without its dependencies.
+It needs Keras 2 and an old absl-py, which are best kept out of the main
+environment. TensorFlow is installed as `tensorflow-cpu`, which is smaller, so
+`tf_keras`, which depends on `tensorflow`, is installed without dependencies.
 """
 
 import pathlib
@@ -17,7 +16,7 @@ from absl import flags
 FLAGS = flags.FLAGS
 flags.DEFINE_string("folder", "output/tfmot_environment", "Where to make it.")
 
-# `dm-tree` to `scipy` are what tensorflow-model-optimization imports.
+# tensorflow-model-optimization imports `dm-tree` to `scipy`.
 PACKAGES = (
     "tensorflow-cpu==2.21.*",
     "absl-py<2",
@@ -35,7 +34,7 @@ WITHOUT_DEPENDENCIES = (
 
 
 def make(folder):
-    """Makes or completes the environment.
+    """Creates or completes the environment.
 
     Returns:
         The path of its Python.

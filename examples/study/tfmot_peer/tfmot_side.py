@@ -1,7 +1,7 @@
-"""One run of tensorflow-model-optimization, in a process of its own.
+"""One run of tensorflow-model-optimization, in a separate process.
 
-It prunes at the steps and to the sparsities that `keras_bimp.baselines.gmp`
-does.
+It prunes at the same steps and to the same sparsities as
+`keras_bimp.baselines.gmp`.
 """
 
 import json
@@ -18,7 +18,7 @@ from . import training
 
 
 def wrap(network, run, steps):
-    """The network with pruning, and the callback that this needs."""
+    """Returns the network with pruning, and the callback for it."""
     between = run["interval"] * steps
     last = (run["epochs"] // run["interval"] - 1) * between
     # Its steps count from 1.

@@ -1,7 +1,7 @@
-"""What both sides do alike: the network, its start, the data, the training.
+"""Common parts of both sides: the network, its weights, data and training.
 
-`keras` is Keras 3 or tf_keras; what is used of it has the same name in both.
-A run is a dict; `beside_tfmot.py` says what is in it.
+`keras` is Keras 3 or tf_keras. All names used here are the same in both. A run
+is a dict; see `beside_tfmot.py`.
 """
 
 import sys
@@ -12,10 +12,10 @@ import tensorflow as tf
 
 
 def build_network(keras, input_shape, run):
-    """A residual network of 77,000 weights for images of 32x32 pixels.
+    """Builds a residual network of 77,000 weights for 32x32 images.
 
-    Its first convolution strides, so that an epoch of 10,000 images takes two
-    cores a few seconds.
+    Its first convolution is strided, so that an epoch of 10,000 images takes a
+    few seconds on two cores.
     """
     regularizer = keras.regularizers.L2(run["weight_decay"] / 2)
 
@@ -56,9 +56,9 @@ def kernels(model):
 
 
 def initialize(model, seed):
-    """Sets the kernels to normal values of He's scale, drawn by NumPy.
+    """Sets the kernels to He-normal values, drawn with NumPy.
 
-    Those that Keras draws differ between its versions.
+    Keras' initializers differ between its versions.
     """
     rng = np.random.default_rng(seed)
     for kernel in kernels(model):
@@ -68,7 +68,7 @@ def initialize(model, seed):
 
 
 def few_of(arrays, run):
-    """The training images: in a run of turns, those of one turn."""
+    """Returns the training images; in a run of turns, those of one turn."""
     x, y = arrays["x"], arrays["y"]
     if "turn_steps" in run:
         few = run["turn_steps"] * run["batch_size"]
@@ -81,10 +81,10 @@ def steps_per_epoch(x, run):
 
 
 def batches(x, y, run):
-    """All epochs, one after the other, in an order that only the seed decides.
+    """Returns all epochs in an order that depends only on the seed.
 
-    `Dataset.shuffle` would not do: Keras 3 takes a look at the first batch
-    before it trains, so that the order of each epoch would be another one.
+    `Dataset.shuffle` does not work here: Keras 3 reads the first batch before
+    training, which would change the order of each epoch.
     """
     x, y = tf.constant(x), tf.constant(y)
 
@@ -101,7 +101,7 @@ def batches(x, y, run):
 
 
 def linear_rate(keras, run, steps):
-    """From the learning rate to 0, over the whole training."""
+    """Returns a linear decay to 0 over the whole training."""
     return keras.optimizers.schedules.PolynomialDecay(
         run["learning_rate"], run["epochs"] * steps, 0.0
     )
@@ -111,17 +111,18 @@ def compile_model(keras, model, rate):
     model.compile(
         keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        # Compiling takes longer than an epoch, and tfmot's step cannot be.
+        # Compiling takes longer than an epoch, and tfmot's step cannot be
+        # compiled.
         jit_compile=False,
     )
 
 
 class Turns:
-    """Times epochs. With others in turns: trains when told by a line.
+    """Times epochs; when taking turns, waits for a line before each.
 
     Args:
-        wait: Whether to wait before each epoch but the first, in which the
-            step is traced. The time of an epoch is then printed, too.
+        wait: Whether to wait before each epoch except the first, in which the
+            step is traced, and to print the time of each epoch.
     """
 
     def __init__(self, wait):
@@ -133,7 +134,7 @@ class Turns:
             if epoch == 1:
                 print("ready", flush=True)
             if not sys.stdin.readline():
-                raise SystemExit("nobody tells whose turn it is")
+                raise SystemExit("the process that assigns turns has ended")
         self._begun = time.perf_counter()
 
     def end(self, epoch, logs=None):
@@ -146,7 +147,7 @@ def train(keras, model, x, y, run, callbacks):
     """Trains a compiled model.
 
     Returns:
-        The losses of the epochs, and how many seconds each took.
+        The loss and the seconds of each epoch.
     """
     turns = Turns("turn_steps" in run)
     around = keras.callbacks.LambdaCallback
@@ -155,7 +156,7 @@ def train(keras, model, x, y, run, callbacks):
         epochs=run["epochs"],
         steps_per_epoch=steps_per_epoch(x, run),
         shuffle=False,
-        # What the others do before and after an epoch takes time, too.
+        # Times what the other callbacks do before and after an epoch, too.
         callbacks=[
             around(on_epoch_begin=turns.begin),
             *callbacks,
@@ -167,7 +168,7 @@ def train(keras, model, x, y, run, callbacks):
 
 
 def judge(model, arrays):
-    """Accuracy on the test images in percent, and sparsity of the kernels."""
+    """Returns test accuracy in percent, and the sparsity of the kernels."""
     logits = model.predict(arrays["x_test"], batch_size=1000, verbose=0)
     values = [kernel.numpy() for kernel in kernels(model)]
     zeros = sum(int((value == 0).sum()) for value in values)

@@ -1,4 +1,4 @@
-"""Export to the formats that are deployed: `export`, `load_packed`."""
+"""Export to deployment formats: `export`, `load_packed`."""
 
 from keras_bimp._src.exporting.export import export
 from keras_bimp._src.exporting.packed import load_packed

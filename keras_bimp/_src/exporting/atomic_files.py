@@ -1,4 +1,4 @@
-"""Files that nobody sees before they are whole."""
+"""Atomic writes: a file appears only when it is complete."""
 
 import contextlib
 import errno
@@ -12,27 +12,28 @@ from keras_bimp._src.backup.generations import sync
 
 @contextlib.contextmanager
 def written_aside(filepath: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a path to write to; what is there takes its place at the end.
+    """Yields a temporary path that is renamed to `filepath` at the end.
 
-    It is in a folder beside, `<name>.unfinished`, whose name TensorFlow
-    Serving passes over, and so is what else is written beside it. If anything
-    fails, nothing is left.
+    It is in a folder `<name>.unfinished`, which TensorFlow Serving ignores.
+    Other files written next to it are moved too. If anything fails, nothing
+    is left behind.
 
     Args:
-        filepath: Where a file or folder is to be. Folders above are made.
+        filepath: The final path of the file or folder. Parent folders are
+            created.
 
     Raises:
-        OSError: If it cannot be written, with a message that says where.
+        OSError: If it cannot be written. The message names the path.
     """
     unfinished = filepath.with_name(f"{filepath.name}.unfinished")
     try:
         unfinished.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(unfinished, ignore_errors=True)  # Of a killed run.
+        shutil.rmtree(unfinished, ignore_errors=True)  # From a killed run.
         unfinished.mkdir()
         yield unfinished / filepath.name
         for path in unfinished.rglob("*"):
             sync(path)
-        # Who waits for `filepath` finds all the rest there.
+        # `filepath` comes last: whatever waits for it finds the rest there.
         parts = [p for p in unfinished.iterdir() if p.name != filepath.name]
         for part in [*parts, unfinished / filepath.name]:
             os.rename(part, filepath.with_name(part.name))
@@ -45,14 +46,14 @@ def written_aside(filepath: pathlib.Path) -> Iterator[pathlib.Path]:
             raise
         raise OSError(
             code,
-            f"`filepath` could not be written, and nothing is there: "
+            f"`filepath` could not be written, and nothing is left behind: "
             f"{os.strerror(code)}",
             str(filepath),
         ) from error
 
 
 def check_writable(filepath: pathlib.Path) -> None:
-    """Raises ValueError if a path is taken or no file can be there."""
+    """Raises ValueError if a path exists or cannot be written."""
     if os.path.lexists(filepath):
         raise ValueError(
             f"`filepath` must not exist. Received: filepath={str(filepath)!r}"
@@ -62,15 +63,15 @@ def check_writable(filepath: pathlib.Path) -> None:
             break
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise ValueError(
-            "`filepath` must be where files can be written, which "
-            f"'{parent}' does not allow. Received: filepath={str(filepath)!r}"
+            f"`filepath` must be writable, and '{parent}' is not a writable "
+            f"folder. Received: filepath={str(filepath)!r}"
         )
 
 
 def _code(error):
-    """Why writing failed, as an error of the system; `None` if it was not."""
+    """Returns the errno of a failed write, or `None` for other errors."""
     if isinstance(error, OSError):
         return error.errno
-    # What TensorFlow, OpenVINO and others raise says it in words only.
+    # TensorFlow, OpenVINO and others give the reason only in the message.
     known = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
     return next((c for c in known if os.strerror(c) in str(error)), None)

@@ -1,4 +1,4 @@
-"""Export to the formats that are deployed."""
+"""Export to deployment formats."""
 
 import functools
 import pathlib
@@ -48,7 +48,7 @@ from keras_bimp._src.exporting.verifying import default_tolerance
 from keras_bimp._src.exporting.verifying import verify as _verify
 from keras_bimp._src.progress_display import waiting
 
-# As many examples are run before and after.
+# The number of examples to compare outputs on.
 _EXAMPLES = 16
 
 
@@ -72,105 +72,108 @@ def export(
     tolerance: float | None = None,
     verbose: int = 1,
 ) -> Exported:
-    """Exports a pruned model for deployment, one format a call.
+    """Exports a pruned model for deployment, one format per call.
 
-    The result does not need keras_bimp, and except for `"packed"` it does not
-    need Keras. It consists of plain TensorFlow operations whatever the
-    backend, takes batches of any size, and stores every weight once. It is
-    written next to `filepath`, run with its own runtime in a fresh process,
-    compared with `model`, and only then renamed, so that a watcher of the
-    folder never sees a partial result. `model` is not changed.
+    The result does not need keras_bimp and, except for `"packed"`, does not
+    need Keras. On every backend it consists of plain TensorFlow operations,
+    takes batches of any size, and stores each weight once. It is written next
+    to `filepath`, run with its own runtime in a fresh process, compared with
+    `model`, and only then renamed, so a process that watches the folder never
+    sees a partial result. `model` is not changed.
 
-    In a SavedModel, batch normalization behind a convolution or dense layer
-    without activation, which nothing else reads, becomes part of its kernel and
-    bias; zeros stay zeros. That is so for Functional and Sequential models in
-    float32, and without `signatures`, which may call `model` as in training.
-    The converters to other formats do it themselves for most layers.
+    In a SavedModel, batch normalization is folded into the kernel and bias of
+    the convolution or dense layer before it, if that layer has no activation
+    and its output is used nowhere else. Zeros stay zeros. This is done for
+    Functional and Sequential models in float32 without `signatures`, which
+    may call `model` in training mode. The converters to other formats fold
+    most layers themselves.
 
     Args:
-        model: A plain Keras model, such as `strip` returns.
-        filepath: Where to write. For a SavedModel the version folder that
-            TensorFlow Serving looks for: its last part is an integer, as in
-            `"saved_model/1"`. Other files end as their format does.
+        model: A plain Keras model, as returned by `strip`.
+        filepath: Where to write. For a SavedModel, the version folder that
+            TensorFlow Serving looks for; its last part is an integer, as in
+            `"saved_model/1"`. For other formats, a file with the suffix of
+            the format.
         format: `"tf_saved_model"`; `"litert"`, a `.tflite` file; `"onnx"`, an
-            `.onnx` file; `"openvino"`, an `.xml` file with a `.bin` file
-            beside it; `"packed"`, a `.packed` file, the smallest from which
-            `exporting.load_packed` makes the model again.
-        signatures: More signatures of a SavedModel: name -> callable that
-            takes what the model takes, in operations of Keras or TensorFlow,
-            and returns a tensor or a dict of tensors. On the TensorFlow
+            `.onnx` file; `"openvino"`, an `.xml` file and a `.bin` file next
+            to it; `"packed"`, the smallest, a `.packed` file that
+            `exporting.load_packed` turns back into the model.
+        signatures: Additional signatures of a SavedModel: name -> callable
+            that takes the inputs of the model, uses Keras or TensorFlow
+            operations, and returns a tensor or a dict of tensors. TensorFlow
             backend only.
-        labels: The names of the classes, one per output of the model. A
-            SavedModel then has a signature `classify` that returns `classes`
-            and `scores` of the best `top_k`, the scores as the model computes
-            them.
-        warmup_data: Examples as `predict` takes them. A SavedModel then has
-            requests with which TensorFlow Serving warms up: all of these
-            examples at once, and the first alone.
-        example_data: Examples as `predict` takes them, to run `model` and
-            what was written on, in any format. Defaults to `warmup_data` or
-            `calibration_data`. If there are none, some are made up: random
-            floats, and numbers and words that the model's layers can look up.
-            To be given if the model runs on none of those, as one may that
-            takes one length only and does not say which.
+        labels: The names of the classes, one per output of the model. Adds a
+            signature `classify` to a SavedModel, which returns the `classes`
+            and `scores` of the best `top_k`. Scores are the model's outputs.
+        warmup_data: Examples as `predict` takes them. Adds warm-up requests
+            for TensorFlow Serving to a SavedModel: one with all examples, one
+            with the first.
+        example_data: Examples as `predict` takes them, to compare the
+            outputs of `model` and of the exported model, in any format.
+            Defaults to `warmup_data` or `calibration_data`. Without these,
+            examples are generated: random floats, and integers and strings
+            that the model's layers can look up. Pass `example_data` if the
+            model does not run on generated examples, for example because it
+            takes only one length that its input shape does not specify.
         top_k: Integer >= 1, how many classes `classify` returns.
-        quantize: `"int8"` has LiteRT compute in integers of 8 bits; inputs and
-            outputs stay as they are. `"int8_weights"` stores weights in 8
-            bits, and rounds what they are multiplied by as it runs.
-            `"float16"` stores weights in 16 bits, and computes in 32 where
-            the processor does not in 16. A packed file takes
-            `"int8_weights"`: the model that it is turned back into has weights
-            of 32 bits, rounded. Zeros stay zeros. `None` does not.
+        quantize: `None`, `"int8"`, `"int8_weights"` or `"float16"`. With
+            `"int8"`, LiteRT computes in 8-bit integers; the types of inputs
+            and outputs do not change. `"int8_weights"` stores 8-bit weights
+            and quantizes activations at run time. `"float16"` stores 16-bit
+            weights, and computes in 32 bits where the processor has no 16-bit
+            arithmetic. A packed file takes `"int8_weights"` only: the loaded
+            model has 32-bit weights, rounded. Zeros stay zeros.
         calibration_data: Examples as `predict` takes them, a hundred or more,
-            that show the ranges of all values. For `quantize="int8"`.
-        sparse_tensors: Whether LiteRT leaves zeros away in the file, which
-            pays off if it is not compressed. Where a dense layer was pruned
-            with `granularity="1x4"`, it is faster too: LiteRT multiplies by
-            such a kernel as it is. Others it unpacks when it loads them
-            (DENSIFY). A table says which, as read from the file. With
-            `quantize` it is refused unless LiteRT loads the file by default.
-        sparse_kernels: Whether a SavedModel multiplies kernels that are mostly
-            zeros as sparse matrices, which stock TensorFlow can on CPUs: from
-            some 95% on it answers faster, and the kernels take a tenth of
-            the space. `"auto"` measures, and takes a sparse kernel only where
-            it is faster at every one of `batch_sizes`; `True` takes all of
-            more zeros than other weights. What has become of each is printed,
-            is in `sparse_kernels` of what is returned, and in the report.
-            `False`, the default, measures nothing, so that what is written
-            does not depend on the machine that writes it. XLA has no sparse
-            product: a signature with `jit_compile=True` is refused, and who
-            serves with XLA keeps `False`. Gradients for a sparse kernel are
-            none.
-        batch_sizes: Integers >= 1, the sizes of batches for which `"auto"`
-            measures.
+            from which the range of each activation is found. For
+            `quantize="int8"`.
+        sparse_tensors: Whether LiteRT omits zeros from the file, which helps
+            if the file is not compressed. A dense layer that was pruned with
+            `granularity="1x4"` also becomes faster, because LiteRT has a
+            sparse kernel for it. LiteRT unpacks other kernels when it loads
+            them (DENSIFY). A table, read from the file, shows which. With
+            `quantize` this is refused unless LiteRT loads the file by default.
+        sparse_kernels: Whether a SavedModel uses sparse matrix products for
+            kernels that are mostly zeros. Stock TensorFlow has them on CPUs:
+            from about 95% sparsity they are faster, and the kernels take a
+            tenth of the space. `"auto"` measures, and uses a sparse product
+            only where it is faster at all `batch_sizes`. `True` uses it for
+            every kernel that is more than half zeros. The choice for each
+            kernel is printed, returned in `sparse_kernels`, and shown in the
+            report. `False`, the default, measures nothing, so that the result
+            does not depend on the machine. XLA has no sparse product: a
+            signature with `jit_compile=True` is refused, and a model served
+            with XLA needs `False`. Sparse kernels have no gradients.
+        batch_sizes: Integers >= 1, the batch sizes that `"auto"` measures.
         check_sparsity: Whether to refuse a model whose training did not reach
             its target sparsity, or that has lost zeros since.
-        verify: Whether to run in a fresh process what was written. It must be
-            True for LiteRT, ONNX and OpenVINO if Keras has quantized `model`:
-            some of these models are converted and compute something else.
-        tolerance: Float > 0, how far outputs may be off there, relative to the
-            largest. Defaults to 1e-5; with types of less than 32 bits or on a
-            GPU to 0.01, in bfloat16 to 0.05, with 8 bits to 0.1. For a model
-            that Keras has quantized, to 0.01, and packed to 1e-5.
-        verbose: Whether to show what is done, should it take longer than two
-            seconds. 0 does not.
+        verify: Whether to run the exported model in a fresh process. Must be
+            True for LiteRT, ONNX and OpenVINO if Keras has quantized `model`,
+            because the converters get some of these models wrong.
+        tolerance: Float > 0, the largest allowed difference of outputs,
+            relative to the largest output. Defaults to 1e-5; to 0.01 with
+            types of fewer than 32 bits or on a GPU, to 0.05 in bfloat16, and
+            to 0.1 with 8 bits. For a model that Keras has quantized, to 0.01,
+            and to 1e-5 if it is packed.
+        verbose: Whether to show progress if the export takes longer than two
+            seconds. 0 shows nothing.
 
     Returns:
         The path that was written, a `pathlib.Path`. Its attribute `difference`
-        says how far outputs were off. With `sparse_kernels` or
-        `sparse_tensors` its attribute `sparse_kernels` says what has become
-        of each kernel; `str()` of it is a table.
+        is the difference of outputs that `verify` found. With
+        `sparse_kernels` or `sparse_tensors`, its attribute `sparse_kernels`
+        has the choice for each kernel; `str()` of it is a table.
 
     Raises:
         ValueError: If the model is wrapped, not built, or incomplete, a weight
-            is not finite or its training failed; if `filepath` exists, cannot
-            be written, or does not end as it must; if an argument does not go
-            with the format, or the model cannot be converted to it: what
-            computes in bfloat16 cannot to LiteRT, ONNX, and OpenVINO, what
-            does in float16 or float64 not to LiteRT.
-        ImportError: If a package is missing that writes the format.
-        OSError: If writing fails, as on a full disk.
-        RuntimeError: If what was written does not compute what `model` does.
+            is not finite, or its training failed; if `filepath` exists, cannot
+            be written, or has the wrong suffix; if an argument does not apply
+            to the format; if the model cannot be converted to it. A model in
+            bfloat16 cannot be converted to LiteRT, ONNX or OpenVINO, and one
+            in float16 or float64 cannot be converted to LiteRT.
+        ImportError: If a package that writes the format is missing.
+        OSError: If writing fails, for example on a full disk.
+        RuntimeError: If the outputs of the exported model differ from those
+            of `model`.
 
     Example:
 
@@ -227,8 +230,8 @@ def export(
     refuse = ""
     if quantize and sparse_tensors:
         refuse = (
-            f"`sparse_tensors` must be False with quantize={quantize!r}, for "
-            "LiteRT does not load such a file by default. "
+            f"`sparse_tensors` must be False with quantize={quantize!r}, "
+            "because LiteRT does not load such a file by default. "
             f"Received: sparse_tensors={sparse_tensors!r}"
         )
         if not verify or not is_installed(FORMATS[format].runtime):
@@ -305,17 +308,17 @@ def export(
 def _warn_of_zeros(filepath, inputs):
     if any(x.dtype.kind in "iub" and x.size and not x.any() for x in inputs):
         warnings.warn(
-            f"'{filepath.name}' is verified on zeros only, for `model` runs on "
-            "no other numbers that could be made up: give `example_data`.",
+            f"'{filepath.name}' is verified on zeros only, because `model` "
+            "runs on no other generated examples: pass `example_data`.",
             stacklevel=3,
         )
 
 
 def _run(model, examples):
-    """A few examples, and what the model computes of them."""
+    """Returns a few examples, and the model's outputs for them."""
     inputs = None
     if examples is not None:
-        # What takes one axis for another shows where they differ.
+        # Swapped axes are only noticed if their sizes differ.
         lengths = {length for array in examples for length in array.shape[1:]}
         most = min(_EXAMPLES, len(examples[0]))
         counts = (n for n in range(most, 0, -1) if n not in lengths)
@@ -342,8 +345,8 @@ def _check_name(format, filepath):
     if suffix is None:
         if not re.fullmatch("[0-9]+", filepath.name):
             raise ValueError(
-                "`filepath` must end in an integer, the version that "
-                "TensorFlow Serving looks for. "
+                "`filepath` must end in an integer, the version number for "
+                "TensorFlow Serving. "
                 f"Received: filepath={str(filepath)!r}"
             )
     elif filepath.suffix != suffix:
@@ -365,14 +368,14 @@ def _checked_signatures(signatures):
         for name, function in signatures.items()
     ):
         raise ValueError(
-            "`signatures` must be a dict from names to callables, with no "
-            f"name of {', '.join(map(repr, taken))}. "
+            "`signatures` must be a dict from names to callables, and no name "
+            f"may be one of {', '.join(map(repr, taken))}. "
             f"Received: signatures={signatures!r}"
         )
     if backend() != "tensorflow":
         raise ValueError(
-            "`signatures` must be None on other backends than TensorFlow. "
-            "Save the model, and load and export it with "
+            "`signatures` must be None on backends other than TensorFlow. "
+            "Save the model, then load and export it with "
             f"KERAS_BACKEND=tensorflow. Received: backend '{backend()}'"
         )
     return dict(signatures)

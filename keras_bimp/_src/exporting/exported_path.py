@@ -1,4 +1,4 @@
-"""What `export` returns."""
+"""The path that `export` returns."""
 
 import pathlib
 
@@ -9,10 +9,10 @@ class Exported(type(pathlib.Path())):
     """The path that was written.
 
     Attributes:
-        sparse_kernels: What has become of each kernel; `None` unless `export`
-            was asked for sparse ones.
-        difference: How far the outputs of what was written were off when it
-            was verified, relative to the largest; `None` if it was not.
+        sparse_kernels: Whether each kernel is sparse; `None` unless `export`
+            was called with `sparse_kernels` or `sparse_tensors`.
+        difference: The largest difference of outputs when the exported model
+            was verified, relative to the largest output; `None` if it was not.
     """
 
     difference: float | None = None

@@ -1,8 +1,8 @@
-"""Batch normalization that the layer before it does along the way.
+"""Folds batch normalization into the layer before it.
 
-Where weights are constants, runtimes see to that. In a SavedModel they are
-variables: batch normalization computes its root and its quotients anew for
-every request, and goes over all pixels once more.
+Where weights are constants, runtimes do this. In a SavedModel they are
+variables: batch normalization recomputes its scale for every request, and makes
+another pass over all pixels.
 """
 
 import contextlib
@@ -22,12 +22,12 @@ from keras_bimp._src.shrinking.following import is_graph
 from keras_bimp._src.shrinking.following import nodes_of
 from keras_bimp._src.shrinking.following import trains
 
-# Of the means, in standard deviations. Beyond it, what is left of the mean and
-# what takes it away are rounded so much that outputs differ by 1e-5.
+# The largest mean, in standard deviations. Beyond it, the mean and the bias
+# that cancels it are so large that rounding changes outputs by 1e-5.
 _FARTHEST = 32
 
-# For each kind of layer, the shape in which factors of its outputs fit its last
-# kernel.
+# Type of layer -> the shape in which a factor per output channel broadcasts to
+# the layer's last kernel.
 _FITTING = {
     layers.Conv1D: (-1,),
     layers.Conv2D: (-1,),
@@ -36,7 +36,7 @@ _FITTING = {
     layers.Conv2DTranspose: (-1, 1),
     layers.Conv3DTranspose: (-1, 1),
     layers.Dense: (-1,),
-    layers.DepthwiseConv1D: None,  # That of its last two axes.
+    layers.DepthwiseConv1D: None,  # The shape of its last two axes.
     layers.DepthwiseConv2D: None,
     layers.SeparableConv1D: (-1,),
     layers.SeparableConv2D: (-1,),
@@ -45,15 +45,15 @@ _FITTING = {
 
 @contextlib.contextmanager
 def folded(model: keras.Model) -> Iterator[dict[int, keras.Layer]]:
-    """For as long as this lasts, `model` computes with fewer operations.
+    """Folds batch normalization of `model` within this context.
 
-    A convolution or dense layer whose output goes to batch normalization and
-    nowhere else computes with a kernel and bias that do both. What comes out
-    at inference is the same, but for rounding. Only Functional and Sequential
-    models, for the others' graph is not known, and only in this thread.
+    A convolution or dense layer whose output goes only to batch normalization
+    computes both with one kernel and bias. Outputs at inference are the same
+    up to rounding. Only for Functional and Sequential models, since the graph
+    of others is not known, and only in this thread.
 
     Args:
-        model: A plain, built model. No weight of it changes.
+        model: A plain, built model. Its weights do not change.
 
     Yields:
         The `id` of a layer -> the layer that computes in its place.
@@ -80,7 +80,7 @@ def _identity(inputs, *args, **kwargs):
 
 
 def _pairs(model):
-    """A list of layers with the batch normalization behind them."""
+    """Lists (layer, batch normalization after it) pairs that can be folded."""
     graphs = list(_graphs(model, set()))
     nodes = [node for graph in graphs for node in nodes_of(graph)]
     if any(_may_call_any(node.operation) for node in nodes):
@@ -113,7 +113,7 @@ def _is_followed(operation):
 
 
 def _graphs(model, seen):
-    """Yields the graphs of a model and of those inside it, each once."""
+    """Yields the graphs of a model and of the models inside it, each once."""
     if not _is_followed(model) or id(model) in seen:
         return
     seen.add(id(model))
@@ -124,14 +124,14 @@ def _graphs(model, seen):
 
 
 def _may_call_any(operation):
-    """Whether a function in it may call layers that nobody knows of."""
+    """Whether a function in it may call unknown layers."""
     if isinstance(operation, keras.Layer):
         return isinstance(operation, layers.Lambda)
     return any(map(callable, vars(operation).values()))
 
 
 def _called_elsewhere(nodes):
-    """The `id` of layers that something which is no graph may call."""
+    """The `id` of each layer that something other than a graph may call."""
     return [
         id(layer)
         for node in nodes
@@ -159,7 +159,7 @@ def _compute_alike(*both):
 
 
 def _merged(layer, norm):
-    """A copy of the layer that does both; `None` if it would be inexact."""
+    """Returns a copy of the layer that does both, `None` if inexact."""
     name = _last_kernel(layer)
     kernel = _as_float(vars(layer)[name])
     bias = _as_float(layer.bias) if layer.use_bias else 0.0
@@ -188,7 +188,7 @@ def _merged(layer, norm):
 
 
 def _last_kernel(layer):
-    """The attribute that holds it."""
+    """Returns the name of the attribute that holds the last kernel."""
     known = ("pointwise_kernel", "_kernel", "kernel")
     return next(name for name in known if name in vars(layer))
 

@@ -1,4 +1,4 @@
-"""The formats by name."""
+"""The export formats by name."""
 
 import importlib.util
 import pathlib
@@ -17,14 +17,14 @@ from keras_bimp._src.exporting.options import Options
 
 
 class Format(NamedTuple):
-    """A format, and what it takes to write it.
+    """An export format.
 
     Args:
         write: Callable (model, path, options).
-        suffix: What its files end in; `None` for a folder.
-        packages: Modules that must be there.
-        runtime: The module that runs it; `None` if nothing does.
-        takes: Arguments of `export` that go with it.
+        suffix: The suffix of its files; `None` for a folder.
+        packages: Modules that must be installed to write it.
+        runtime: The module that runs it; `None` if there is none.
+        takes: Arguments of `export` that apply to it.
         lacks: Types that it cannot compute in.
     """
 
@@ -89,12 +89,12 @@ def is_installed(package: str) -> bool:
 
 
 def how_to_install(package: str) -> str:
-    """The command that installs a module."""
+    """Returns the command that installs a module."""
     return f"pip install {_HOW_TO_INSTALL[package]}"
 
 
 def check_packages(format: str, warmup: bool) -> None:
-    """Raises ImportError unless all that writes a format is there."""
+    """Raises ImportError if a package that writes the format is missing."""
     serving = ("tensorflow_serving",) if warmup else ()
     for package in (*FORMATS[format].packages, *serving):
         if not is_installed(package):
@@ -107,7 +107,7 @@ def check_packages(format: str, warmup: bool) -> None:
 def write(
     model: keras.Model, format: str, path: pathlib.Path, options: Options
 ) -> None:
-    """Writes a model in a format, in another process if need be."""
+    """Writes a model in a format, in another process if necessary."""
     needs_tensorflow = "tensorflow" in FORMATS[format].packages
     if needs_tensorflow and backend() != "tensorflow":
         elsewhere.write_with_tensorflow(model, format, path, options)
@@ -123,5 +123,5 @@ def write(
 
 
 def main(folder: str) -> None:
-    """What `elsewhere.write_with_tensorflow` runs."""
+    """Entry point of the process that `write_with_tensorflow` starts."""
     elsewhere.write_here(folder, write)

@@ -1,4 +1,4 @@
-"""What a model takes, and arrays of that kind."""
+"""The inputs of a model, and example arrays for them."""
 
 import keras
 import numpy as np
@@ -13,21 +13,21 @@ from keras_bimp._src.trial_values import input_values
 
 
 def input_names(model: keras.Model) -> list[str | None]:
-    """The names of a model's inputs, as `keras.tree.flatten` orders them."""
+    """Returns the names of a model's inputs, in `keras.tree.flatten` order."""
     return [spec.name for spec in tree.flatten(get_input_signature(model))]
 
 
 def as_inputs(name: str, data, model: keras.Model) -> list[np.ndarray]:
-    """Data that a user gave, as a flat list of arrays of the right types.
+    """Converts user data to a flat list of arrays of the right types.
 
     Args:
-        name: Of the argument, for the error.
+        name: The name of the argument, for the error.
         data: As `predict` takes it: an array, or a list or dict of arrays. For
             a model whose `call` takes several arguments, a list of them.
         model: The model.
 
     Raises:
-        ValueError: If it is not what the model takes.
+        ValueError: If the data does not match the model's inputs.
     """
     specs = tree.flatten(get_input_signature(model))
     arrays = [
@@ -57,13 +57,14 @@ def as_inputs(name: str, data, model: keras.Model) -> list[np.ndarray]:
 def tried_inputs(
     model: keras.Model,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """A few examples that are made up, and what the model computes of them.
+    """Generates a few examples, and computes the model's outputs for them.
 
-    Numbers are of the range that the model's layers can look up. Where no
-    axis is open and the model runs on no such numbers, they are zeros.
+    Integers are in the range that the model's layers can look up. If all axes
+    have a fixed size and the model does not run on such examples, they are
+    zeros.
 
     Raises:
-        ValueError: If the model runs on none.
+        ValueError: If the model runs on none of them.
     """
     specs = tree.flatten(get_input_signature(model))
     values = input_values(model, [spec.dtype for spec in specs])
@@ -89,27 +90,26 @@ def tried_inputs(
         make,
         run,
         is_open=not all(all(spec.shape[1:]) for spec in specs),
-        remedy="Give some that it runs on: `example_data`",
+        remedy="Pass examples that it runs on: `example_data`",
     )
 
 
 def has_fixed_batch(model: keras.Model) -> bool:
-    """Whether a model is made for one size of batch."""
+    """Whether a model has a fixed batch size."""
     return _fixed_batch(model) is not None
 
 
 def of_several_kinds(
     model: keras.Model, examples: list[np.ndarray] | None = None
 ) -> list[np.ndarray]:
-    """Examples, and made-up ones as they come out of images and of ReLU too.
+    """Adds generated examples: signed, non-negative, and with many zeros.
 
-    What is wrong with integers shows in some only, where values have both
-    signs, or one, or many are 0.
+    A faulty integer product may show in only one of these kinds.
 
     Args:
         model: The model.
-        examples: Those that a user gave, if any. They are all that there is
-            where the model does not run on others of their shape.
+        examples: The user's examples, if any. Nothing is added to them if the
+            model does not run on generated examples of their shape.
     """
     try:
         made_up, _ = tried_inputs(model)
@@ -134,7 +134,7 @@ def of_several_kinds(
 def outputs_of(
     model: keras.Model, inputs: list[np.ndarray]
 ) -> list[np.ndarray]:
-    """What a model computes, as `keras.tree.flatten` orders it."""
+    """Returns the outputs of a model, in `keras.tree.flatten` order."""
     with left_as_it_was(model):
         outputs = model(*_as_arguments(model, inputs), training=False)
     return [_as_numpy(y) for y in tree.flatten(outputs)]
@@ -150,7 +150,7 @@ def _as_arguments(model, inputs):
 
 
 def _as_numpy(y):
-    if "bfloat16" in str(y.dtype):  # NumPy's files do not know it.
+    if "bfloat16" in str(y.dtype):  # NumPy files do not support it.
         y = ops.cast(y, "float32")
     return np.array(ops.convert_to_numpy(y))
 

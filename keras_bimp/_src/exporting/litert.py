@@ -17,7 +17,7 @@ from keras_bimp._src.name_lists import listed
 def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
     """Writes a `.tflite` file, on the TensorFlow backend.
 
-    Only with operations of LiteRT itself: no others run everywhere.
+    It has only built-in LiteRT operations, since others do not run everywhere.
 
     Args:
         model: A plain model.
@@ -30,7 +30,7 @@ def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
     target = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
     optimizations, more = [], {}
     if options.quantize:
-        # Of 8 bits, unless it is told more.
+        # 8 bits, unless `supported_types` says otherwise.
         optimizations.append(tf.lite.Optimize.DEFAULT)
     if options.quantize == "int8":
         target["supported_ops"] = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -51,14 +51,14 @@ def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
         )
     except ConverterError as error:
         raise ValueError(
-            "`model` must be made of operations that LiteRT has. "
+            "`model` must consist of operations that LiteRT has. "
             f"Received: {_reason(str(error), model)}"
             f"{remedy_of_quantized(model, 'litert')}"
         ) from error
 
 
 def _reason(text, model):
-    """Why the converter refuses a model, of all that it says."""
+    """Extracts the converter's reason from its long message."""
     loops = [
         f"'{layer.name}'"
         for layer in layers_in(model)
@@ -66,19 +66,19 @@ def _reason(text, model):
     ]
     if loops and "TensorList" in text:
         return (
-            f"a model with {listed(loops)}, which loops over the steps of "
-            "sequences. LiteRT cannot do that for batches of any size. Build "
+            f"a model with {listed(loops)}, which loops over the time steps. "
+            "LiteRT cannot do that for batches of any size. Build "
             "the model with `unroll=True` there and inputs of a fixed length, "
-            "and give it these weights: "
+            "and copy the weights: "
             "`other.set_weights(model.get_weights())`. Or use format='onnx' "
             "or 'openvino'"
         )
-    known = "a model of which its converter says: "
+    known = "a model that its converter rejects: "
     lacking = re.search(r"(?m)^(?:TF Select|Flex|Custom) ops: (.*)$", text)
     if lacking and (tables := saved_model.remedy_of_tables(model)):
         return f"a model {tables}. LiteRT has no {lacking[1].strip()}"
     if lacking:
-        return f"{known}it has no {lacking[1].strip()}"
+        return f"a model with {lacking[1].strip()}, which LiteRT lacks"
     refused = re.findall(r"'tfl?\.(\w+)' op ([^\n']*)", text)
     if refused:
         said = dict.fromkeys(f"{op} {why.strip()}" for op, why in refused)
@@ -87,9 +87,9 @@ def _reason(text, model):
 
 
 def _examples(model, options):
-    """One example at a time, as the converter asks for them."""
+    """Yields one example at a time, as the converter expects them."""
     names = input_names(model)
     for i in range(len(options.calibration[0])):
         one = [array[i : i + 1] for array in options.calibration]
-        # By name where there are several: their order may be another.
+        # By name if there are several, since their order may differ.
         yield one if len(one) == 1 else dict(zip(names, one, strict=True))

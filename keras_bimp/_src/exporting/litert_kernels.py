@@ -1,4 +1,4 @@
-"""What a `.tflite` file does with each kernel, as read from the file."""
+"""Reads from a `.tflite` file which kernels are sparse."""
 
 import math
 import pathlib
@@ -7,12 +7,12 @@ from keras_bimp._src.exporting.sparse_kernels import KernelChoice
 from keras_bimp._src.exporting.sparse_kernels import SparseKernels
 
 _MULTIPLYING = ("FULLY_CONNECTED", "CONV_2D", "BATCH_MATMUL")
-# Codes of types -> bytes: float32, float16, and int8.
+# Type code -> bytes: float32, float16, and int8.
 _SIZES = {0: 4, 1: 2, 9: 1}
 
 
 def kernels_of(path: pathlib.Path) -> SparseKernels:
-    """Says of each kernel whether the file has a sparse kernel for it.
+    """Returns for each kernel whether the file stores and uses it as sparse.
 
     Args:
         path: A `.tflite` file.
@@ -30,7 +30,7 @@ def kernels_of(path: pathlib.Path) -> SparseKernels:
         constants, densified = {}, set()
         for node in map(graph.Operators, range(graph.OperatorsLength())):
             code = model.OperatorCodes(node.OpcodeIndex())
-            # Small codes are where old readers look for them.
+            # Small codes are stored in the field for old readers.
             name = operations[
                 max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
             ]

@@ -1,4 +1,4 @@
-"""Whether a model is fit to be exported."""
+"""Checks of a model before it is exported."""
 
 import inspect
 import keyword
@@ -44,7 +44,7 @@ def check_model(model: keras.Model) -> None:
     reason = why_failed(model) or _not_finite(model)
     if reason is not None:
         raise ValueError(
-            "`model` must not be one whose training failed. Received: "
+            "`model` must not come from a failed training. Received: "
             f"{reason}. Train it again, or load good weights into a new model"
         )
 
@@ -56,15 +56,15 @@ def check_types(
     for layer in layers_in(model):
         if layer.compute_dtype in lacks and _computes(layer):
             raise ValueError(
-                f"`model` must not compute in {layer.compute_dtype}, for which "
-                f"format={format!r} has no operations. Received: layer "
+                f"`model` must not compute in {layer.compute_dtype}, because "
+                f"format={format!r} has no operations for it. Received: layer "
                 f"'{layer.path or layer.name}' with the policy "
                 f"'{layer.dtype_policy.name}'. {_IN_FLOAT32}"
             )
 
 
 def remedy_of_types(model: keras.Model) -> str:
-    """What may help a runtime that lacks operations; empty if nothing."""
+    """Returns a remedy if a type may lack operations, else an empty string."""
     types = {
         layer.compute_dtype
         for layer in layers_in(model)
@@ -75,18 +75,18 @@ def remedy_of_types(model: keras.Model) -> str:
     if not others:
         return ""
     return (
-        f". `model` computes in {', '.join(others)}, in which not every "
-        f"operation is there. {_IN_FLOAT32}"
+        f". `model` computes in {', '.join(others)}, which not every "
+        f"operation supports. {_IN_FLOAT32}"
     )
 
 
 def _computes(layer):
-    # Of a model, its layers do.
+    # A model's layers compute, not the model.
     return not isinstance(layer, keras.Model | keras.layers.InputLayer)
 
 
 def check_arguments(model: keras.Model) -> None:
-    """Raises ValueError if Keras does not know all that `call` takes."""
+    """Raises ValueError if Keras does not know all arguments of `call`."""
     if isinstance(model, keras.Sequential | Functional):
         return
     specs = get_input_signature(model)
@@ -109,16 +109,16 @@ def check_arguments(model: keras.Model) -> None:
     if bound is None or (len(built) > 1 and built != bound):
         wanted = ", ".join(["self", *(f"{name}_shape" for name in takes)])
         raise ValueError(
-            "`model` must be one of which Keras knows the shapes of all that "
-            f"`call` takes: define `build({wanted})`, with the arguments of "
-            "`call`, none of them by keyword only, in their order. Received: "
+            "`model` must have a `build` from which Keras learns the shapes "
+            f"of all arguments of `call`: define `build({wanted})`, in the "
+            "order of `call`, with no keyword-only arguments. Received: "
             f"a model whose `call` takes {', '.join(takes)}, and that was "
             f"built with {', '.join(shapes_built_with(model))}"
         )
 
 
 def check_input_names(model: keras.Model, format: str) -> None:
-    """Raises ValueError if TensorFlow cannot have inputs of these names."""
+    """Raises ValueError if TensorFlow does not allow these input names."""
     names, known = input_names(model), set()
     for name in names:
         if name is None:
@@ -136,25 +136,25 @@ def check_input_names(model: keras.Model, format: str) -> None:
             known.add(taken)
             continue
         raise ValueError(
-            f"`model` must have inputs whose names, for format={format!r}, "
-            "are made of letters of ASCII, digits, '_', '-', and '.', begin "
-            "with a letter or digit, are no keywords of Python and not "
-            "'self', and differ in more than case and punctuation. "
-            f"Received: {reason}. The name is that of `keras.Input(..., "
-            "name=...)`, which format='onnx' takes as it is"
+            f"`model` must have valid input names for format={format!r}: "
+            "ASCII letters, digits, '_', '-', and '.', beginning with a "
+            "letter or digit, not a Python keyword or 'self', and differing "
+            "in more than case and punctuation. "
+            f"Received: {reason}. Set the name with `keras.Input(..., "
+            "name=...)`, or use format='onnx', which allows any name"
         )
 
 
 def checked_sparse_kernels(
     sparse_kernels: bool | str, batch_sizes: Sequence[int]
 ) -> tuple[int, ...]:
-    """The sizes of batches, after both arguments of `export` are checked."""
+    """Checks both arguments of `export`, and returns the batch sizes."""
     if sparse_kernels not in (True, False):
         check_choice("sparse_kernels", sparse_kernels, ("auto",))
     if not isinstance(batch_sizes, Sequence) or not batch_sizes:
         raise ValueError(
-            "`batch_sizes` must be a list of integers, the sizes of batches "
-            f"to measure. Received: batch_sizes={batch_sizes!r}"
+            "`batch_sizes` must be a list of integers, the batch sizes to "
+            f"measure. Received: batch_sizes={batch_sizes!r}"
         )
     return tuple(check_integer("batch_sizes", n, 1) for n in batch_sizes)
 
@@ -162,21 +162,21 @@ def checked_sparse_kernels(
 def checked_quantize(
     quantize: str | None, calibration_data, format: str
 ) -> str | None:
-    """The way to quantize, after both arguments of `export` are checked."""
+    """Checks both arguments of `export`, and returns `quantize`."""
     if quantize is not None:
         known = (INT8_WEIGHTS,) if format == "packed" else QUANTIZATIONS
         check_choice("quantize", quantize, known)
     if (quantize == "int8") != (calibration_data is not None):
         raise ValueError(
-            "`calibration_data` must be given with `quantize` of 'int8', and "
-            f"only with it. Received: quantize={quantize!r} and "
+            "`calibration_data` must be passed if `quantize` is 'int8', and "
+            f"only then. Received: quantize={quantize!r} and "
             f"{'no' if calibration_data is None else 'some'} calibration_data"
         )
     return quantize
 
 
 def check_sparsity_reached(model: keras.Model) -> None:
-    """Raises ValueError if a model is denser than its training promised.
+    """Raises ValueError if a model is denser than its training's target.
 
     Warns if the training stopped early, but after the last pruning.
     """
@@ -186,9 +186,9 @@ def check_sparsity_reached(model: keras.Model) -> None:
     if not progress.complete:
         if not progress.at_target:
             raise ValueError(
-                "`model` must have the sparsity that its training was to "
-                f"reach. Received: a model whose training is incomplete. "
-                f"{progress} Train it to the end, or export it as it is with "
+                "`model` must have reached its target sparsity. "
+                f"Received: a model whose training is incomplete. "
+                f"{progress} Train it to the end, or export it unchanged with "
                 "check_sparsity=False"
             )
         warnings.warn(
@@ -197,27 +197,27 @@ def check_sparsity_reached(model: keras.Model) -> None:
     kernels, _ = masked_kernels(model)
     own = {id(variable) for variable in model.weights}
     if not all(id(kernel.variable) in own for kernel in kernels):
-        return  # It is another model around the same layers.
+        return  # It is another model that shares these layers.
     effective = EffectiveKernels(model)
     zeros = sum(k.size - effective.nonzero(k.variable) for k in kernels)
     if kernels and zeros < progress.pruned:
         adapted = [x.path or x.name for x in layers_in(model) if has_lora(x)]
         if adapted:
             raise ValueError(
-                "`model` must have the zeros that its training left, and what "
-                f"LoRA adds is not sparse. Received: {zeros:,} zeros, where "
+                "`model` must still have the zeros of its training, and LoRA "
+                f"updates are not sparse. Received: {zeros:,} zeros, where "
                 f"{progress.pruned:,} were pruned, with LoRA in "
                 f"{listed(map(repr, adapted))}. `save_weights` merges LoRA: "
-                "load what it writes into a model that was built without "
-                "LoRA, and prune that. To export it as it is, pass "
+                "load its file into a model built without "
+                "LoRA, and prune that. To export it unchanged, pass "
                 "check_sparsity=False"
             )
         raise ValueError(
-            "`model` must have the zeros that its training left. Received: "
-            f"{zeros:,} zeros, where {progress.pruned:,} were pruned: it was "
-            "given other weights, or trained without masks. "
-            "`keras_bimp.wrap(model, initial_masks='nonzero')` trains without "
-            "filling them. To export it as it is, pass check_sparsity=False"
+            "`model` must still have the zeros of its training. Received: "
+            f"{zeros:,} zeros, where {progress.pruned:,} were pruned: other "
+            "weights were loaded, or it was trained without masks. "
+            "`keras_bimp.wrap(model, initial_masks='nonzero')` keeps zeros "
+            "during training. To export it unchanged, pass check_sparsity=False"
         )
 
 
@@ -226,7 +226,7 @@ def _not_finite(model):
         if not keras.backend.is_float_dtype(variable.dtype):
             continue
         value = as_array(variable, copy=False).astype("float32")
-        # A constant may be infinite, as what masks an attention is.
+        # A constant may be infinite, such as an attention mask.
         computed = variable.trainable or variable.name.startswith("moving_")
         if np.isnan(value).any() or (computed and np.isinf(value).any()):
             return f"a weight is not finite, in '{variable.path}'"
@@ -234,7 +234,7 @@ def _not_finite(model):
 
 
 _IN_FLOAT32 = (
-    "Build the model in float32 and give it these weights: "
+    "Build the model in float32 and copy the weights: "
     "`keras.config.set_dtype_policy('float32'); other = build_model(); "
     "other.set_weights(model.get_weights())`"
 )

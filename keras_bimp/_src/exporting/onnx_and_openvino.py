@@ -1,4 +1,4 @@
-"""ONNX and OpenVINO: graphs made of the plain operations of TensorFlow."""
+"""ONNX and OpenVINO, converted from plain TensorFlow operations."""
 
 import contextlib
 import errno
@@ -35,7 +35,7 @@ def write_onnx(
             _convert_to_onnx(model, path)
             unknown = _unknown(path)
             if unknown:
-                # Keras has some convolutions compiled, with groups for one.
+                # Keras compiles some convolutions, such as grouped ones.
                 with _functions_inlined():
                     _convert_to_onnx(model, path)
                 unknown = _unknown(path)
@@ -44,14 +44,14 @@ def write_onnx(
         except Exception as error:
             raise _cannot(model, "onnx", told(error)) from error
     if unknown:
-        raise _cannot(model, "onnx", f"it has no {', '.join(unknown)}")
+        raise _cannot(model, "onnx", f"ONNX has no {', '.join(unknown)}")
 
 
 def _convert_to_onnx(model, path):
     """Writes an `.onnx` file.
 
-    Not by `model.export`: tf2onnx makes an input of every tensor that a model
-    holds beside its variables, such as a table of positions.
+    `model.export` is not used: tf2onnx turns each tensor that a model holds
+    and that is not a variable, such as a table of positions, into an input.
     """
     import tensorflow as tf
     import tf2onnx
@@ -74,7 +74,7 @@ def _convert_to_onnx(model, path):
         outputs = frozen(*tf.nest.flatten(args))
         return tf.nest.pack_sequence_as(computed.structured_outputs, outputs)
 
-    # Where there are more, they are tables to look words up in.
+    # Any further inputs are lookup tables.
     if len(frozen.inputs) == len(tf.nest.flatten(signature)):
         function = without_captures
     tf2onnx.convert.from_function(function, signature, output_path=str(path))
@@ -86,8 +86,8 @@ def write_openvino(
     """Writes an `.xml` and a `.bin` file, on the TensorFlow backend."""
     import openvino
 
-    # Not `model.export`: it converts the function itself, of which attention
-    # has outputs that are not the model's, and LSTM cannot be converted.
+    # Not `model.export`: it converts the function directly, which adds
+    # outputs for attention and fails for LSTM.
     with tempfile.TemporaryDirectory() as folder:
         saved_model.write(model, pathlib.Path(folder, "1"), Options())
         try:
@@ -96,7 +96,7 @@ def write_openvino(
             raise _cannot(model, "openvino", told(error)) from error
         try:
             openvino.serialize(graph, str(path))
-        except RuntimeError as error:  # It does not say more.
+        except RuntimeError as error:  # It gives no reason.
             full = shutil.disk_usage(path.parent).free < _PAGE
             code = errno.ENOSPC if full else errno.EIO
             raise OSError(code, os.strerror(code)) from error
@@ -109,7 +109,7 @@ def _quiet():
     logger.setLevel(logging.CRITICAL)  # Errors are raised.
     try:
         with warnings.catch_warnings():
-            # Of Keras, which makes tf2onnx run on NumPy 2.
+            # From Keras, which patches tf2onnx for NumPy 2.
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -118,7 +118,7 @@ def _quiet():
 
 @contextlib.contextmanager
 def _functions_inlined():
-    """Functions of TensorFlow that others call become part of them."""
+    """Inlines nested TensorFlow functions within this context."""
     import tensorflow as tf
 
     before = tf.config.functions_run_eagerly()
@@ -130,7 +130,7 @@ def _functions_inlined():
 
 
 def _unknown(path):
-    """Operations that ONNX does not have; tf2onnx leaves them as they are."""
+    """Lists operations not in ONNX, which tf2onnx leaves in the file."""
     import onnx
 
     def nodes(graph):
@@ -160,23 +160,23 @@ def _cannot(model, format, said):
     ]:
         remedy = (
             f"with {listed(stateful)}, which keeps its state from batch to "
-            "batch. Build the model with `stateful=False`, and give it these "
+            "batch. Build the model with `stateful=False`, and copy the "
             "weights: `other.set_weights(model.get_weights())`"
         )
     else:
-        remedy = f"of which the converter says: {said}"
+        remedy = f"that the converter rejects: {said}"
     return ValueError(
-        f"`model` must be one that can be converted to format={format!r}. "
+        f"`model` must be convertible to format={format!r}. "
         f"Received: a model {remedy}{remedy_of_quantized(model, format)}"
     )
 
 
 @functools.cache
 def _teach_tf2onnx():
-    """Tells tf2onnx what it does not know.
+    """Registers two conversions that tf2onnx lacks.
 
-    That is 1 - erf, of which TensorFlow makes an exact GELU, and that
-    convolutions in three dimensions may have groups.
+    They are 1 - erf, which TensorFlow uses for an exact GELU, and
+    three-dimensional convolutions with groups.
     """
     from tf2onnx.handler import tf_op
     from tf2onnx.onnx_opset.nn import ConvOp
@@ -216,5 +216,5 @@ def _teach_tf2onnx():
             )
 
 
-# Less than that is left on a full disk, in bytes.
+# A disk with fewer free bytes counts as full.
 _PAGE = 1 << 12

@@ -1,4 +1,4 @@
-"""What the formats can be asked for."""
+"""Options of the export formats."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,28 +6,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# How LiteRT can be asked to store weights, and to compute. A packed file takes
-# one of these.
+# How LiteRT can store weights and compute. A packed file allows only
+# `INT8_WEIGHTS`.
 INT8_WEIGHTS = "int8_weights"
 QUANTIZATIONS = ("int8", INT8_WEIGHTS, "float16")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a writer is asked for; see `export`.
+    """The options of a writer; see `export`.
 
     Args:
-        signatures: Name -> callable, of a SavedModel.
-        labels: Names of the classes, of a SavedModel.
-        top_k: How many of them it tells.
-        warmup: Inputs for warm-up requests, of a SavedModel.
-        quantize: `None` or one of `QUANTIZATIONS`, of LiteRT and packed files.
-        calibration: Inputs to find the ranges with, of LiteRT.
-        sparse_tensors: Whether LiteRT leaves zeros away.
-        sparse_kernels: `False`, `True`, or `"auto"`, of a SavedModel.
-        batch_sizes: Those that `"auto"` measures.
-        examples: Inputs that it measures with.
-        tell: Takes up how far the writing came; see `waiting`.
+        signatures: Name -> callable, for a SavedModel.
+        labels: Names of the classes, for a SavedModel.
+        top_k: How many classes `classify` returns.
+        warmup: Inputs for warm-up requests, for a SavedModel.
+        quantize: `None` or one of `QUANTIZATIONS`, for LiteRT and packed
+            files.
+        calibration: Inputs to calibrate the ranges with, for LiteRT.
+        sparse_tensors: Whether LiteRT omits zeros.
+        sparse_kernels: `False`, `True`, or `"auto"`, for a SavedModel.
+        batch_sizes: The batch sizes that `"auto"` measures.
+        examples: The inputs that `"auto"` measures with.
+        tell: Callable that reports progress; see `waiting`.
     """
 
     signatures: dict[str, Callable] | None = None

@@ -1,7 +1,7 @@
-"""What another Python, with the TensorFlow backend, writes for this one.
+"""Writes a format in another Python process, with the TensorFlow backend.
 
-Under JAX a SavedModel would be one opaque operation, which runtimes other than
-TensorFlow cannot read; under torch it would have one size of batch.
+Under JAX a SavedModel would be one opaque operation that only TensorFlow can
+read. Under torch it would have a fixed batch size.
 """
 
 import dataclasses
@@ -29,11 +29,11 @@ main(sys.argv[1])
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a Python that imports what this one can."""
+    """Returns environment variables for a Python with the same imports."""
     here = str(pathlib.Path(__file__).parents[2])
     return {
         **os.environ,
-        "CUDA_VISIBLE_DEVICES": "",  # This process may hold it all.
+        "CUDA_VISIBLE_DEVICES": "",  # This process may hold all of its memory.
         "PYTHONPATH": os.pathsep.join(filter(None, [here, *sys.path])),
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         **more,
@@ -70,10 +70,10 @@ def write_with_tensorflow(
 
 
 def write_here(folder: str, write: Callable) -> None:
-    """What the other process does.
+    """Does the work of the other process.
 
     Args:
-        folder: Where `write_with_tensorflow` put the model and what to do.
+        folder: Where `write_with_tensorflow` put the model and the job.
         write: Callable (model, format, path, options).
     """
     folder = pathlib.Path(folder)
@@ -85,7 +85,7 @@ def write_here(folder: str, write: Callable) -> None:
                     arrays[f"arr_{i}"] for i in range(len(arrays.files))
                 ]
     try:
-        # It was just written: what is in it was there before.
+        # This program has just written it, so it is safe to load.
         model = keras.saving.load_model(
             folder / "model.keras", compile=False, safe_mode=False
         )
@@ -110,7 +110,7 @@ def write_here(folder: str, write: Callable) -> None:
 
 
 def _error(folder, stderr):
-    """The error of the other process as one of this process."""
+    """Turns an error of the other process into an exception."""
     path = folder / "error.json"
     if path.exists():
         known = json.loads(path.read_text())
@@ -121,11 +121,11 @@ def _error(folder, stderr):
     path = folder / "error.txt"
     if path.exists():
         said = told(path.read_text())
-    else:  # It did not even begin: the last line says why.
+    else:  # It failed to start: the last line says why.
         said = told(stderr.strip().rpartition("\n")[2]) or "nothing"
     return ValueError(
-        "This format is written by TensorFlow, in a process of its own that "
-        "loads the model: TensorFlow must be installed, and the model must "
-        "load without the classes of this program. Received: backend "
-        f"'{backend()}', and there: {said}"
+        "TensorFlow writes this format, in a separate process that loads the "
+        "model: TensorFlow must be installed, and the model must load without "
+        "the classes of this program. Received: backend "
+        f"'{backend()}', and in the other process: {said}"
     )

@@ -1,8 +1,8 @@
 """Runs an exported model in its own runtime, in a process without Keras.
 
 `python -P runtimes.py FOLDER` reads `job.json` and `inputs.npz` there, and
-writes `outputs.npz`, and into `notes.txt` what it took. Neither Keras nor
-keras_bimp can be imported.
+writes `outputs.npz`, and any special settings it needed to `notes.txt`. Neither
+Keras nor keras_bimp can be imported.
 """
 
 import json
@@ -15,14 +15,14 @@ import numpy as np
 def run(
     format: str, path: str, inputs: list, names: list, notes: list
 ) -> list[np.ndarray]:
-    """What a model computes in its runtime.
+    """Computes the outputs of a model in its runtime.
 
     Args:
         format: As in `export`.
-        path: What was written.
+        path: The exported file or folder.
         inputs: Arrays.
-        names: Their names in the model, `None` where it has none.
-        notes: Takes up what there is to tell.
+        names: Their names in the model, `None` for unnamed inputs.
+        notes: A list to append remarks for the user to.
 
     Returns:
         The outputs, in the order of `keras.tree.flatten`.
@@ -31,7 +31,7 @@ def run(
 
 
 def in_tensorflow(name: str | None) -> str | None:
-    """What TensorFlow makes of the name of an input."""
+    """Returns the name that TensorFlow gives to a named input."""
     if not name:
         return name
     name = "".join(c if c.isalnum() else "_" for c in name)
@@ -41,7 +41,7 @@ def in_tensorflow(name: str | None) -> str | None:
 def _saved_model(path, inputs, names, notes):
     import tensorflow as tf
 
-    _block("keras")  # It was all that TensorFlow itself may import.
+    _block("keras")  # TensorFlow itself may import it before this.
     serve = tf.saved_model.load(path).signatures["serving_default"]
     known = serve.structured_input_signature[1]
     # The dict has no order: TensorFlow numbers inputs that have no names.
@@ -68,7 +68,7 @@ def _litert(path, inputs, names, notes):
     except RuntimeError as error:
         if "delegate" not in str(error):
             raise
-        # XNNPACK takes sparse dense layers of 8 bits, and fails with them.
+        # XNNPACK accepts sparse 8-bit dense layers, and fails with them.
         outputs = compute(experimental_op_resolver_type=without)
         notes.append(
             "It runs in LiteRT only without its default delegate, with "
@@ -103,8 +103,8 @@ def _openvino(path, inputs, names, notes):
     found = compiled(_by_name(known, inputs, names))
     outputs = {}
     for x in compiled.outputs:
-        # Outputs that are the same have all of their names, and those that
-        # are inputs have the name of the input too.
+        # Identical outputs share all their names, and an output that is an
+        # input also has the name of the input.
         same = sum(y.get_names() == x.get_names() for y in compiled.outputs)
         by_likelihood = sorted(
             x.get_names(), key=lambda name: (name in own, _place(name))
@@ -114,11 +114,11 @@ def _openvino(path, inputs, names, notes):
 
 
 def _by_name(known, inputs, names):
-    """Inputs by the names that a runtime knows them by."""
+    """Maps the names that a runtime uses to the inputs."""
     if set(names) != set(known):
         names = [*map(in_tensorflow, names)]
     if len(set(names)) < len(names) or set(names) != set(known):
-        names = known  # They were given new ones, in the same order.
+        names = known  # The converter renamed them, in the same order.
     if len(names) != len(inputs):
         raise ValueError(
             f"it takes {len(names)} inputs instead of {len(inputs)}: "
@@ -132,7 +132,7 @@ def _numbers(name):
 
 
 def _in_order(outputs):
-    """Outputs by name, in the order in which the model has them."""
+    """Returns named outputs in the order of the model."""
     return [
         _as_known(np.asarray(outputs[name]))
         for name in sorted(outputs, key=_place)
@@ -140,7 +140,7 @@ def _in_order(outputs):
 
 
 def _as_known(array):
-    """NumPy's files do not know bfloat16."""
+    """Casts bfloat16, which NumPy files do not support, to float32."""
     return array.astype("float32") if array.dtype.name == "bfloat16" else array
 
 

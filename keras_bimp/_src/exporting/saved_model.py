@@ -1,4 +1,4 @@
-"""SavedModels in the layout of TensorFlow Serving."""
+"""SavedModels in the layout that TensorFlow Serving expects."""
 
 import contextlib
 import functools
@@ -25,7 +25,7 @@ def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
         path: The folder.
         options: Its `signatures`, `labels`, `top_k` and `warmup`.
     """
-    # Not what is called in ways of its own, in training perhaps.
+    # `signatures` may call the model in other ways, such as in training mode.
     within = contextlib.nullcontext({}) if options.signatures else folded(model)
     with within as merged:
         if not options.sparse_kernels:
@@ -76,17 +76,17 @@ def _write(model, path, options):
 
 
 def traced(model: keras.Model, signature: list):
-    """What a model computes at inference, as a traced function of TensorFlow.
+    """Returns the inference of a model as a `tf.function`.
 
     Args:
         model: A plain model.
-        signature: What it takes, as `tf.TensorSpec`s or `keras.InputSpec`s.
+        signature: Its inputs, as `tf.TensorSpec`s or `keras.InputSpec`s.
     """
     return _add_serve(keras.export.ExportArchive(), model, signature)
 
 
 def check_traceable(model: keras.Model, error: Exception) -> None:
-    """Raises ValueError if an export failed since a model cannot be traced."""
+    """Raises ValueError if an export failed because tracing fails."""
     signature = get_input_signature(model)
     try:
         traced(model, signature).get_concrete_function()
@@ -95,13 +95,13 @@ def check_traceable(model: keras.Model, error: Exception) -> None:
         remedy = ""
         if any(None in size for size in sizes):
             remedy = (
-                f"with inputs of shapes {listed(map(str, sizes))}. Build one "
-                "for a fixed size, and give it these weights: "
-                "`other.set_weights(model.get_weights())`. This is one "
+                f"with inputs of shapes {listed(map(str, sizes))}. Build it "
+                "for a fixed size, and copy the weights: "
+                "`other.set_weights(model.get_weights())`. This is a model "
             )
         raise ValueError(
-            "`model` must be one that TensorFlow can trace. Received: a model "
-            f"{remedy}of which TensorFlow says: {told(refused)}"
+            "`model` must be traceable by TensorFlow. Received: a model "
+            f"{remedy}that TensorFlow rejects: {told(refused)}"
         ) from error
 
 
@@ -123,7 +123,7 @@ def _classifier(model, labels, top_k):
 
 
 def _names(function, names):
-    """The names that a function's inputs have in its signature."""
+    """Returns the names of a function's inputs in its signature."""
     import tensorflow as tf
 
     concrete = function.get_concrete_function()
@@ -132,9 +132,9 @@ def _names(function, names):
 
 
 def _write_warmup(path, arrays, names, signatures):
-    """Writes what TensorFlow Serving computes before it says it is ready.
+    """Writes the requests that TensorFlow Serving warms up with.
 
-    For each signature one request with all examples, one with the first.
+    Each signature has one request with all examples and one with the first.
     """
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
@@ -156,7 +156,7 @@ def _write_warmup(path, arrays, names, signatures):
                 writer.write(log.SerializeToString())
 
 
-# Layers that look strings or integers up in tables of TensorFlow.
+# Layers that use TensorFlow lookup tables.
 WITH_TABLES = (
     keras.layers.IntegerLookup,
     keras.layers.StringLookup,
@@ -164,7 +164,7 @@ WITH_TABLES = (
 
 
 def remedy_of_tables(model: keras.Model) -> str:
-    """What to do about layers that look up in tables; empty if none does."""
+    """Returns a remedy if layers use lookup tables, else an empty string."""
     tables = [
         f"'{layer.name}'"
         for layer in layers_in(model)
@@ -173,7 +173,7 @@ def remedy_of_tables(model: keras.Model) -> str:
     if not tables:
         return ""
     return (
-        f"with {listed(tables)}, which looks up in a table of TensorFlow. Look "
-        "up in front of what is exported, and export a model that begins "
-        "behind it"
+        f"with {listed(tables)}, which uses a TensorFlow lookup table. Look up "
+        "before the exported model, and export a model that starts after that "
+        "layer"
     )

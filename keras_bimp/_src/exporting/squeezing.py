@@ -1,11 +1,10 @@
-"""Squeezes arrays: zeros are told by bits, the others by planes of bytes.
+"""Compresses sparse arrays: a bitmap of the nonzeros, and planes of bytes.
 
-Entries that are not zero are told by one bit each; their bytes are put in
-order of significance, for exponents repeat and can be squeezed, and mantissas
-cannot. What can be is squeezed by zlib, in the way that does best on a sample:
-bits of random zeros have nothing but frequencies, which Huffman's code alone
-squeezes as well as LZMA does, a hundred times as fast. What is small is
-squeezed with LZMA if that is better.
+The bytes of nonzero entries are grouped by significance, because exponents
+repeat and can be compressed, and mantissas cannot. Each stream is compressed
+with the zlib strategy that does best on a sample. For a bitmap of random zeros,
+Huffman coding alone is as good as LZMA and a hundred times as fast. Small
+streams use LZMA if that is better.
 """
 
 import concurrent.futures
@@ -17,25 +16,28 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# Entries that are squeezed together.
+# Entries that are compressed together.
 CHUNK = 1 << 22
 _SMALL = 1 << 18  # Bytes that LZMA is tried on.
 _PRESET = 6 | lzma.PRESET_EXTREME
 _SAMPLES, _SAMPLE = 4, 1 << 14
-# Level and strategy of zlib, and how much smaller than by those before it what
-# is squeezed must become: the last is slow.
+# Level and strategy of zlib, and the size, relative to the best before it, that
+# a strategy must reach to be chosen: the last is slow.
 _STRATEGIES = (
     (1, zlib.Z_HUFFMAN_ONLY, 0.99),
     (1, zlib.Z_RLE, 0.99),
     (4, zlib.Z_DEFAULT_STRATEGY, 0.9),
 )
 
-# Bytes -> the unsigned integers of as many.
+# Bytes -> the unsigned integer type of that size.
 WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 def squeezed(data: bytes) -> tuple[str, bytes]:
-    """The data, squeezed if that makes them smaller, and how they are."""
+    """Returns how the data were compressed, and the result.
+
+    The data are returned unchanged, as "raw", if nothing makes them smaller.
+    """
     level, strategy = _best_strategy(data)
     how, packed = "raw", data
     if strategy is not None:
@@ -48,17 +50,17 @@ def squeezed(data: bytes) -> tuple[str, bytes]:
 
 
 def released(how: str, packed: bytes) -> bytes:
-    """What `squeezed` was given."""
+    """Decompresses what `squeezed` returned."""
     return _RELEASE[how](packed)
 
 
 def squeeze_arrays(
     arrays: list[np.ndarray],
 ) -> Iterator[list[tuple[str, bytes]]]:
-    """Squeezes flat arrays of one type, one after the other.
+    """Compresses flat arrays of one type, one after another.
 
     Yields:
-        For each chunk a list of what `squeezed` returns.
+        For each chunk, a list of results of `squeezed`.
     """
     with _pool() as pool:
         yield from _in_order(pool, _squeeze_chunk, chunks(arrays))
@@ -67,12 +69,12 @@ def squeeze_arrays(
 def release_arrays(
     kind: str, size: int, streams: Iterator[tuple[str, bytes]]
 ) -> Iterator[np.ndarray]:
-    """Yields chunk by chunk what was given to `squeeze_arrays`.
+    """Yields the entries that were given to `squeeze_arrays`, in chunks.
 
     Args:
-        kind: The type, as NumPy names it.
+        kind: The NumPy name of the type.
         size: Number of entries.
-        streams: What `squeeze_arrays` yielded, one list after the other.
+        streams: The concatenated lists that `squeeze_arrays` yielded.
     """
     dtype = np.dtype(kind)
 
@@ -101,7 +103,7 @@ def _in_order(pool, function, jobs: Iterable) -> Iterator:
 
 
 def chunks(arrays: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yields the entries of flat arrays, so many at a time."""
+    """Yields the entries of flat arrays, `CHUNK` at a time."""
     gathered, missing = [], CHUNK
     for array in arrays:
         while len(array):
@@ -120,7 +122,7 @@ def _squeeze_chunk(array):
     isnt_zero = words != 0  # But -0.0 has a bit.
     values = words if isnt_zero.all() else words[isnt_zero]
     if array.dtype.kind == "f":
-        # The sign goes to the end, for the exponent to be in one byte.
+        # Moves the sign to the end, so that the exponent is in one byte.
         top = values.dtype.type(8 * values.itemsize - 1)
         values = (values << values.dtype.type(1)) | (values >> top)
     planes = values.view(np.uint8).reshape(-1, array.itemsize).T
@@ -149,7 +151,7 @@ def _release_chunk(job):
 
 
 def _best_strategy(data):
-    """The level and strategy of zlib that do best; `None`s if none does."""
+    """Returns the best zlib level and strategy; `None`s if none helps."""
     samples = [data]
     if len(data) > _SAMPLES * _SAMPLE:
         step = (len(data) - _SAMPLE) // (_SAMPLES - 1)

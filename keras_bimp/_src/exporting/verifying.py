@@ -1,4 +1,4 @@
-"""Whether what was written computes what the model does."""
+"""Verifies that an exported model computes what the Keras model does."""
 
 import json
 import pathlib
@@ -22,14 +22,14 @@ from keras_bimp._src.keras_internals.quantization import is_quantized
 
 _FLOAT32 = 1e-5
 _ROUNDED = 1e-2  # float16, 8-bit layers of Keras, TF32 of GPUs.
-_BFLOAT16 = 5e-2  # It has 8 bits, which each layer rounds to.
+_BFLOAT16 = 5e-2  # Each layer rounds to 8 bits.
 _INT8 = 1e-1
 
 
 def default_tolerance(
     model: keras.Model, format: str, quantize: str | None
 ) -> float:
-    """How far outputs may be off, relative to the largest of them."""
+    """Returns the default tolerance, relative to the largest output."""
     if quantize:
         return _ROUNDED if quantize == "float16" else _INT8
     layers = layers_in(model)
@@ -52,31 +52,31 @@ def verify(
     remedy: str = "",
     refuse: str = "",
 ) -> float | None:
-    """Runs what was written in its own runtime, in a fresh process.
+    """Runs an exported model in its own runtime, in a fresh process.
 
     Args:
         format: As in `export`.
-        path: What was written.
+        path: The exported file or folder.
         inputs: Arrays.
         names: Their names.
-        expected: What the model computes of them.
+        expected: The Keras model's outputs for them.
         tolerance: See `default_tolerance`.
-        remedy: What to say if it does not run, or computes something else.
-        refuse: What to say if it does not run by default; if that is empty,
-            there is a warning.
+        remedy: The end of the message if it fails or its outputs differ.
+        refuse: The message if it does not run by default. If empty, that is a
+            warning instead.
 
     Returns:
-        The largest difference of outputs, relative to the largest of them;
-        `None` if the runtime is not there.
+        The largest difference of outputs, relative to the largest output;
+        `None` if the runtime is not installed.
 
     Raises:
-        RuntimeError: If it does not run, or computes something else.
+        RuntimeError: If it does not run, or its outputs differ.
         ValueError: If it does not run by default.
     """
     runtime = FORMATS[format].runtime
     if not is_installed(runtime):
         warnings.warn(
-            f"'{path.name}' is not verified, for {runtime} is not there: "
+            f"'{path.name}' is not verified: {runtime} is not installed: "
             f"{how_to_install(runtime)}",
             stacklevel=3,
         )
@@ -91,23 +91,23 @@ def check_same(
     tolerance: float,
     remedy: str = "",
 ) -> float:
-    """Raises RuntimeError if outputs are something else than the model's.
+    """Raises RuntimeError if outputs differ from the model's.
 
     Returns:
         The largest difference, relative to the largest output.
     """
     if len(found) != len(expected):
         raise RuntimeError(
-            f"What was written returns {len(found)} outputs instead of "
-            f"{len(expected)}. Nothing is left"
+            f"The exported model returns {len(found)} outputs instead of "
+            f"{len(expected)}. Nothing is left behind"
         )
     worst = max(map(_difference, found, expected), default=0.0)
     if worst > tolerance:
         raise RuntimeError(
-            f"What was written computes something else than `model`: outputs "
-            f"that are off by up to {worst:.1e} of the largest, more than "
-            f"tolerance={tolerance:.0e}. Nothing is left. If that is rounding, "
-            f"pass a larger `tolerance`{remedy}"
+            f"The exported model must compute the same as `model`. Outputs "
+            f"are off by up to {worst:.1e} of the largest, more than "
+            f"tolerance={tolerance:.0e}. Nothing is left behind. If that is "
+            f"rounding, pass a larger `tolerance`{remedy}"
         )
     return worst
 
@@ -127,9 +127,9 @@ def _run(format, path, inputs, names, remedy, refuse):
         if done.returncode:
             error = folder / "error.txt"
             said = told(error.read_text()) if error.exists() else ""
-            said = said or f"nothing, and ends with {done.returncode}"
+            said = said or f"nothing, and exits with {done.returncode}"
             raise RuntimeError(
-                f"What was written does not run, and nothing is left: "
+                f"The exported model does not run, and nothing is left behind: "
                 f"{FORMATS[format].runtime} says: {said}{remedy}"
             )
         note = (folder / "notes.txt").read_text()

@@ -1,4 +1,4 @@
-"""What Keras keeps of the graph of a model."""
+"""Private Keras attributes of the graph of a model."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from keras.src.models.functional import Functional
 
 __all__ = ["Functional", "compute_output_spec"]
 
-# What a Functional model keeps of its graph.
+# The attributes of a Functional model that hold its graph.
 OF_THE_GRAPH = frozenset(
     {
         "_inputs",
@@ -24,18 +24,18 @@ OF_THE_GRAPH = frozenset(
 
 
 def graph_of(model: keras.Operation) -> Functional | None:
-    """The graph of a Functional or Sequential model that is built, if any."""
+    """Returns the graph of a built Functional or Sequential model, if any."""
     graph = getattr(model, "_functional", None) or model
     return graph if isinstance(graph, Functional) else None
 
 
 def inputs_of(model: keras.Model):
-    """The inputs of a model with a graph, in their structure; or `None`."""
+    """Returns the nested inputs of a model with a graph, or `None`."""
     return getattr(model, "_inputs_struct", None)
 
 
 def nodes_of(graph: Functional) -> list:
-    """The calls in a graph, in an order that they can be made in."""
+    """Returns the calls in a graph, in topological order."""
     return [
         node
         for depth in sorted(graph._nodes_by_depth, reverse=True)
@@ -45,21 +45,21 @@ def nodes_of(graph: Functional) -> list:
 
 
 def operations_of(layer: keras.Layer) -> list[keras.Operation]:
-    """The operations of a model with a graph; none of other layers."""
+    """Returns the operations of a model with a graph; `[]` for others."""
     return list(getattr(layer, "_operations", ()))
 
 
 def run_through(graph: Functional, inputs, operation_fn: Callable):
-    """Calls what `operation_fn` makes of each operation of a graph."""
+    """Runs a graph with each operation replaced by `operation_fn`."""
     return graph._run_through_graph(inputs, operation_fn=operation_fn)
 
 
 def maker_of(tensor) -> keras.Operation | None:
-    """The operation that made a tensor of a graph, if one did."""
+    """Returns the operation that produced a tensor of a graph, if any."""
     history = getattr(tensor, "_keras_history", None)
     return None if history is None else history.operation
 
 
 def is_of_kerass_ops(kind: type) -> bool:
-    """Whether a class of operations is one of `keras.ops`."""
+    """Whether a class of operations belongs to `keras.ops`."""
     return kind.__module__.startswith("keras.src.ops.")

@@ -1,4 +1,4 @@
-"""What Keras keeps of a layer."""
+"""Private Keras attributes of layers."""
 
 import contextlib
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 __all__ = ["in_stateless_scope"]
 
-# What Keras and TensorFlow keep of the attributes of an object themselves.
+# Prefixes of attributes that Keras and TensorFlow use for tracking.
 TRACKING = ("_tracker", "_self_", "_auto_config", "_obj_reference_counts")
 
 _OF_THE_SIGNATURE = (
@@ -22,13 +22,14 @@ _OF_THE_SIGNATURE = (
 
 
 class SavedAsLayer:
-    """A base of models that are saved as a layer is, whatever else they are.
+    """Mixin for models that are saved as a layer.
 
-    Not as a Functional model, say, whose graph another one holds.
+    A Functional model would otherwise be saved with its graph, which another
+    model holds.
     """
 
-    # Else a task of KerasHub tracks nothing on torch until its own
-    # `__init__` is over.
+    # Otherwise a KerasHub task tracks nothing on torch until its `__init__`
+    # returns.
     _initialized = True
 
     def _obj_type(self):
@@ -36,29 +37,29 @@ class SavedAsLayer:
 
 
 def layers_in(layer: keras.Layer, include_self: bool = True) -> list:
-    """All layers in a layer, however deep, those outside first."""
+    """Returns all layers in a layer, at any depth, outer layers first."""
     return list(layer._flatten_layers(include_self=include_self))
 
 
 def layers_of(layer: keras.Layer) -> list[keras.Layer]:
-    """The layers that are attributes of a layer."""
+    """Returns the layers that are attributes of a layer."""
     return layer._layers
 
 
 def own_variables(layer: keras.Layer) -> list[keras.Variable]:
-    """The variables of a layer alone, not of those inside it."""
+    """Returns the variables of a layer, without those of its sublayers."""
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def sort_own_variables(layer: keras.Layer, key: Callable) -> None:
-    """Sorts the variables of a layer alone, which files know by position."""
+    """Sorts a layer's own variables, which files identify by position."""
     layer._trainable_variables.sort(key=key)
     layer._non_trainable_variables.sort(key=key)
 
 
 @contextlib.contextmanager
 def more_variables(layer: keras.Layer) -> Iterator[None]:
-    """Lets a layer that is built make variables."""
+    """Allows a built layer to create variables within this context."""
     layer._tracker.unlock()
     try:
         yield
@@ -67,23 +68,23 @@ def more_variables(layer: keras.Layer) -> Iterator[None]:
 
 
 def own_metrics(layer: keras.Layer) -> list[keras.Metric]:
-    """The metrics of a layer alone, not those it is compiled with."""
+    """Returns the metrics of a layer, without its compiled metrics."""
     return layer._metrics
 
 
 def seeds_of(layer: keras.Layer) -> list[keras.Variable]:
-    """The states of the generators of random numbers of a layer alone."""
+    """Returns the states of a layer's own seed generators."""
     return [generator.state for generator in layer._seed_generators]
 
 
 def states_of(layer: keras.Layer) -> list[keras.Variable]:
-    """What a stateful recurrent layer keeps from batch to batch."""
+    """Returns the states that a recurrent layer keeps between batches."""
     states = keras.tree.flatten(getattr(layer, "states", None))
     return [state for state in states if isinstance(state, keras.Variable)]
 
 
 def adopt_signature(outer: keras.Layer, inner: keras.Layer) -> None:
-    """Makes Keras bind the arguments of `outer` as it does those of `inner`.
+    """Makes Keras bind the arguments of `outer` like those of `inner`.
 
     Keras reads the signature of `call` once, in `Layer.__init__`.
     """
@@ -103,28 +104,28 @@ def takes_mask(layer: keras.Layer) -> bool:
 
 
 def carry_and_output(cell: keras.layers.LSTMCell, gates: list, carry) -> tuple:
-    """The next carry of a cell, and what its output gate lets out of it.
+    """Computes the next carry and output of an LSTM cell.
 
     Args:
         cell: The cell.
-        gates: Four tensors, what the gates are computed of.
-        carry: The carry before.
+        gates: Four tensors, the inputs of the gates.
+        carry: The previous carry.
     """
     return cell._compute_carry_and_output_fused(gates, carry)
 
 
 def is_training(layer: keras.Layer) -> bool:
-    """Whether the call of a layer that runs now is one of training."""
+    """Whether the current call of a layer is in training mode."""
     return bool(layer._get_call_context().training)
 
 
 def shapes_built_with(layer: keras.Layer) -> dict:
-    """The shapes that a layer was built with, by argument of `build`."""
+    """Returns argument of `build` -> shape that a layer was built with."""
     return layer._build_shapes_dict or {}
 
 
 def foreign_classes(layer: keras.Layer) -> dict[str, type]:
-    """The classes in a layer by name, without those of Keras and ours."""
+    """Returns name -> class for the custom classes in a layer."""
     return {
         type(inner).__name__: type(inner)
         for inner in layers_in(layer)
@@ -134,24 +135,24 @@ def foreign_classes(layer: keras.Layer) -> dict[str, type]:
 
 
 def stored_kernel(layer: keras.Layer) -> keras.Variable:
-    """The variable behind the kernel of a layer, whatever is added to it."""
+    """Returns the variable of a layer's kernel, without LoRA."""
     return layer._kernel
 
 
 def stored_embeddings(layer: keras.layers.Embedding) -> keras.Variable:
-    """The variable behind the table of an `Embedding`."""
+    """Returns the variable of an `Embedding`'s table."""
     return layer._embeddings
 
 
 def parts_of_attention(layer: keras.Layer) -> dict[str, keras.Layer]:
-    """The dense layers of an attention: "query", "key", "value", ..."""
+    """Returns the dense layers of attention: "query", "key", "value", ..."""
     names = ["query", "key", "value", "gate", "output"]
     found = {name: getattr(layer, f"_{name}_dense", None) for name in names}
     return {name: dense for name, dense in found.items() if dense is not None}
 
 
 def share_layout(variable: keras.Variable, follower: keras.Variable) -> None:
-    """Spreads a variable over devices as another of its shape is spread."""
+    """Gives a variable the device layout of another of the same shape."""
     layout = getattr(variable, "_layout", None)
     if layout is not None:
         follower._layout = layout

@@ -1,19 +1,19 @@
-"""What Keras keeps of an optimizer."""
+"""Private Keras attributes of optimizers."""
 
 import functools
 from collections.abc import Iterator
 
 import keras
 
-# The attribute of an optimizer that holds what `add_state` added.
+# The attribute of an optimizer for the variables that `add_state` added.
 _ADDED = "_keras_bimp_added"
 _OWN_LISTS = ("_variables", "_trainable_variables", _ADDED)
 
 
 class ChangesGradients:
-    """A base of optimizers, before that of Keras, that change gradients.
+    """Mixin for optimizers that change gradients.
 
-    After they are unscaled, accumulated and clipped.
+    They are changed after they are unscaled, accumulated and clipped.
     """
 
     def changed(self, gradients: list, variables: list) -> list:
@@ -26,25 +26,25 @@ class ChangesGradients:
 
 
 def counter_of(optimizer: keras.optimizers.Optimizer) -> keras.Variable:
-    """The count of steps that a schedule is called with.
+    """Returns the step counter that a schedule is called with.
 
-    Not `iterations`: gradient accumulation divides that.
+    This is not `iterations`, which gradient accumulation divides.
     """
     return optimizer._iterations
 
 
 def trained_by(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
-    """The variables that an optimizer trains; none before it is built."""
+    """Returns the variables that an optimizer trains; `[]` if not built."""
     return vars(optimizer).get("_trainable_variables", [])
 
 
 def rate_of(optimizer: keras.optimizers.Optimizer):
-    """What the learning rate is: a variable, a schedule or a callable."""
+    """Returns the learning rate: a variable, a schedule or a callable."""
     return optimizer._learning_rate
 
 
 def replace_rate(optimizer: keras.optimizers.Optimizer, rate) -> None:
-    """Makes something else the learning rate, whatever it was."""
+    """Replaces the learning rate, whatever its type."""
     optimizer._learning_rate = rate
 
 
@@ -53,15 +53,15 @@ def set_variables(
     variables: list[keras.Variable],
     checkpointed: list[keras.Variable] | None = None,
 ) -> None:
-    """Sets the variables of an optimizer, and those of a TensorFlow checkpoint.
+    """Sets the variables of an optimizer and of its TensorFlow checkpoint.
 
-    TensorFlow refuses to save a list of which anything but its end was
-    changed, as Keras does with this one where a schedule replaces a rate.
+    TensorFlow refuses to save a list that was changed other than at its end,
+    which Keras does when a schedule replaces a learning rate.
 
     Args:
         optimizer: The optimizer.
-        variables: Those of its own.
-        checkpointed: Those of a checkpoint. Defaults to the same.
+        variables: The optimizer's variables.
+        checkpointed: The variables in a checkpoint. Defaults to `variables`.
     """
     variables = list(variables)
     store = optimizer._tracker.config
@@ -73,7 +73,7 @@ def set_variables(
 
     tracking = tf.__internal__.tracking
     if checkpointed is None:
-        # One list: variables that are made later are in both.
+        # One list, so that both get any variables that are added later.
         variables = checkpointed = tracking.wrap(variables)
         store["variables"] = (store["variables"][0], variables)
     else:
@@ -83,14 +83,15 @@ def set_variables(
 
 
 def add_state(around: list, variables: list[keras.Variable]) -> None:
-    """Gives the compiled step of JAX variables that no file holds.
+    """Passes additional variables, which are not saved, to JAX's train step.
 
-    There it is a function of what it is given: of anything else it keeps what
-    that was when it was compiled.
+    The compiled step is a function of its arguments. It keeps the values that
+    anything else had when it was compiled.
 
     Args:
-        around: Optimizers, each around the next; the last one holds them.
-        variables: What is added, until `remove_state`.
+        around: Nested optimizers, outermost first; the last holds the
+            variables.
+        variables: The variables to add, until `remove_state`.
     """
     inner = around[-1]
     set_variables(inner, [*inner.variables, *variables])
@@ -103,12 +104,12 @@ def add_state(around: list, variables: list[keras.Variable]) -> None:
 
 
 def added_state(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
-    """What `add_state` has added to an optimizer."""
+    """Returns the variables that `add_state` added to an optimizer."""
     return vars(optimizer).get(_ADDED, [])
 
 
 def remove_state(around: list) -> None:
-    """Takes from an optimizer what `add_state` gave it."""
+    """Removes the variables that `add_state` added."""
     if not added_state(around[-1]):
         return
     _set_without_added(around[-1])
@@ -137,15 +138,15 @@ def _set_without_added(optimizer):
 def slots_of(
     optimizer: keras.optimizers.Optimizer, variable: keras.Variable
 ) -> list[tuple[str, keras.Variable]] | None:
-    """What an optimizer holds for each entry of a variable that it trains.
+    """Returns the slots of an optimizer for a variable that it trains.
 
     Returns:
-        Pairs (name of the kind of slot, variable); `None` if it does not train
+        Pairs (name of the kind of slot, slot); `None` if it does not train
         this variable.
 
     Raises:
-        ValueError: If it has a variable of this shape that is not known to be
-            a slot of anything.
+        ValueError: If it has a variable of this shape that is not a known
+            slot.
     """
     trained = [id(v) for v in optimizer._trainable_variables]
     if id(variable) not in trained:
@@ -162,11 +163,11 @@ def slots_of(
     for other in optimizer.variables if shape else ():
         if tuple(other.shape) == shape and id(other) not in known:
             raise ValueError(
-                "`optimizer` must keep what it remembers of the variables it "
-                "trains in attributes that are lists, one entry each, as the "
-                "optimizers of Keras do. Received: "
+                "`optimizer` must keep its slots in attributes that are lists "
+                "with one entry per trained variable, as the optimizers of "
+                "Keras do. Received: "
                 f"optimizer={type(optimizer).__name__}, whose variable "
-                f"'{other.path}' is in none"
+                f"'{other.path}' is in no such list"
             )
     return found
 
@@ -174,9 +175,9 @@ def slots_of(
 def lists_of_slots(
     optimizer: keras.optimizers.Optimizer,
 ) -> Iterator[tuple[str, list]]:
-    """Yields (attribute, list): one variable or `None` per trained variable.
+    """Yields (attribute, list with a slot or `None` per trained variable).
 
-    All of them are variables of the optimizer.
+    All slots are variables of the optimizer.
     """
     trained = {id(variable) for variable in optimizer._trainable_variables}
     own = {id(variable) for variable in optimizer.variables} - trained
@@ -190,7 +191,7 @@ def lists_of_slots(
 
 
 def averages_of(optimizer: keras.optimizers.Optimizer) -> list[tuple]:
-    """Pairs (variable, its moving average), if an optimizer has averages."""
+    """Returns pairs (variable, its moving average), if there are any."""
     if not (optimizer.built and optimizer.use_ema):
         return []
     return list(

@@ -1,4 +1,4 @@
-"""What Keras keeps of saving, exporting and random numbers."""
+"""Private Keras names for saving, exporting and random numbers."""
 
 import keras
 from keras.src.backend.common import global_state
@@ -11,17 +11,17 @@ __all__ = ["get_input_signature"]
 
 
 def saves_legacy() -> bool:
-    """Whether a model is being saved in the legacy format of HDF5."""
+    """Whether a model is being saved in the legacy HDF5 format."""
     return bool(global_state.get_global_attribute("use_legacy_config", False))
 
 
 def trusted_code():
-    """The scope in which a config may hold code, as that of a `Lambda`."""
+    """Returns a scope in which a config may hold code, such as a `Lambda`."""
     return SafeModeScope(False)
 
 
 def global_seed(make: bool = False) -> keras.Variable | None:
-    """The state of the generator of what has no seed; `None` if unused."""
+    """Returns the state of the global seed generator; `None` if unused."""
     if make:
         return global_seed_generator().state
     own = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
@@ -29,14 +29,14 @@ def global_seed(make: bool = False) -> keras.Variable | None:
 
 
 def make_tf_tensor_spec(spec):
-    """The `tf.TensorSpec` of an input."""
+    """Returns the `tf.TensorSpec` of an input."""
     from keras.src.export.export_utils import make_tf_tensor_spec
 
     return make_tf_tensor_spec(spec)
 
 
 def patch_tf2onnx() -> None:
-    """Makes tf2onnx work with the NumPy that is installed."""
+    """Makes tf2onnx work with the installed version of NumPy."""
     from keras.src.export.tf2onnx_lib import patch_tf2onnx
 
     patch_tf2onnx()

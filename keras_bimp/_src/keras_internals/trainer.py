@@ -1,11 +1,11 @@
-"""What Keras keeps of the training of a model."""
+"""Private Keras attributes of the training of a model."""
 
 import keras
 from keras.src.trainers.data_adapters.array_slicing import (
     train_validation_split,
 )
 
-# What Keras' own callbacks remember from epoch to epoch in attributes.
+# The attributes that Keras' callbacks keep from epoch to epoch.
 REMEMBERED = {
     keras.callbacks.EarlyStopping: (
         "wait",
@@ -25,47 +25,47 @@ REMEMBERED = {
 
 
 def begin_at(model: keras.Model, epoch: int | None) -> None:
-    """Has `fit` begin at an epoch, or where its `initial_epoch` says."""
+    """Makes `fit` begin at an epoch; `None` leaves it to `initial_epoch`."""
     model._initial_epoch = epoch
 
 
 def strategy_of(model: keras.Model):
-    """The `tf.distribute` strategy that a model was made under, if any."""
+    """Returns the `tf.distribute` strategy of a model, if any."""
     return getattr(model, "_distribute_strategy", None)
 
 
 def compile_config_of(model: keras.Model) -> dict | None:
-    """The arguments of `compile`, as objects; `None` if it is not compiled."""
+    """Returns the arguments of `compile`; `None` if it is not compiled."""
     config = getattr(model, "_compile_config", None)
     return None if config is None else config.config
 
 
 def lists_its_metrics(model: keras.Model) -> bool:
-    """Whether a model knows its metrics, or has none compiled."""
+    """Whether a model can list its metrics, or has none compiled."""
     compiled = getattr(model, "_compile_metrics", None)
     return compiled is None or compiled.built
 
 
 def loss_of(model: keras.Model, **given):
-    """The loss that a model computes, as its steps do."""
+    """Computes the loss of a model as its train step does."""
     return model._compute_loss(**given)
 
 
 def build_metrics(model: keras.Model, batch) -> None:
-    """Makes the variables that the first step would make."""
+    """Creates the metric variables that the first step would create."""
     model._symbolic_build(data_batch=batch)
 
 
 def input_signature(model: keras.Model) -> list:
-    """What `tf.saved_model.save` takes a model to be called with."""
+    """Returns the inputs that `tf.saved_model.save` calls a model with."""
     return model._default_save_signature.input_signature
 
 
 class SavedWithSignature:
-    """A base of models that say how TensorFlow calls them once saved."""
+    """Mixin for models with a custom signature in a TensorFlow SavedModel."""
 
     def save_signature(self):
-        """A `tf.function` with an input signature."""
+        """Returns a `tf.function` with an input signature."""
         raise NotImplementedError
 
     @property
@@ -74,10 +74,10 @@ class SavedWithSignature:
 
 
 class QuickSteps:
-    """A base of models whose steps on JAX take less time in between.
+    """Mixin that makes the steps of a model faster on JAX.
 
-    In each of them Keras assigns all arrays of the state to an attribute, and
-    looks through these for variables. There are none.
+    In each step, Keras assigns all arrays of the state to an attribute and
+    searches them for variables. This skips the search.
     """
 
     def __setattr__(self, name, value):
@@ -88,7 +88,7 @@ class QuickSteps:
 
 
 def validation_split_of(given: dict):
-    """The validation data of a `fit`, split off as Keras does if asked.
+    """Returns the validation data of a `fit`, split off as Keras does.
 
     Args:
         given: The arguments of `fit`, by name.
@@ -100,4 +100,4 @@ def validation_split_of(given: dict):
     try:
         return train_validation_split(arrays, validation_split=share)[1]
     except ValueError:
-        return None  # It is not for this to say.
+        return None  # `fit` raises the error.

@@ -1,4 +1,4 @@
-"""What the kernels of a model come to under masks, quantization and LoRA."""
+"""Effective kernels of a model, with masks, quantization and LoRA applied."""
 
 import math
 
@@ -32,7 +32,7 @@ class EffectiveKernels:
         }
 
     def value(self, variable: keras.Variable):
-        """The tensor that a kernel comes to."""
+        """Returns the effective value of a kernel."""
         if id(variable) in self._computed:
             return self._computed[id(variable)].compute()
         if id(variable) not in self._masked:
@@ -41,10 +41,10 @@ class EffectiveKernels:
         return rule.final_kernel(variable.value, mask.value)
 
     def size(self, variable: keras.Variable) -> int:
-        """How many entries it has, whatever codes are stored."""
+        """Returns the number of its entries, not of stored codes."""
         computed = self._computed.get(id(variable), variable)
         return math.prod(computed.shape)
 
     def nonzero(self, variable: keras.Variable) -> int:
-        """How many of its entries are not 0."""
+        """Returns the number of its nonzero entries."""
         return count_nonzero(self.value(variable))

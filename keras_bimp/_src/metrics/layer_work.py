@@ -14,11 +14,11 @@ from keras_bimp._src.metrics.tracing import Call
 
 
 class Work(NamedTuple):
-    """What one call of a layer multiplies and adds.
+    """The multiply-adds of one call of a layer.
 
     Args:
         uses: Pairs of a kernel and how often each of its entries is used.
-        own: Multiply-adds of activations with one another.
+        own: Multiply-adds of activations by activations.
     """
 
     uses: tuple[tuple[keras.Variable, int], ...] = ()
@@ -26,18 +26,19 @@ class Work(NamedTuple):
 
 
 class UnknownWorkError(Exception):
-    """Raised where nobody can tell; its text says why."""
+    """Raised if the work is unknown; the message is the reason."""
 
 
 def work_of(call: Call, rules: dict) -> Work:
-    """What a call multiplies and adds itself, without the layers inside it.
+    """Returns the work of a call, without the layers inside it.
 
     Args:
         call: The call.
-        rules: Class -> callable (call) -> `Work`, which come first.
+        rules: Class -> callable (call) -> `Work`. They have precedence over
+            the built-in rules.
 
     Raises:
-        UnknownWorkError: If that is not known.
+        UnknownWorkError: If the work is not known.
     """
     operation = call.operation
     for kind, rule in rules.items():
@@ -51,7 +52,7 @@ def work_of(call: Call, rules: dict) -> Work:
         return _work_of_layer(operation, call)
     except TypeError as error:  # Arithmetic with a size that is `None`.
         raise UnknownWorkError(
-            "a size is not known before it runs: give a batch of examples as "
+            "a size is only known at run time: pass a batch of examples as "
             "`input_shape`"
         ) from error
 
@@ -63,7 +64,7 @@ def _is_kerass_own(operation):
 
 def _why_unknown(operation):
     if not isinstance(operation, keras.Layer):
-        return "an operation of a class of its own"
+        return "a custom operation"
     inside = {id(v) for x in layers_of(operation) for v in x.weights}
     kernels = [
         v.name
@@ -71,8 +72,8 @@ def _why_unknown(operation):
         if len(v.shape) >= 2 and id(v) not in inside
     ]
     if kernels:
-        return f"a class of its own: not counted with {', '.join(kernels)}"
-    return "a class of its own: only the layers inside it are counted"
+        return f"a custom class: not counted with {', '.join(kernels)}"
+    return "a custom class: only the layers inside it are counted"
 
 
 def _work_of_layer(layer, call):
@@ -101,7 +102,7 @@ def _convolution(layer, call):
 
 
 def _kernel(layer):
-    """The variable of a kernel, and the shape that the layer computes with."""
+    """Returns a kernel's variable, and the shape that the layer uses."""
     for computed in float_kernels(layer):
         return computed.variable, computed.shape
     kernel = stored_kernel(layer)
@@ -143,7 +144,7 @@ def _recurrent(layer, call):
     uses = []
     for cell in getattr(layer.cell, "cells", [layer.cell]):
         if not isinstance(cell, _CELLS) or not _is_kerass_own(cell):
-            raise UnknownWorkError("its cell is of a class of its own")
+            raise UnknownWorkError("it has a custom cell")
         uses.append((cell.kernel, batch * steps))
         uses.append((cell.recurrent_kernel, batch * steps))
     return Work(tuple(uses))
@@ -197,7 +198,7 @@ def _dot(layer, call):
 
 
 def _work_of_operation(call):
-    """The same for what a functional model calls of `keras.ops`."""
+    """Returns the work of a `keras.ops` call in a Functional model."""
     name = type(call.operation).__name__
     unknown = f"`keras.ops` {name} is not counted"
     if name in _UNKNOWN_OPERATIONS:
@@ -233,7 +234,7 @@ def _dot_product_attention(call, shapes):
 
 
 def _flat_shapes(given):
-    """The shapes in nested shapes, of which one is a tuple of integers."""
+    """Flattens nested shapes; a shape is a tuple of integers."""
     if isinstance(given, tuple) and all(isinstance(x, int) for x in given):
         return [given]
     if isinstance(given, list | tuple):
@@ -242,12 +243,12 @@ def _flat_shapes(given):
 
 
 def _einsum_size(equation, shapes):
-    """How many products an einsum forms: one per value of all indices."""
+    """Returns the number of products: one per combination of indices."""
     sizes = {}
     inputs = equation.replace(" ", "").partition("->")[0]
     for labels, shape in zip(inputs.split(","), shapes, strict=True):
         head, _, tail = labels.partition("...")
-        # What an ellipsis stands for, counted from its end.
+        # Labels of the axes in an ellipsis, counted from its end.
         wild = range(len(head) + len(tail) - len(shape), 0)
         for label, size in zip([*head, *wild, *tail], shape, strict=True):
             sizes[label] = max(size, sizes.get(label, 1))

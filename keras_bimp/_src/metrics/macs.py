@@ -1,4 +1,4 @@
-"""Multiply-adds of a model, dense and with the zeros left out."""
+"""Multiply-adds of a model, in total and without zeros."""
 
 import collections
 import math
@@ -20,9 +20,9 @@ class LayerMacs:
     """The multiply-adds of one layer for one example.
 
     Args:
-        dense: With every entry of its kernels.
-        nonzero: With those that are not 0.
-        kernels: Path of each of its kernels -> pair of the same two.
+        dense: With all entries of its kernels.
+        nonzero: With the nonzero entries only.
+        kernels: Path of each of its kernels -> (dense, nonzero).
     """
 
     dense: int
@@ -35,10 +35,10 @@ class Macs:
     """The multiply-adds of a model for one example.
 
     Args:
-        dense: With every entry of the kernels.
-        nonzero: With those that are not 0.
-        layers: Path of each layer that has some -> `LayerMacs`.
-        unknown: Pairs of a layer's path and why its own are not counted.
+        dense: With all entries of the kernels.
+        nonzero: With the nonzero entries only.
+        layers: Path of each layer that has multiply-adds -> `LayerMacs`.
+        unknown: Pairs of a layer's path and why it is not counted.
     """
 
     dense: int
@@ -54,33 +54,36 @@ def count_macs(
 ) -> Macs:
     """Counts the multiply-adds that a model needs for one example.
 
-    An entry of a kernel counts once for every position of the outputs that it
-    is used at, whatever the padding (of the inputs, where the convolution is
-    transposed); a shared layer as often as it runs; a recurrent one in every
-    time step; attention with the products of its activations. Nothing else
-    counts: no biases, normalisation, activations, pooling or look-ups. This is
-    the convention of the literature, where many say FLOPs for it.
+    An entry of a kernel counts once for each output position, whatever the
+    padding; in a transposed convolution, once for each input position. A
+    shared layer counts as often as it runs, and a recurrent layer in every
+    time step. Attention includes the products of its activations. Nothing else
+    counts: no biases, normalization, activations, pooling or lookups. This is
+    the usual convention in the literature, where it is often called FLOPs.
 
-    What a layer of a class of your own computes itself, a `Lambda` say, cannot
-    be known: it is listed in `unknown`, and what it calls is counted.
+    The computation of a custom layer, such as a `Lambda`, is unknown: it is
+    listed in `unknown`, and the layers that it calls are counted.
 
     Args:
         model: A built model: plain, wrapped or stripped.
-        input_shape: Shape of the inputs with the batch first, as
-            `(None, 32, 32, 3)`, or a list or dict of such; if `call` of a
-            subclass takes several arguments, a dict of these. Or a batch of
-            examples, on which the model is run, for what depends on values:
-            how many words a text has. Defaults to what the model was built
-            with. Counts are for one example whatever the batch.
+        input_shape: Shape of the inputs with the batch first, such as
+            `(None, 32, 32, 3)`, or a list or dict of shapes. If `call` of a
+            subclass takes several arguments, a dict from arguments to shapes.
+            Or a batch of examples to run the model on, if the work depends on
+            values, such as the number of words in a text. Defaults to the
+            shape that the model was built with. Counts are always for one
+            example.
         rules: Class of layer -> callable that takes a `metrics.Call` of such a
-            layer and returns its `metrics.Work`. They come before ours.
+            layer and returns its `metrics.Work`. They have precedence over the
+            built-in rules.
 
     Returns:
         A `Macs`.
 
     Raises:
-        TypeError: If `model` is no Keras model, or `rules` no such mapping.
-        ValueError: If it is not built, or `input_shape` is not known.
+        TypeError: If `model` is not a Keras model, or `rules` is not such a
+            mapping.
+        ValueError: If `model` is not built, or `input_shape` is not known.
 
     Example:
 
@@ -104,11 +107,11 @@ def count_work(
     input_shape=None,
     rules: Mapping[type, Callable] | None = None,
 ) -> tuple[Macs, dict[int, tuple[int, int]]]:
-    """Counts as `count_macs` does, and for each kernel of the model.
+    """Counts multiply-adds as `count_macs`, and also by kernel.
 
     Returns:
-        A `Macs`; and the `id` of each kernel that is used -> pair of its
-        multiply-adds, dense and with the zeros left out.
+        A `Macs`, and a dict from the `id` of each kernel that is used to its
+        (dense, nonzero) multiply-adds.
     """
     if not isinstance(model, keras.Model):
         raise TypeError(
@@ -116,7 +119,7 @@ def count_work(
         )
     if not model.built:
         raise ValueError(
-            "`model` must be built: give it a `keras.Input`, or call it on a "
+            "`model` must be built: add a `keras.Input`, or call it on a "
             f"batch of data. Received: model={model!r}"
         )
     rules = _check_rules(rules)
@@ -124,14 +127,14 @@ def count_work(
     cells = _inside_recurrent(model)
     counted = _Counted(model)
     for call in calls:
-        # How often a loop calls its cell depends on how it is compiled.
+        # Whether a loop calls its cell once or more depends on compilation.
         if id(call.operation) not in cells:
             counted.add(call, rules)
     return counted.macs(batch), counted.kernels(batch)
 
 
 class _Counted:
-    """Sums up the work of calls."""
+    """Sums the work of calls."""
 
     def __init__(self, model):
         self._effective = EffectiveKernels(model)
@@ -210,10 +213,10 @@ class _Counted:
 
 
 def theoretical_speedup(model: keras.Model, input_shape=None) -> float:
-    """Multiply-adds with every weight over those with the zeros left out.
+    """Returns all multiply-adds divided by the nonzero ones.
 
-    How much faster the model would run if time were proportional to them. It
-    is not: see `keras_bimp.report` for measured times.
+    This is the speedup if time were proportional to multiply-adds, which it is
+    not: see `keras_bimp.report` for measured times.
 
     Args:
         model: A built model: plain, wrapped or stripped.

@@ -1,4 +1,4 @@
-"""The share of zeros."""
+"""The fraction of zeros."""
 
 from typing import NamedTuple
 
@@ -13,14 +13,13 @@ from keras_bimp._src.metrics.effective_kernels import EffectiveKernels
 
 
 class Sparsity(NamedTuple):
-    """Shares of zeros.
+    """Fractions of zeros.
 
     Args:
-        prunable: Zeros in the prunable weights over their number. A target
-            sparsity refers to it.
-        total: The same zeros over the number of all parameters of the plain
-            model, as `summary()` counts them before it is quantized or gets
-            LoRA.
+        prunable: The fraction of prunable weights that are zero. A target
+            sparsity refers to this one.
+        total: The same zeros as a fraction of all parameters of the plain
+            model, as counted by `summary()` before quantization or LoRA.
     """
 
     prunable: float
@@ -28,19 +27,19 @@ class Sparsity(NamedTuple):
 
 
 def sparsity(model: keras.Model, filters=None) -> Sparsity:
-    """The share of weights that are exactly 0.
+    """Returns the fraction of weights that are exactly 0.
 
-    Those that the model computes with: of a layer that is quantized its codes
-    times their scales, of one with LoRA the sum of both.
+    These are the weights that the model computes with: for a quantized layer,
+    its codes times their scales; for a layer with LoRA, the sum of both.
 
     Args:
-        model: A plain, wrapped or stripped model, built. It may be quantized.
-        filters: Which layers to look at: a regex or list of regexes searched
+        model: A built model: plain, wrapped or stripped. It may be quantized.
+        filters: Which layers to include: a regex or list of regexes searched
             in the layer's name and path, or a callable layer -> bool. Defaults
-            to all.
+            to all layers.
 
     Returns:
-        A `Sparsity`; (0.0, 0.0) where there is nothing prunable.
+        A `Sparsity`; (0.0, 0.0) if nothing is prunable.
 
     Example:
 
@@ -61,7 +60,7 @@ def sparsity(model: keras.Model, filters=None) -> Sparsity:
         for kernel in find_prunable(model, filters, to_measure=True).kernels
     }
     if filters is None:
-        # What a filter of `wrap` asked for, an embedding say, counts too.
+        # Includes kernels that a filter of `wrap` chose, such as embeddings.
         asked, _ = masked_kernels(model)
         kernels |= {id(kernel.variable): kernel for kernel in asked}
     for kernel in kernels.values():
@@ -74,7 +73,7 @@ def sparsity(model: keras.Model, filters=None) -> Sparsity:
 
 
 def count_parameters(model: keras.Model) -> int:
-    """The parameters of a model before masks, quantization and LoRA."""
+    """Counts the parameters of a model before masks, quantization and LoRA."""
     effective = EffectiveKernels(model)
     apart = {id(m) for masked in masked_layers(model) for m in masked.masks}
     apart |= {id(v) for x in layers_in(model) for v in variables_beside(x)}

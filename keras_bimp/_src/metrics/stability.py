@@ -5,7 +5,7 @@ from keras_bimp._src.checks import check_rate
 
 
 def pruning_stability(before: float, after: float) -> float:
-    """The share of a metric that survives a pruning without retraining.
+    """Returns the fraction of a metric that is left directly after pruning.
 
     ```python
     stability = 1 - (before - after) / before
@@ -14,10 +14,10 @@ def pruning_stability(before: float, after: float) -> float:
     Args:
         before: Float > 0, an accuracy just before the last pruning. Higher
             must be better.
-        after: Float >= 0, the same just after it.
+        after: Float >= 0, the same metric just after it.
 
     Returns:
-        A float: 1 where the pruning cost nothing, 0 where it cost all.
+        A float: 1 if pruning lost nothing, 0 if it lost everything.
 
     Raises:
         ValueError: If `before` is not > 0 or `after` is not a number >= 0.

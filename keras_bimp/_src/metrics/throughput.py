@@ -1,4 +1,4 @@
-"""How many examples a train step takes per second."""
+"""Measures how many examples are trained on per second."""
 
 import time
 from typing import NamedTuple
@@ -30,17 +30,17 @@ class Throughput(NamedTuple):
 def train_throughput(
     model: keras.Model, x, y, batch_size: int = 32, steps: int = 20
 ) -> Throughput:
-    """Measures how many examples (images, say) a train step takes per second.
+    """Measures how many examples, such as images, are trained on per second.
 
-    Trains with `train_on_batch`, and sets all variables back: the model stays
-    as it is.
+    Trains with `train_on_batch`, then restores all variables: the model does
+    not change.
 
     Args:
         model: A compiled model.
         x: Inputs, an array or nested arrays of at least `batch_size` examples.
-        y: Targets, likewise.
+        y: Targets, in the same form.
         batch_size: Integer >= 1, examples per step.
-        steps: Integer >= 2, how many steps to time, after a few that warm up.
+        steps: Integer >= 2, how many steps to time, after a few to warm up.
 
     Returns:
         A `Throughput`.

@@ -1,4 +1,4 @@
-"""What a model calls on its way from inputs to outputs, and with what."""
+"""Records the calls that a model makes, and their shapes."""
 
 import contextlib
 import inspect
@@ -26,10 +26,10 @@ class Call(NamedTuple):
     """One call of a layer, or of an operation of a functional model.
 
     Args:
-        operation: What was called.
-        inputs: Name of each argument -> shape, or nested shapes. What is no
-            tensor is as it was given.
-        outputs: Shape, or nested shapes, of what it returned.
+        operation: The layer or operation that was called.
+        inputs: Name of each argument -> shape or nested shapes of its tensors.
+            Other values are unchanged.
+        outputs: Shape or nested shapes of its outputs.
     """
 
     operation: keras.Operation
@@ -38,35 +38,35 @@ class Call(NamedTuple):
 
 
 def trace_calls(model: keras.Model, input_shape=None) -> tuple[list[Call], int]:
-    """Calls a model on shapes alone, and writes down what it calls.
+    """Calls a model symbolically, and records its calls.
 
-    Nothing is computed. What runs several times is listed as often.
+    Nothing is computed. A layer that runs several times is listed as often.
 
     Args:
         model: A built model.
         input_shape: Shape of the inputs, the batch first, or a list, tuple or
-            dict of such if there are several. Of a model of a class of its own
-            it may also be a dict from the arguments of `call`. Or a batch of
-            examples, in the same structure: the model then runs on it.
-            Defaults to what the model was built with.
+            dict of shapes if there are several. For a subclassed model it may
+            also be a dict from the arguments of `call` to shapes. Or a batch
+            of examples, in the same structure, on which the model then runs.
+            Defaults to the shape that the model was built with.
 
     Returns:
-        The calls in their order, and the number of examples in the batch.
+        The calls in order, and the number of examples in the batch.
 
     Raises:
-        ValueError: If the shape is not known in all but the batch, or is none
-            that the model takes.
+        ValueError: If any size except the batch is unknown, or the model does
+            not take inputs of this shape.
     """
     args, kwargs = _arguments(model, input_shape)
     calls = []
 
     def run(*args, **kwargs):
-        # torch begins anew where it cannot do without values.
+        # torch starts again if it needs values.
         calls.clear()
         model(*args, **kwargs, training=False)
 
     with contextlib.ExitStack() as stack:
-        # Whatever there is to warn of was said when the model was built.
+        # Any warnings were shown when the model was built.
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         for operation in _operations(model):
@@ -80,7 +80,7 @@ def trace_calls(model: keras.Model, input_shape=None) -> tuple[list[Call], int]:
         except Exception as error:
             shapes = tree.map_structure(lambda x: x.shape, [*args, kwargs])
             raise ValueError(
-                "`input_shape` must be what the model takes, the batch first. "
+                "`input_shape` must match the model's inputs, the batch first. "
                 f"Received: input_shape={as_shapes(input_shape)}. Called on "
                 f"inputs of shapes {shapes}, the model failed: {told(error)}"
             ) from error
@@ -88,26 +88,26 @@ def trace_calls(model: keras.Model, input_shape=None) -> tuple[list[Call], int]:
 
 
 def input_specs(model: keras.Model, input_shape=None) -> list:
-    """The inputs of a model as tensors without values.
+    """Returns the inputs of a model as symbolic tensors.
 
-    The batch has one example where the model does not fix it.
+    The batch has one example unless the model has a fixed batch size.
 
     Args:
         model: A built model.
         input_shape: See `trace_calls`.
 
     Returns:
-        A list of `keras.KerasTensor`s, or nested ones: one per argument.
+        A list with one `keras.KerasTensor`, or nested tensors, per argument.
 
     Raises:
-        ValueError: If a shape is not known in all but the batch.
+        ValueError: If any size except the batch is unknown.
     """
     args, kwargs = _arguments(model, as_shapes(input_shape))
     return [*args, *kwargs.values()]
 
 
 def is_batch(input_shape) -> bool:
-    """Whether an argument `input_shape` is a batch of examples."""
+    """Whether the argument `input_shape` is a batch of examples."""
     return any(
         isinstance(x, str) or len(getattr(x, "shape", ()))
         for x in tree.flatten(input_shape)
@@ -115,7 +115,7 @@ def is_batch(input_shape) -> bool:
 
 
 def as_shapes(input_shape):
-    """The shapes of a batch of examples, the batch open; shapes as they are."""
+    """Returns the shapes of a batch, with size `None`; keeps given shapes."""
     if not is_batch(input_shape):
         return input_shape
     return tree.map_structure(
@@ -140,8 +140,8 @@ def _operations(model):
 
 @contextlib.contextmanager
 def _recorded(operation, calls):
-    """Writes the calls of one operation down, for as long as it lasts."""
-    # Where Keras looks first, and where it does not track attributes.
+    """Records the calls of one operation within this context."""
+    # Keras looks here first, and does not track attributes here.
     attributes = vars(operation)
     names = ["call"]
     if getattr(operation, "quantization_mode", None) is not None:
@@ -179,7 +179,7 @@ def _shapes(value):
 
 
 def _arguments(model, input_shape):
-    """The arguments of a call, positional and by name, without values."""
+    """Returns symbolic arguments of a call, positional and by name."""
     if isinstance(model, MaskedModel):
         model = model.wrapper.layer
     args, kwargs = _built_with(model)
@@ -198,24 +198,24 @@ def _arguments(model, input_shape):
         args, kwargs = ((), given) if by_name else ((given,), {})
     if not args and not kwargs:
         raise ValueError(
-            "`input_shape` must be given for a model that was not called yet, "
-            "the batch first, as (None, 32, 32, 3). Received: None"
+            "`input_shape` must be given for a model that was never called, "
+            "the batch first, such as (None, 32, 32, 3). Received: None"
         )
     specs = tree.flatten((args, kwargs))
     if any(None in spec.shape[1:] for spec in specs):
         shapes = [tuple(spec.shape) for spec in specs]
         raise ValueError(
-            "`input_shape` must be given for a model that takes inputs of "
-            "several sizes, the batch first: a shape, as (None, 32, 32, 3), a "
-            "list or dict of shapes where there are several inputs, or a "
-            "batch of examples. Received: input_shape="
+            "`input_shape` must be given for a model whose inputs have no "
+            "fixed size, the batch first: a shape, such as (None, 32, 32, 3), "
+            "a list or dict of shapes for several inputs, or a batch of "
+            "examples. Received: input_shape="
             f"{shapes[0] if len(shapes) == 1 else shapes}"
         )
     return tree.map_structure(_tensor, (args, kwargs))
 
 
 def _is_by_name(model, given):
-    """Whether a dict holds the arguments of `call`."""
+    """Whether a dict has the names of the arguments of `call`."""
     return (
         isinstance(given, dict)
         and inputs_of(model) is None
@@ -224,8 +224,8 @@ def _is_by_name(model, given):
 
 
 def _built_with(model):
-    """The same, as far as the model knows."""
-    # Of a Sequential model, the functional one inside.
+    """Returns the arguments that the model was built with, if known."""
+    # For a Sequential model, the Functional model inside.
     inputs = inputs_of(graph_of(model) or model)
     if inputs is not None:
         spec = tree.map_structure(
@@ -239,11 +239,11 @@ def _built_with(model):
 
 
 def _as_built(shapes, dtype):
-    """Nested shapes as `InputSpec`s, in dicts and lists that JAX knows."""
+    """Converts nested shapes to `InputSpec`s, in plain dicts and lists."""
     if isinstance(shapes, dict):
         return {name: _as_built(x, dtype) for name, x in shapes.items()}
     if all(isinstance(x, int | None) for x in shapes):
-        # The batch that it was called on is one of many.
+        # The batch size that it was called with is not fixed.
         return keras.InputSpec(shape=(None, *shapes[1:]), dtype=dtype)
     return [_as_built(x, dtype) for x in shapes]
 

@@ -1,4 +1,4 @@
-"""How many units, heads and filters are left."""
+"""Counts the units, heads and filters that are left."""
 
 import keras
 
@@ -9,19 +9,19 @@ from keras_bimp._src.shrinking import find_units
 
 
 def units(model: keras.Model) -> dict[str, tuple[int, int]]:
-    """How many units, heads and filters of each layer are not all zeros.
+    """Counts the units, heads and filters of each layer that are not all 0.
 
-    Only those count that `keras_bimp.shrink` can take out: outputs of the
-    model do not, nor do the channels of a residual stream that a
-    `LayerNormalization` looks at.
+    Only those that `keras_bimp.shrink` can remove are counted. Outputs of the
+    model are not, nor are the channels of a residual stream that a
+    `LayerNormalization` reads.
 
     Args:
-        model: A plain, wrapped or stripped model, built, Functional or
-            Sequential.
+        model: A built Functional or Sequential model: plain, wrapped or
+            stripped.
 
     Returns:
-        Name of what a layer has, as `"heads of attention"` -> pair of how many
-        have a weight that is not 0, and how many there are.
+        A dict from a name such as `"heads of attention"` to a pair: how many
+        have a nonzero weight, and how many there are.
 
     Raises:
         ValueError: If the model is neither Functional nor Sequential.
@@ -42,7 +42,7 @@ def units(model: keras.Model) -> dict[str, tuple[int, int]]:
 def units_left(
     model: keras.Model, effective: EffectiveKernels
 ) -> dict[str, tuple[int, int]]:
-    """Does what `units` does, where it is known what the kernels come to."""
+    """Counts as `units`, with the effective kernels already known."""
     found = find_prunable(model, lambda layer: True)
     variables = [
         kernel.variable

@@ -1,4 +1,4 @@
-"""Shrinking: the channels that pruning left without use, taken out."""
+"""Shrinking: removes the channels that pruning left unused."""
 
 from keras_bimp._src.shrinking.coupling import filter_groups
 from keras_bimp._src.shrinking.coupling import find_groups

@@ -1,4 +1,4 @@
-"""Attention: heads that return the same for every input go."""
+"""Attention: removes heads that return the same for every input."""
 
 import keras
 import numpy as np
@@ -14,13 +14,14 @@ from keras_bimp._src.shrinking.channels import Channels
 
 
 class MultiHeadAttention(Rule):
-    """Multi-head attention. All that it reads and returns stays.
+    """Multi-head attention. All channels that it reads and returns stay.
 
-    A head goes if the output takes no notice of it, or if all its values are
-    the bias: attention sums to 1, so that the bias is what it returns.
+    A head is removed if the output ignores it, or if all its values equal the
+    bias: attention weights sum to 1, so the head returns the bias.
 
     Attributes:
-        heads: The numbers of the heads, or of what else goes as one.
+        heads: The numbers of the heads, or of the groups of heads that are
+            removed together.
     """
 
     def __init__(self, operation, classes):
@@ -34,20 +35,20 @@ class MultiHeadAttention(Rule):
         self.heads = classes.new(self.count())
 
     def count(self) -> int:
-        """How many heads there are that can go one without the others."""
+        """Returns the number of heads that can be removed independently."""
         return len(self.kernels["output"])
 
     def of_head(self, name: str) -> np.ndarray | None:
-        """For each head of a dense layer, which of `heads` it belongs to."""
+        """Returns which of `heads` each head of a dense layer belongs to."""
         return np.arange(self.count())
 
     def forward(self, call):
         if _differs_by_head(call):
             raise NotFollowedError("its mask differs from head to head")
-        # What it returns is as wide as the kernel says, whatever the call.
+        # The width of the output depends on the kernel, not on the call.
         size = self.kernels["output"].shape[-1]
         numbers = self.classes.new(size)
-        why = f"'{self.operation.name}' looks at all of them"
+        why = f"'{self.operation.name}' reads all of them"
         for x in call.inputs:
             self.classes.keep_whole(x.numbers, why)
         self.classes.keep_whole(
@@ -76,7 +77,7 @@ class MultiHeadAttention(Rule):
         return Smaller(self.config(int(stay.sum())), weights)
 
     def config(self, heads: int) -> dict:
-        """What changes in the config where so many heads stay."""
+        """Returns the changes in the config for a number of heads."""
         return {"num_heads": heads}
 
     def parts(self):
@@ -100,7 +101,7 @@ class MultiHeadAttention(Rule):
         return found
 
     def _stay(self):
-        """Which heads stay, one at least."""
+        """Returns which heads stay, at least one."""
         gone = ~self._in_use("output", (1, 2))
         if "gate" not in self.dense:
             gone |= ~self._in_use("value", (0, 2))
@@ -109,7 +110,7 @@ class MultiHeadAttention(Rule):
         return stay
 
     def _in_use(self, name, axes):
-        """Which of `heads` have weights that are not 0."""
+        """Returns which of `heads` have nonzero weights."""
         found = np.zeros(self.count(), bool)
         of, nonzero = self.of_head(name), self.kernels[name].any(axes)
         if of is None:
@@ -118,7 +119,7 @@ class MultiHeadAttention(Rule):
         return found
 
     def _move_biases(self, weights, stay):
-        """Adds what heads return that go to what the output adds."""
+        """Adds the constant outputs of removed heads to the output's bias."""
         outputs, value = self.kernels["output"], self.dense["value"]
         if value.bias is None or "gate" in self.dense:
             return
@@ -130,15 +131,15 @@ class MultiHeadAttention(Rule):
         ) + np.einsum("hd,hdm->m", emitted[gone], outputs[gone].astype(float))
 
     def _value_of_query(self):
-        """The head of values that each head of queries attends to."""
+        """Returns the value head that each query head attends to."""
         return np.arange(len(self.kernels["output"]))
 
 
 class GroupedQueryAttention(MultiHeadAttention):
-    """Heads of keys and values, each with some heads of queries.
+    """Grouped-query attention: several query heads share a key-value head.
 
-    A head of keys and values goes with all its heads of queries. Where there
-    is only one, it is heads of queries that go.
+    A key-value head is removed with all its query heads. If there is only one
+    key-value head, query heads are removed.
     """
 
     def count(self):

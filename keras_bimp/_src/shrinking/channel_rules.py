@@ -1,4 +1,4 @@
-"""Rules: how the channels of an operation's inputs become its outputs'."""
+"""Rules: how an operation maps input channels to output channels."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from keras_bimp._src.shrinking.channels import Kept
 
 
 class NotFollowedError(Exception):
-    """Raised where a rule does not apply; its text says why."""
+    """Raised if a rule does not apply; the message is the reason."""
 
 
 @dataclasses.dataclass
@@ -23,7 +23,7 @@ class Call:
     Args:
         inputs: Its tensors, in the order of its arguments.
         shapes: Their shapes.
-        arguments: Positional arguments and those by name, with
+        arguments: Positional and keyword arguments, with
             `keras.KerasTensor`s for the tensors.
         outputs: What it returns.
     """
@@ -40,12 +40,12 @@ class Call:
 
 @dataclasses.dataclass
 class Smaller:
-    """What an operation becomes.
+    """How an operation shrinks.
 
     Args:
-        config: What changes in its config.
-        weights: Name of an attribute -> array: all weights that it has then.
-            `None` if its weights stay as they are.
+        config: The changes in its config.
+        weights: Name of an attribute -> array, for all its new weights.
+            `None` if its weights do not change.
     """
 
     config: dict = dataclasses.field(default_factory=dict)
@@ -53,16 +53,15 @@ class Smaller:
 
 
 class Rule:
-    """Base class: what is true of every operation that is followed.
+    """Base class of the rules of operations.
 
     Args:
         operation: A layer, or an operation of `keras.ops`.
         classes: The `Classes` of the whole model.
 
     Attributes:
-        sized: Whether the operation is made for channels of one kind: what it
-            is called on lives and dies together with what it is called on
-            elsewhere.
+        sized: Whether the operation depends on the number of input channels,
+            so that the inputs of all its calls keep the same channels.
         settles: Whether a channel is constant once its weights are zeros.
         calls: All its calls.
     """
@@ -112,39 +111,39 @@ class Rule:
             x.read |= call.output.live
 
     def demand(self, kept: Kept) -> bool:
-        """Keeps what must stay besides; returns whether that is more."""
+        """Keeps further channels that must stay; returns whether it grew."""
         return False
 
     def needs(self, kept: Kept) -> list[np.ndarray]:
-        """Numbers of channels: one of each array must stay besides."""
+        """Returns arrays of channel numbers: one of each must stay."""
         return []
 
     def align(self, kept: Kept, align: int) -> bool:
-        """Keeps as many outputs as are a multiple; returns if it grew."""
+        """Keeps a multiple of `align` outputs; returns whether it grew."""
         return False
 
     def smaller(self, kept: Kept) -> Smaller:
-        """Returns what becomes of the operation."""
+        """Returns how the operation shrinks."""
         return Smaller()
 
     def filters(self) -> list[tuple[keras.Variable, np.ndarray]]:
-        """Pairs of a kernel and the numbers of its filters' channels."""
+        """Returns pairs of a kernel and its filters' channel numbers."""
         return []
 
     def parts(self) -> list[tuple[keras.Variable, Part]]:
-        """Pairs of a kernel and which weights of it belong to what channel."""
+        """Returns pairs of a kernel and which weights belong to a channel."""
         return []
 
     def together(self) -> list[np.ndarray]:
-        """Numbers of channels: those of one array go only together."""
+        """Returns arrays of channel numbers that are removed together."""
         return []
 
 
 class Barrier(Rule):
-    """An operation of which nothing is known: all its channels stay.
+    """An unknown operation: all its channels stay.
 
     Args:
-        reason: Why nothing is known, or why they stay.
+        reason: Why it is unknown, or why they stay.
     """
 
     def __init__(self, operation, classes, reason: str):
@@ -152,7 +151,7 @@ class Barrier(Rule):
         self.reason = reason
 
     def add(self, call: Call) -> None:
-        """Adds a call whose outputs are there already."""
+        """Adds a call whose outputs are already known."""
         why = f"'{self.operation.name}': {self.reason}"
         for x in [*call.inputs, *call.outputs]:
             self.classes.keep_whole(x.numbers, why)
@@ -164,7 +163,7 @@ class Barrier(Rule):
 
 
 def evaluate(function, ranks: list[int], *constants: np.ndarray) -> np.ndarray:
-    """Calls a function that treats every channel alone on constants.
+    """Calls a function that acts on each channel separately on constants.
 
     Args:
         function: Callable of tensors whose last axis is the channels.
@@ -172,7 +171,7 @@ def evaluate(function, ranks: list[int], *constants: np.ndarray) -> np.ndarray:
         *constants: See `Channels`.
 
     Returns:
-        Array of constants, NaN where one of the given is.
+        Array of constants, NaN where any of `constants` is.
     """
     unknown = np.logical_or.reduce([np.isnan(c) for c in constants])
     if unknown.all():
@@ -191,7 +190,7 @@ def evaluate(function, ranks: list[int], *constants: np.ndarray) -> np.ndarray:
 
 
 def is_elementwise(activation) -> bool:
-    """Whether an activation treats every number alone."""
+    """Whether an activation is elementwise."""
     return activation in _ELEMENTWISE
 
 

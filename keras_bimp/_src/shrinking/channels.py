@@ -1,4 +1,4 @@
-"""Channels: what is known of each channel of each tensor of a graph."""
+"""Channels: what is known about each channel of each tensor in a graph."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Classes:
-    """Channels that must live or die together: a union-find over numbers."""
+    """Channels that stay or go together: a union-find over their numbers."""
 
     def __init__(self):
         self._parents = []
@@ -20,24 +20,24 @@ class Classes:
         return np.arange(start, start + size)
 
     def unite(self, some: np.ndarray, others: np.ndarray) -> None:
-        """Makes pairs of channels live and die together."""
+        """Makes pairs of channels stay or go together."""
         for a, b in zip(some.tolist(), others.tolist(), strict=True):
             a, b = self._root(a), self._root(b)
-            # The lower number stands for both.
+            # The lower number represents both.
             self._parents[max(a, b)] = min(a, b)
 
     def keep_whole(self, numbers: np.ndarray, why: str) -> None:
-        """Says that some channels stay, whatever they hold, and why."""
+        """Makes channels stay whatever their weights, and records why."""
         self._kept.append(numbers)
         self._whys.append(why)
 
     @property
     def kept_whole(self) -> np.ndarray:
-        """The channels that stay, whatever they hold."""
+        """Returns the channels that stay whatever their weights."""
         return np.concatenate([np.zeros(0, int), *self._kept])
 
     def reasons(self) -> dict[int, str]:
-        """Why a class stays, for each class that does, by its number."""
+        """Returns the number of each class that stays -> why."""
         found = {}
         for numbers, why in zip(self._kept, self._whys, strict=True):
             for number in numbers.tolist():
@@ -45,7 +45,7 @@ class Classes:
         return found
 
     def roots(self) -> np.ndarray:
-        """For each channel, the one that stands for all of its class."""
+        """Returns for each channel the representative of its class."""
         return np.array([self._root(i) for i in range(len(self._parents))], int)
 
     def _root(self, number):
@@ -61,10 +61,10 @@ class Channels:
     """The entries along the last axis of one tensor.
 
     Args:
-        numbers: What each channel is called in `Classes`. Several may have
-            one number.
-        constants: What each channel is everywhere, for every input; NaN where
-            it is not known to be constant.
+        numbers: The number of each channel in `Classes`. Several channels may
+            have the same number.
+        constants: The value of each channel if it is the same everywhere, for
+            every input; NaN if it is not known to be constant.
         read: Whether a channel reaches an output of the model.
     """
 
@@ -89,7 +89,7 @@ class Channels:
 
     @property
     def values(self) -> np.ndarray:
-        """The constants, and 0 where there is none."""
+        """The constants, and 0 for channels that are not constant."""
         return np.where(self.known, self.constants, 0.0)
 
     @property
@@ -99,10 +99,10 @@ class Channels:
 
 
 class Kept:
-    """Which channels stay. Only ever grows.
+    """The set of channels that stay. It only grows.
 
     Args:
-        classes: The `Classes`, no longer to be united.
+        classes: The `Classes`, which must not be united any more.
         tensors: The `Channels` of the model.
     """
 
@@ -116,19 +116,19 @@ class Kept:
             self._keep(tensor.numbers[tensor.live])
 
     def of(self, tensor: Channels) -> np.ndarray:
-        """Boolean array: which channels of a tensor stay."""
+        """Returns a boolean array: which channels of a tensor stay."""
         return self._stay[self._roots[tensor.numbers]]
 
     def keep(self, tensor: Channels, where: np.ndarray) -> bool:
-        """Keeps channels, `where` an index of them; returns if it grew."""
+        """Keeps channels at the index `where`; returns whether it grew."""
         before = self._stay.sum()
         self._keep(tensor.numbers[where])
         return self._stay.sum() > before
 
     def keep_at_least(self, tensor: Channels, least: int, among=None) -> bool:
-        """Keeps more channels, of `among`, until `least` of these stay.
+        """Keeps more channels of `among` until `least` of them stay.
 
-        Those go first that bring the fewest others along.
+        Prefers channels that bring along the fewest others.
         """
         among = np.arange(tensor.size) if among is None else among
         order = np.argsort(
@@ -142,7 +142,7 @@ class Kept:
         return grew
 
     def keep_most_wanted(self, needs: list[np.ndarray]) -> None:
-        """Keeps the channel that most of some arrays of numbers hold."""
+        """Keeps the channel that is in most of these arrays of numbers."""
         wanted = np.concatenate([np.unique(self._roots[n]) for n in needs])
         roots, times = np.unique(wanted, return_counts=True)
         self._stay[roots[times.argmax()]] = True

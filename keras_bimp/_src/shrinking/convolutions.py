@@ -1,4 +1,4 @@
-"""Dense layers and convolutions of all kinds but the depthwise ones."""
+"""Dense layers, and convolutions of all kinds except depthwise."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from keras_bimp._src.shrinking.linear import Linear
 
 
 class Dense(Linear):
-    """A dense layer, on whatever axes come before the last."""
+    """A dense layer on the last axis."""
 
     size_argument = "units"
     unit_name = "units"
@@ -36,7 +36,7 @@ class EinsumDense(Dense):
             or operation.bias_axes not in (None, output[-1])
         ):
             raise NotFollowedError(
-                f"its equation is '{operation.equation}', where only dense "
+                f"its equation is '{operation.equation}', and only dense "
                 "layers such as 'abc,cd->abd' are followed"
             )
         self.turned = kernel[0] == output[-1]
@@ -72,9 +72,9 @@ class Convolution(Linear):
 
 
 class Transposed(Linear):
-    """A transposed convolution: its kernel has the outputs first."""
+    """A transposed convolution, whose kernel has the outputs first."""
 
-    pads = True  # The border meets fewer taps, and strides meet others.
+    pads = True  # Borders get fewer taps, and strides use different ones.
 
     def as_taps(self, kernel):
         return super().as_taps(np.swapaxes(kernel, -1, -2))
@@ -87,14 +87,14 @@ class Transposed(Linear):
 
 
 class Separable(Convolution):
-    """A depthwise convolution, and one of a single place after it."""
+    """A depthwise convolution followed by a pointwise one."""
 
     def __init__(self, operation, classes):
         self._depthwise = as_array(operation.depthwise_kernel)
         super().__init__(operation, classes)
 
     def kernel(self):
-        # Both kernels multiplied out.
+        # The product of both kernels.
         depthwise = self._depthwise.astype(float)
         pointwise = as_array(self.operation.pointwise_kernel).astype(float)
         inputs, multiplier = depthwise.shape[-2:]
@@ -105,7 +105,7 @@ class Separable(Convolution):
         )
 
     def demand(self, kept):
-        # A constant cannot take over for others: each has its own taps.
+        # A constant cannot replace others: each has different taps.
         (x,) = self.calls[0].inputs
         grew = super().demand(kept)
         if self.pads:

@@ -1,4 +1,4 @@
-"""Which filters and units of a model can only go together."""
+"""Finds filters and units that can only be removed together."""
 
 import dataclasses
 
@@ -14,14 +14,15 @@ from keras_bimp._src.shrinking.following import is_graph
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
-    """What `filter_groups` found.
+    """The groups of filters of a model.
 
     Args:
-        numbers: For each kernel an array with one number per filter, or output
-            unit. Filters with the same number go together, in whatever kernel
-            they are. Those of a layer that could not be followed go each
-            alone.
-        stay: For each kernel why none of its filters can ever go, or `None`.
+        numbers: For each kernel, an array with one number per filter or output
+            unit. Filters with the same number, in any kernel, are removed
+            together. In layers that could not be followed, each filter is
+            removed separately.
+        stay: For each kernel, why none of its filters can be removed, or
+            `None`.
     """
 
     numbers: list[np.ndarray]
@@ -34,16 +35,17 @@ def filter_groups(
     """Finds which filters feed the same channels.
 
     Filters whose outputs are added or multiplied, as along the residual stream
-    of a ResNet, feed one channel: it goes only if all of them are pruned.
+    of a ResNet, feed one channel. It is removed only if all of them are
+    pruned.
 
     Args:
         model: A built Functional or Sequential model, wrapped or not.
         kernels: Kernels of the model.
 
     Returns:
-        For each kernel an array with one number per filter, or output unit.
-        Filters with the same number go together, in whatever kernel they are.
-        Those of a layer that could not be followed go each alone.
+        For each kernel, an array with one number per filter or output unit.
+        Filters with the same number, in any kernel, are removed together. In
+        layers that could not be followed, each filter is removed separately.
 
     Raises:
         ValueError: If the model is neither Functional nor Sequential.
@@ -52,7 +54,7 @@ def filter_groups(
 
 
 def find_groups(model: keras.Model, kernels: list[keras.Variable]) -> Groups:
-    """Does what `filter_groups` does, and says which filters stay, and why."""
+    """Finds filter groups, and which filters stay and why."""
     followed = _follow(model)
     found = {
         id(kernel): numbers
@@ -69,7 +71,7 @@ def find_groups(model: keras.Model, kernels: list[keras.Variable]) -> Groups:
             groups.append(numbers)
             stay.append(None if None in kept else kept[0])
             continue
-        # More than it can have: its outputs lie along some axis or several.
+        # At least as many as it has, since the output axes are unknown.
         size = int(np.prod(kernel.shape))
         groups.append(np.arange(free, free + size))
         stay.append(_why_not_followed(followed, kernel))
@@ -80,15 +82,15 @@ def find_groups(model: keras.Model, kernels: list[keras.Variable]) -> Groups:
 def find_units(
     model: keras.Model, kernels: list[keras.Variable]
 ) -> tuple[list[list[Part]], list[str | None]]:
-    """Finds what can be taken out of a model, and all that must go with it.
+    """Finds the units of a model, and the weights removed with each of them.
 
     Args:
         model: A built Functional or Sequential model, wrapped or not.
-        kernels: Kernels of the model: what may be pruned.
+        kernels: The kernels of the model that may be pruned.
 
     Returns:
-        For each kernel its `Part`s, with the number -1 for what stays; and for
-        each kernel why it has none, or `None` if it has.
+        For each kernel, its `Part`s, with the number -1 for weights that stay;
+        and for each kernel, why it has none, or `None` if it has some.
 
     Raises:
         ValueError: If the model is neither Functional nor Sequential.
@@ -113,10 +115,10 @@ def find_units(
         if id(kernel) in may_go:
             continue
         for root in touched:
-            # What reads a constant need not be pruned with it.
+            # Weights that read a constant need not be pruned with it.
             if part.computes or not settled[root]:
                 why.setdefault(
-                    root, f"'{kernel.path}' goes with them, and is not pruned"
+                    root, f"'{kernel.path}' belongs to them and is not pruned"
                 )
     goes = np.zeros(len(roots), bool)
     goes[[root for root in computed if root not in why]] = True
@@ -131,7 +133,7 @@ def find_units(
             found[id(kernel)].append(dataclasses.replace(part, numbers=numbers))
         elif part.computes:
             reasons[id(kernel)] = (
-                f"its {part.kind} stay, for {why[numbers.flat[0]]}"
+                f"its {part.kind} stay: {why[numbers.flat[0]]}"
             )
     return [found[id(kernel)] for kernel in kernels], [
         None
@@ -145,8 +147,8 @@ def _follow(model):
     plain = inside(model)
     if not is_graph(plain):
         raise ValueError(
-            "`model` must be Functional or Sequential, for it to be known "
-            "which filters or units go together. Received: model of class "
+            "`model` must be Functional or Sequential, so that its graph shows "
+            "which filters or units belong together. Received: model of class "
             f"{type(plain).__name__}"
         )
     return Followed(plain)
@@ -160,5 +162,5 @@ def _why_not_followed(followed, kernel):
         ):
             if isinstance(rule, Barrier):
                 return f"'{operation.name}': {rule.reason}"
-            return f"it has no units that '{operation.name}' can do without"
+            return f"'{operation.name}' has no units that can be removed"
     return "no layer in the graph of the model has it"

@@ -1,4 +1,4 @@
-"""Depthwise convolutions: every output looks at one input."""
+"""Depthwise convolutions: each output reads one input."""
 
 import numpy as np
 
@@ -13,14 +13,14 @@ from keras_bimp._src.shrinking.channels import Channels
 
 
 class Depthwise(Rule):
-    """A depthwise convolution: outputs go with the input they look at."""
+    """A depthwise convolution: an input is removed with its outputs."""
 
     def __init__(self, operation, classes):
         super().__init__(operation, classes)
         if operation.data_format == "channels_first":
-            raise NotFollowedError("its channels come first")
+            raise NotFollowedError("it has channels-first data")
         if not is_elementwise(operation.activation):
-            raise NotFollowedError("its activation mixes channels")
+            raise NotFollowedError("its activation is not elementwise")
         self.kernel = as_array(operation.kernel)
         *self.space, self.inputs, self.multiplier = self.kernel.shape
         has_bias = operation.bias is not None
@@ -32,9 +32,9 @@ class Depthwise(Rule):
     def forward(self, call):
         (x,) = call.inputs
         if x.size != self.inputs:
-            raise NotFollowedError("its inputs are not of the usual shape")
+            raise NotFollowedError("its inputs have an unusual shape")
         constants = x.constants.repeat(self.multiplier)
-        # Along a border that is padded, a constant adds less.
+        # Along a padded border, a constant contributes less.
         pads = self.operation.padding != "valid" and np.prod(self.space) > 1
         moving = np.isnan(constants) | (pads & (constants != 0))
         sums = np.where(moving, np.nan, constants) * self.sums

@@ -1,4 +1,4 @@
-"""What leaves channels where they are, or puts them elsewhere."""
+"""Elementwise operations, and operations that move channels."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from keras_bimp._src.shrinking.channels import Channels
 
 
 class Passing(Rule):
-    """Moves or pools over space only: a constant stays what it is."""
+    """Moves or pools over space only, so that constants do not change."""
 
     sized = False
 
@@ -19,7 +19,7 @@ class Passing(Rule):
         (x,) = call.inputs
         layer = self.operation
         if getattr(layer, "data_format", None) == "channels_first":
-            raise NotFollowedError("its channels come first")
+            raise NotFollowedError("it has channels-first data")
         if getattr(layer, "interpolation", None) not in (
             None,
             "nearest",
@@ -32,22 +32,22 @@ class Passing(Rule):
 
 
 class Reduction(Passing):
-    """The mean or the maximum over places."""
+    """The mean or the maximum over positions."""
 
     def forward(self, call):
         if getattr(self.operation, "initial", None) is not None:
-            raise NotFollowedError("it begins with a number")
+            raise NotFollowedError("it has an initial value")
         (shape,) = call.shapes
         axes = self.operation.axis
         axes = (axes,) if isinstance(axes, int) else axes
         over = {axis % len(shape) for axis in axes or range(len(shape))}
         if over & {0, len(shape) - 1}:
-            raise NotFollowedError("it goes over channels or examples")
+            raise NotFollowedError("it reduces over channels or examples")
         return super().forward(call)
 
 
 class Elementwise(Rule):
-    """Changes every number alone."""
+    """An elementwise operation."""
 
     sized = False
 
@@ -55,7 +55,7 @@ class Elementwise(Rule):
         (x,), (shape,) = call.inputs, call.shapes
         args, kwargs = call.arguments
         if len(args) != 1 or any(v is not None for v in kwargs.values()):
-            raise NotFollowedError("it is called with further arguments")
+            raise NotFollowedError("it is called with additional arguments")
         constants = evaluate(self.operation, [len(shape)], x.constants)
         return Channels(x.numbers, constants)
 
@@ -65,12 +65,12 @@ class Activation(Elementwise):
 
     def forward(self, call):
         if not is_elementwise(self.operation.activation):
-            raise NotFollowedError("its activation mixes channels")
+            raise NotFollowedError("its activation is not elementwise")
         return super().forward(call)
 
 
 class ZeroPadding(Passing):
-    """Zeros around an image: what is 0 stays constant."""
+    """Zeros around an image: only channels of zeros stay constant."""
 
     def forward(self, call):
         x = super().forward(call)
@@ -79,17 +79,17 @@ class ZeroPadding(Passing):
 
 
 class Reshape(Rule):
-    """A reshape to a last axis that is a multiple, or a part, of before.
+    """A reshape whose last axis is a multiple, or a fraction, of the old one.
 
-    `Flatten` repeats the channels for every place; a reshape to an image says
-    which entries of a dense layer become one channel.
+    `Flatten` repeats the channels for each position. A reshape to an image
+    groups outputs of a dense layer into channels.
     """
 
     def forward(self, call):
         (x,), (shape,) = call.inputs, call.shapes
         target = self._target(shape)
         if None in shape[1:] or None in target or not x.size:
-            raise NotFollowedError("the size of what it reshapes is not known")
+            raise NotFollowedError("the size of its input is not known")
         before, after = x.size, target[-1]
         if after % before == 0:
             times = after // before
@@ -97,7 +97,7 @@ class Reshape(Rule):
                 np.tile(x.numbers, times), np.tile(x.constants, times)
             )
         if before % after:
-            raise NotFollowedError("it cuts channels into pieces")
+            raise NotFollowedError("it splits channels")
         rows = x.numbers.reshape(-1, after)
         for row in rows[1:]:
             self.classes.unite(rows[0], row)
@@ -128,7 +128,7 @@ class Flatten(Reshape):
 
     def forward(self, call):
         if self.operation.data_format == "channels_first":
-            raise NotFollowedError("its channels come first")
+            raise NotFollowedError("it has channels-first data")
         return super().forward(call)
 
     def smaller(self, kept):

@@ -29,8 +29,8 @@ class Followed:
 
     Attributes:
         rules: `id` of each operation -> its `Rule`.
-        inputs: `id` of each model inside -> the `Channels` of its inputs.
-        classes: Which channels live and die together.
+        inputs: `id` of each nested model -> the `Channels` of its inputs.
+        classes: Which channels stay or go together.
     """
 
     def __init__(self, model: keras.Model):
@@ -140,10 +140,10 @@ class Followed:
 
 
 def is_graph(operation: keras.Operation) -> bool:
-    """Whether an operation is a model whose graph is all that it does.
+    """Whether an operation is a model that computes exactly its graph.
 
-    That of a class of its own may be, as that of KerasHub's backbones and
-    tasks is, if the class leaves `call` alone.
+    A subclass of Functional does if it does not override `call`, as the
+    backbones and tasks of KerasHub do not.
     """
     return (
         isinstance(operation, Functional | keras.Sequential)
@@ -153,21 +153,21 @@ def is_graph(operation: keras.Operation) -> bool:
 
 
 def inside(operation: keras.Operation) -> keras.Operation:
-    """The operation, or what a mask was put around."""
+    """Returns the operation, or the layer inside a masked one."""
     if isinstance(operation, MaskedModel):
         return operation.wrapper.layer
     return operation.layer if isinstance(operation, Masked) else operation
 
 
 def trains(node) -> bool:
-    """Whether a call in a graph is always made as in training."""
+    """Whether a call in a graph always has `training=True`."""
     return node.arguments.kwargs.get("training") not in (None, False)
 
 
 def _closed(graph):
-    """Yields the `id` of models inside that cannot be looked into.
+    """Yields the `id` of nested models that cannot be followed.
 
-    Some call trains them, or gives them something else than their inputs.
+    Some call has `training=True`, or arguments other than their inputs.
     """
     for node in nodes_of(graph):
         operation = inside(node.operation)
@@ -178,15 +178,15 @@ def _closed(graph):
 
 
 def inputs_of(node, graph: Functional) -> list | None:
-    """What a call of a model gives to each of its inputs.
+    """Returns the tensors that a call passes to each input of a model.
 
-    As Keras does it: by name if a dictionary is given to what was made for a
-    tensor or a list, and else one after the other, so that a tensor will do
-    for a list of one.
+    They are matched as in Keras: by name if a dictionary is passed to a model
+    with a single input or a list, else by position, so that a tensor matches
+    a list of one.
 
     Returns:
-        Tensors in the order of `graph.inputs`; `None` if the call gives
-        something else than tensors, or more than the inputs.
+        Tensors in the order of `graph.inputs`; `None` if the call passes
+        anything other than tensors, or more than the inputs.
     """
     if len(node.arguments.args) != 1:
         return None

@@ -1,4 +1,4 @@
-"""What sums over its inputs with a kernel, and how constants go from it."""
+"""Linear layers, and how constant channels are moved into their biases."""
 
 import numpy as np
 
@@ -13,14 +13,14 @@ from keras_bimp._src.shrinking.channels import Channels
 
 
 class Linear(Rule):
-    """Base class of what sums over its inputs with a kernel.
+    """Base class of layers that sum over their inputs with a kernel.
 
-    What a channel that goes has added everywhere is added to the bias. Where
-    an image is padded with zeros, a constant adds less along its border: then
-    one channel that is constant stays, and takes over for all others.
+    The contribution of a removed constant channel is added to the bias. If an
+    image is padded with zeros, a constant contributes less along the border.
+    Then one constant channel stays and takes over for all others.
 
     Attributes:
-        size_argument: What the number of outputs is called in the config.
+        size_argument: The argument of the config for the number of outputs.
         unit_name: What to call the outputs.
     """
 
@@ -30,7 +30,7 @@ class Linear(Rule):
     def __init__(self, operation, classes):
         super().__init__(operation, classes)
         if getattr(operation, "data_format", None) == "channels_first":
-            raise NotFollowedError("its channels come first")
+            raise NotFollowedError("it has channels-first data")
         self.groups = getattr(operation, "groups", 1)
         self.taps = self.as_taps(self.kernel())
         has_bias = operation.bias is not None
@@ -41,7 +41,7 @@ class Linear(Rule):
 
     @property
     def pads(self) -> bool:
-        """Whether what a constant adds may differ from place to place."""
+        """Whether the contribution of a constant may depend on position."""
         raise NotImplementedError
 
     def kernel(self) -> np.ndarray:
@@ -49,18 +49,18 @@ class Linear(Rule):
         return as_array(self.operation.kernel)
 
     def as_taps(self, kernel: np.ndarray) -> np.ndarray:
-        """Returns a kernel as (places, inputs of a group, outputs)."""
+        """Returns a kernel as (taps, inputs of a group, outputs)."""
         return kernel.reshape(-1, *kernel.shape[-2:])
 
     def as_kernel(self, taps: np.ndarray) -> np.ndarray:
-        """The inverse of `as_taps`."""
+        """Inverts `as_taps`."""
         shape = self.operation.kernel.shape
         return taps.reshape(*shape[:-2], *taps.shape[1:])
 
     def forward(self, call):
         (x,) = call.inputs
         if x.size != self.inputs:
-            raise NotFollowedError("its inputs are not of the usual shape")
+            raise NotFollowedError("its inputs have an unusual shape")
         numbers = self.classes.new(self.outputs)
         if not is_elementwise(self.operation.activation):
             self.classes.keep_whole(
@@ -84,7 +84,7 @@ class Linear(Rule):
     def demand(self, kept):
         grew = self.groups > 1 and self._even_groups(kept)
         for call in self.calls:
-            # One bias must do for all calls.
+            # All calls share one bias.
             (x,) = call.inputs
             (first,) = self.calls[0].inputs
             same = (x.constants == first.constants) | ~(x.known | first.known)
@@ -120,7 +120,7 @@ class Linear(Rule):
         return self.sliced(taps, bias, stay, out)
 
     def sliced(self, taps, bias, stay, out) -> Smaller:
-        """Returns the layer with some inputs and outputs only."""
+        """Returns the layer with only some inputs and outputs."""
         inputs, outputs = (np.split(a, self.groups) for a in (stay, out))
         parts = [
             part[:, i][..., o]
@@ -166,7 +166,7 @@ class Linear(Rule):
     def together(self):
         if self.groups == 1:
             return []
-        # Those of a group: so all groups keep as many.
+        # Inputs of one group, so that all groups keep the same number.
         (x,), out = self.calls[0].inputs, self.calls[0].output
         return [
             np.concatenate(both)
@@ -178,11 +178,11 @@ class Linear(Rule):
         ]
 
     def along(self, matrix: np.ndarray, rank: int) -> np.ndarray:
-        """Returns a matrix (inputs, outputs) as the kernel's axes have it."""
+        """Returns a matrix (inputs, outputs) in the order of kernel axes."""
         return matrix.reshape((1,) * (rank - 2) + matrix.shape)
 
     def _spread(self, matrix):
-        """A matrix (inputs of a group, outputs) as (inputs, outputs)."""
+        """Expands a matrix (inputs of a group, outputs) to all inputs."""
         if self.groups == 1:
             return matrix
         spread = np.zeros((self.inputs, self.outputs), matrix.dtype)
@@ -194,11 +194,11 @@ class Linear(Rule):
 
     @property
     def _rows(self):
-        """The inputs of each group."""
+        """Returns the inputs of each group."""
         return np.split(np.arange(self.inputs), self.groups)
 
     def _sums(self, values):
-        """What inputs that have `values` everywhere add to each output."""
+        """Returns what constant inputs of `values` add to each output."""
         some = values != 0
         if not some.any():
             return np.zeros(self.outputs)
@@ -213,7 +213,7 @@ class Linear(Rule):
 
     @property
     def _read(self):
-        """Which inputs are part of what is read, constant or not."""
+        """Returns which inputs are read, constant or not."""
         read = np.any([call.output.read for call in self.calls], axis=0)
         return self.nonzero[:, read].any(1)
 
@@ -221,25 +221,25 @@ class Linear(Rule):
         return kept.of(self.calls[0].inputs[0])
 
     def _gone(self, kept):
-        """The constants that go, and 0 elsewhere."""
+        """Returns the constants that are removed, and 0 elsewhere."""
         (x,) = self.calls[0].inputs
         return np.where(kept.of(x), 0.0, x.values)
 
     def _share(self, kept, rows):
-        """How large the constants among `rows` are that go."""
+        """Returns how large the removed constants among `rows` are."""
         return np.abs(self._gone(kept))[rows] * self._read[rows]
 
     def _able(self, kept, rows):
-        """Which of `rows` are constants that can stand for those that go."""
+        """Returns which constants of `rows` can replace removed ones."""
         (x,) = self.calls[0].inputs
         constants = np.array([call.inputs[0].constants for call in self.calls])
         agree = (constants == constants[0]).all(0)[rows]
-        # Not one so small that the kernel would have to be huge.
+        # Excludes constants so small that the kernel would have to be huge.
         least = 5e-2 * self._share(kept, rows).max()
         return agree & (np.abs(x.values)[rows] >= max(least, 1e-30))
 
     def _carrier(self, kept, rows):
-        """The constant channel among `rows` that stands for others, if any."""
+        """Returns the constant channel of `rows` that replaces others."""
         (x,) = self.calls[0].inputs
         able = self._able(kept, rows) & kept.of(x)[rows]
         sizes = np.abs(x.values)[rows] * able
@@ -261,7 +261,7 @@ class Linear(Rule):
         return taps
 
     def _even_groups(self, kept):
-        """Leaves all groups that stay the same number of channels."""
+        """Makes all remaining groups keep the same number of channels."""
         grew = False
         tensors = [self.calls[0].inputs[0], self.calls[0].output]
         parts = [np.split(np.arange(t.size), self.groups) for t in tensors]

@@ -1,4 +1,4 @@
-"""What brings several tensors together."""
+"""Operations that merge several tensors."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from keras_bimp._src.shrinking.channels import Channels
 
 
 class Concatenate(Rule):
-    """Tensors one after the other."""
+    """A concatenation of tensors."""
 
     sized = False
 
@@ -36,7 +36,7 @@ class Concatenate(Rule):
 
 
 class Merge(Rule):
-    """Adds, multiplies or compares tensors, number by number."""
+    """Adds, multiplies or compares tensors elementwise."""
 
     sized = False
 
@@ -44,9 +44,9 @@ class Merge(Rule):
         ranks = [len(shape) for shape in call.shapes]
         size = max(x.size for x in call.inputs)
         if len(set(ranks)) > 1 or not size:
-            raise NotFollowedError("its inputs have not the same axes")
+            raise NotFollowedError("its inputs differ in their axes")
         if any(x.size not in (1, size) for x in call.inputs):
-            raise NotFollowedError("its inputs have not the same channels")
+            raise NotFollowedError("its inputs differ in their channels")
         wide = [x for x in call.inputs if x.size == size]
         for x in call.inputs:
             if x.size < size:
@@ -66,7 +66,7 @@ class Merge(Rule):
         return self.operation(list(tensors))
 
     def absorbed(self, result, constants):
-        """The constants, where one input is enough to know them."""
+        """Returns the constants, including any that one input determines."""
         return result
 
     def backward(self, call):
@@ -76,19 +76,19 @@ class Merge(Rule):
 
 
 class Multiply(Merge):
-    """A product is 0 where one factor is."""
+    """A product, which is 0 if one factor is 0."""
 
     def absorbed(self, result, constants):
         return np.where(np.any([c == 0 for c in constants], axis=0), 0, result)
 
 
 class Arithmetic(Merge):
-    """The same in `keras.ops`, with tensors or with plain numbers."""
+    """Merging in `keras.ops`, of tensors or plain numbers."""
 
     def forward(self, call):
         for given in tree.flatten(call.arguments):
             if not isinstance(given, keras.KerasTensor | int | float):
-                raise NotFollowedError("it is given an array")
+                raise NotFollowedError("it is called with an array")
         return super().forward(call)
 
     def merged(self, call, tensors):
@@ -101,4 +101,4 @@ class Arithmetic(Merge):
 
 
 class Product(Arithmetic, Multiply):
-    """The same of `keras.ops.multiply`."""
+    """`keras.ops.multiply`."""

@@ -1,4 +1,4 @@
-"""Layers with one parameter per channel: normalisation, PReLU."""
+"""Layers with one parameter per channel: normalization, PReLU."""
 
 import functools
 
@@ -16,7 +16,7 @@ class Scaling(Rule):
     """Base class of layers with parameters along the last axis.
 
     Attributes:
-        parameters: The attributes that hold them, where they are not `None`.
+        parameters: The attributes that hold them, which may be `None`.
     """
 
     parameters = ()
@@ -41,13 +41,13 @@ class Scaling(Rule):
 
 
 class BatchNormalization(Scaling):
-    """Batch normalisation, as it is at inference."""
+    """Batch normalization at inference."""
 
     parameters = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 class PReLU(Scaling):
-    """A slope per channel, and perhaps per place."""
+    """A slope per channel, or per channel and position."""
 
     parameters = ("alpha",)
 

@@ -22,7 +22,7 @@ from keras_bimp._src.shrinking.following import is_graph
 
 
 def rebuild(model: keras.Model, followed: Followed, kept: Kept) -> keras.Model:
-    """Returns a model of its own that computes with the channels that stay.
+    """Builds a separate model that has only the channels that stay.
 
     Raises:
         ValueError: If a layer cannot be rebuilt from its config.
@@ -63,7 +63,7 @@ class _Building:
         return made
 
     def operation(self, operation):
-        """The smaller one of an operation, the same at every call."""
+        """Returns the shrunk operation, the same one at every call."""
         if id(operation) not in self._made:
             if is_graph(operation) and id(operation) in self._followed.inputs:
                 made = self.model(operation)
@@ -73,7 +73,7 @@ class _Building:
         return self._made[id(operation)]
 
     def set_weights(self):
-        """Gives all layers their weights, once they are built."""
+        """Sets the weights of all layers once they are built."""
         for old, new, weights in self._pairs:
             if weights is None:
                 _copy_weights(old, new)
@@ -102,12 +102,12 @@ class _Building:
             sparse=x.sparse,
             name=maker_of(x).name,
         )
-        made.name = x.name  # What clients of an exported model call it.
+        made.name = x.name  # Clients of an exported model use this name.
         return made
 
 
 def _plain_initializers(operation):
-    """Zeros, for initializers that hold an array as large as a weight was."""
+    """Replaces initializers that hold an array of the old size by zeros."""
     return {
         key: "zeros"
         for key in operation.get_config()
@@ -121,24 +121,24 @@ def _plain_initializers(operation):
 def _like(operation, config):
     try:
         config = {**operation.get_config(), **config}
-        # A function need not be registered: it is here already.
+        # A function need not be registered, since it is already known.
         activation = getattr(operation, "activation", None)
         if "activation" in config and inspect.isfunction(activation):
             config["activation"] = activation
-        # What a `Lambda` holds runs in this process already.
+        # The code of a `Lambda` already runs in this process.
         with trusted_code():
             return type(operation).from_config(config)
     except Exception as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
-            "Every layer of `model` must be one that its config can rebuild. "
+            "Every layer of `model` must be rebuildable from its config. "
             f"Received: {type(operation).__name__} "
-            f"'{operation.name}', where this failed: {said[-1]}"
+            f"'{operation.name}', which failed with: {said[-1]}"
         ) from error
 
 
 def _copy_weights(old, new):
-    # As saved files do, which know of what else a layer keeps.
+    # As in saved files, to include any other state of a layer.
     for one, other in zip(layers_in(old), layers_in(new), strict=True):
         store = {}
         one.save_own_variables(store)

@@ -1,4 +1,4 @@
-"""Recurrent layers: a unit goes with all its gates, and its own column."""
+"""Recurrent layers: a unit is removed with all its gates and its state."""
 
 import copy
 
@@ -16,8 +16,8 @@ from keras_bimp._src.shrinking.channels import Channels
 class Recurrent(Rule):
     """An LSTM, a GRU or a `SimpleRNN`.
 
-    A unit goes if nothing reads it but units that go. Zeros in all its gates
-    are not enough: what its biases make of its state changes step by step.
+    A unit is removed if only removed units read it. Zeros in all its gates are
+    not enough, because its biases still change its state at each step.
     """
 
     settles = False
@@ -29,22 +29,22 @@ class Recurrent(Rule):
         ]
 
     def layers(self) -> dict:
-        """Where the layers that hold a cell are, and these layers."""
+        """Returns attribute -> layer, for the layers that hold a cell."""
         return {"": self.operation}
 
     def forward(self, call):
         x = self._given(call)
         inputs = len(self.cells[0].kernel)
         if x.size != inputs:
-            raise NotFollowedError("its inputs are not of the usual shape")
+            raise NotFollowedError("its inputs have an unusual shape")
         return Channels(self.merged(self._new_units()))
 
     def merged(self, units: list[np.ndarray]) -> np.ndarray:
-        """Returns the numbers of the outputs, from those of the units."""
+        """Returns the output numbers from the unit numbers of each cell."""
         return units[0]
 
     def places(self, size: int) -> list[np.ndarray]:
-        """Where in the output, of some size, each cell's units are."""
+        """Returns the positions of each cell's units in the output."""
         return [np.arange(size)]
 
     def backward(self, call):
@@ -57,7 +57,7 @@ class Recurrent(Rule):
     def demand(self, kept):
         grew = False
         for call in self.calls:
-            # One bias must do for all calls.
+            # All calls share one bias.
             (x,) = call.inputs
             (first,) = self.calls[0].inputs
             same = (x.constants == first.constants) | ~(x.known | first.known)
@@ -78,7 +78,7 @@ class Recurrent(Rule):
         return Smaller(self.config(configs), weights)
 
     def config(self, configs: list[dict]) -> dict:
-        """What changes in the config, from what does in that of each layer."""
+        """Returns the changes in the config, from those of each layer."""
         return configs[0]
 
     def parts(self):
@@ -90,14 +90,14 @@ class Recurrent(Rule):
 
     def _given(self, call):
         if len(call.inputs) != 1:
-            raise NotFollowedError("it is given a state")
+            raise NotFollowedError("it is called with a state")
         return call.inputs[0]
 
     def _new_units(self):
         return [self.classes.new(cell.units) for cell in self.cells]
 
     def _even(self, kept, align):
-        """Leaves all cells the same number of units, a multiple."""
+        """Makes all cells keep the same number of units, a multiple."""
         out = self.calls[0].output
         places = self.places(out.size)
         left = max(1, *[int(kept.of(out)[at].sum()) for at in places])
@@ -134,7 +134,7 @@ class Bidirectional(Recurrent):
             ("layer", "backward_layer"), configs, strict=True
         ):
             config[name]["config"].update(change)
-            # Or it would be built for as many inputs as before.
+            # Otherwise it would be built for the old number of inputs.
             config[name].pop("build_config", None)
         return {name: config[name] for name in ("layer", "backward_layer")}
 
@@ -151,7 +151,7 @@ class _Cell:
         if not is_elementwise(cell.activation) or not is_elementwise(
             getattr(cell, "recurrent_activation", cell.activation)
         ):
-            raise NotFollowedError("its activation mixes units")
+            raise NotFollowedError("its activation is not elementwise")
         self.cell = cell
         self.prefix = f"{prefix}cell."
         self.units = cell.units
@@ -161,7 +161,7 @@ class _Cell:
         self.gates = self.kernel.shape[1] // self.units
 
     def needed(self, read):
-        """Which units must be computed for those that are read."""
+        """Returns the units that must be computed for units that are read."""
         reads = self._by_gate(self.recurrent != 0).any(1)
         while True:
             more = read | reads[:, read].any(1)
@@ -170,7 +170,7 @@ class _Cell:
             read = more
 
     def reads(self, alive):
-        """Which inputs some units read."""
+        """Returns the inputs that these units read."""
         return self._by_gate(self.kernel != 0).any(1)[:, alive].any(1)
 
     def smaller(self, stay, values, out):
@@ -182,7 +182,7 @@ class _Cell:
                 bias = self._no_bias()
             if bias is not None:
                 bias = bias.astype(float)
-                # GRUs may have a bias of the state besides, in a second row.
+                # GRUs may also have a bias for the state, in a second row.
                 bias.reshape(-1, len(added))[0] += added
         weights = {
             "kernel": self.kernel[stay][:, columns],

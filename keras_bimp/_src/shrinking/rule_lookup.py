@@ -1,4 +1,4 @@
-"""Which rule an operation follows."""
+"""Looks up the rule of an operation."""
 
 import keras
 from keras import layers
@@ -18,7 +18,7 @@ from keras_bimp._src.shrinking.channels import Classes
 
 
 def rule_of(operation: keras.Operation, classes: Classes) -> Rule:
-    """Returns the rule of an operation; a `Barrier` where there is none."""
+    """Returns the rule of an operation; a `Barrier` if there is none."""
     kind = type(operation)
     rule = _LAYERS.get(kind)
     if rule is None and is_of_kerass_ops(kind):
@@ -101,7 +101,7 @@ _RULES = {
 }
 _LAYERS = {kind: rule for rule, kinds in _RULES.items() for kind in kinds}
 
-# Operations of `keras.ops` have no public classes, but names.
+# Operations of `keras.ops` have no public classes, only names.
 _OPERATIONS = {
     **dict.fromkeys(
         (

@@ -1,4 +1,4 @@
-"""`shrink`: the same model, without the channels that do nothing."""
+"""`shrink`: removes the channels of a model that do nothing."""
 
 import functools
 import warnings
@@ -31,48 +31,49 @@ from keras_bimp._src.trial_values import input_values
 
 
 def shrink(model: keras.Model, align: int = 8) -> keras.Model:
-    """Takes out of a pruned model the channels that do nothing.
+    """Removes from a pruned model the channels that do nothing.
 
-    Pruned filters are zeros that are computed with. This returns a smaller
-    model of ordinary Keras layers, faster on any hardware, whose outputs are
-    those of `model`. It can be saved, exported and trained on.
+    Pruned filters are zeros that are still computed with. This returns a
+    smaller model of ordinary Keras layers that has the same outputs as `model`
+    and is faster on any hardware. It can be saved, exported and trained
+    further.
 
-    A channel goes if no weight reads it, or if it has the same value for every
-    input. That value need not be 0: a filter of zeros still emits its bias,
-    and what batch normalisation makes of it. What such a channel adds to the
-    layers behind it is added to their biases; a layer that has none gets one.
-    Where an image is padded with zeros, a constant is none along its border:
-    then one such channel stays and stands for all of them.
+    A channel is removed if no weight reads it, or if it has the same value for
+    every input. That value need not be 0: a filter of zeros still outputs its
+    bias, which batch normalization may change. The contribution of a constant
+    channel to the next layers is added to their biases; a layer without a bias
+    gets one. If an image is padded with zeros, the channel is not constant
+    along the border. Then one constant channel stays and replaces the others.
 
     Channels that are added or multiplied, as along the residual stream of a
-    ResNet, go only together. `granularity="unit"` prunes them together.
-    Layers that look at all channels, as `LayerNormalization` and attention do,
-    keep all that they read and return, as does every layer of a class of your
-    own. Of attention it is heads that go, of recurrent layers units that
-    nothing reads. The inputs and outputs of the model stay.
+    ResNet, are only removed together. `granularity="unit"` prunes them
+    together. Layers that mix all channels, such as `LayerNormalization` and
+    attention, keep all channels that they read and return, and so do custom
+    layers. Attention loses heads. Recurrent layers lose units that nothing
+    reads. The inputs and outputs of the model do not change.
 
-    A model of a class that leaves `call` alone, as tasks and backbones of
-    KerasHub do, becomes a plain Functional one. What the class does besides,
-    such as preprocessing, it does no more; it is compiled unless the class
-    has a loss or a train step of its own.
+    A subclass of Functional that does not override `call`, such as the tasks
+    and backbones of KerasHub, becomes a plain Functional model. It loses the
+    other features of the class, such as preprocessing. It is compiled unless
+    the class has a custom loss or train step.
 
     Args:
-        model: A built Functional or Sequential model, such as `strip`
-            returns, whose filters or units were pruned. It is not changed.
-        align: Integer >= 1. Of the filters or units of each layer, a multiple
-            of this number stays where that many are there, for hardware is
-            faster then. 1 keeps no channel for that.
+        model: A built Functional or Sequential model, as returned by `strip`,
+            whose filters or units were pruned. It is not changed.
+        align: Integer >= 1. The number of filters or units that each layer
+            keeps is a multiple of it if the layer has that many, because
+            hardware is faster then. 1 removes as many channels as possible.
 
     Returns:
         A `keras.Model`. If `model` is compiled, it has the same loss and
-        metrics and a plain SGD: compile it again to train it.
+        metrics and a plain SGD. Compile it again to train it.
 
     Raises:
-        TypeError: If `model` is no Keras model.
+        TypeError: If `model` is not a Keras model.
         ValueError: If `model` is wrapped, not built, quantized, neither
             Functional nor Sequential, has a layer that cannot be rebuilt
-            from its config, or has no channel that can go.
-        RuntimeError: If the smaller model does not compute the same.
+            from its config, or has no channel that can be removed.
+        RuntimeError: If the outputs of the smaller model differ.
 
     Example:
 
@@ -128,12 +129,12 @@ def _check_model(model):
     reason = why_failed(model)
     if reason is not None:
         raise ValueError(
-            f"`model` must not be one whose training failed. Received: {reason}"
+            f"`model` must not come from a failed training. Received: {reason}"
         )
     if not is_graph(model):
         raise ValueError(
-            "`model` must be Functional or Sequential, and of no class with a "
-            "`call` of its own, for its graph to be known. "
+            "`model` must be Functional or Sequential and not have "
+            "a custom `call`, so that its graph is known. "
             f"Received: model of class {type(model).__name__}"
         )
     for layer in layers_in(model):
@@ -141,7 +142,8 @@ def _check_model(model):
         quantized = layer.quantization_mode is not None and layer.weights
         if lora or quantized:
             raise ValueError(
-                "`model` must be shrunk before it is quantized or gets LoRA. "
+                "`model` must be shrunk before it is quantized or LoRA is "
+                "enabled. "
                 f"Received: model with layer '{layer.path or layer.name}', "
                 + ("which has LoRA" if lora else "which is quantized")
             )
@@ -156,8 +158,8 @@ def _why_nothing(model, followed):
     kept = listed((f"{name}: {why}" for name, why in reasons.items()), "; ")
     return (
         "`model` must have channels that do nothing: filters or units whose "
-        "weights are all 0, together with all that they are added to. Single "
-        "zeros here and there make no channel go: prune with "
+        "weights are all 0, along with all filters that they are added to. "
+        "Single zeros do not remove a channel: prune with "
         "`granularity='unit'`. "
         f"Received: model={model!r}. Layers that keep all channels: "
         f"{kept or 'none'}"
@@ -165,7 +167,7 @@ def _why_nothing(model, followed):
 
 
 def _check_outputs(model, smaller):
-    """Raises unless both compute the same on some random input."""
+    """Raises unless both compute the same for a random input."""
 
     def run(inputs):
         check_lengths(model, inputs)
@@ -178,7 +180,7 @@ def _check_outputs(model, smaller):
         functools.partial(_made_up, model),
         run,
         is_open=any(None in x.shape[1:] for x in graph_of(model).inputs),
-        remedy="Give its inputs shapes that are fixed: `keras.Input((128,))`",
+        remedy="Give its inputs fixed shapes: `keras.Input((128,))`",
     )
     with left_as_it_was(smaller):
         found = _outputs(smaller, inputs)
@@ -188,23 +190,23 @@ def _check_outputs(model, smaller):
         return
     if _difference(expected, again, tolerance) is not None:
         warnings.warn(
-            "The smaller model is not compared with `model`, whose outputs "
-            "are random.",
+            "The smaller model is not compared with `model`, because the "
+            "outputs of `model` are random.",
             stacklevel=3,
         )
         return
     difference, largest = _difference(expected, found, tolerance)
     raise RuntimeError(
-        "The smaller model must compute what `model` does. Received: "
+        "The smaller model must compute the same as `model`. Received: "
         f"outputs that differ by {difference:g}, where they are up to "
-        f"{largest:g}. If `model` has layers of a class of your own, see "
-        "that `get_config` holds all that they compute with; if not, please "
-        "report it"
+        f"{largest:g}. If `model` has custom layers, check that their "
+        "`get_config` returns everything that they compute with; otherwise "
+        "please report it"
     )
 
 
 def _difference(expected, found, tolerance):
-    """How far apart outputs are, and how large; `None` if that is little."""
+    """Returns how far apart and how large outputs are; `None` if close."""
     for y, other in zip(expected, found, strict=True):
         same = (y == other) | (np.isnan(y) & np.isnan(other))
         difference = np.abs(np.where(same, 0.0, y - other)).max(initial=0.0)
@@ -234,7 +236,7 @@ def _made_up(model, length, make_one):
         shape = (batch or 2, *[size or length for size in rest])
         dtype = keras.backend.standardize_dtype(x.dtype)
         array = make_one(shape, dtype, rng, next(values))
-        # Only TensorFlow has tensors of strings.
+        # Only TensorFlow has string tensors.
         if dtype == "string" and backend() != "tensorflow":
             return array
         return ops.convert_to_tensor(array)

@@ -1,4 +1,4 @@
-"""Kernels that a SavedModel multiplies as sparse matrices."""
+"""Sparse matrix products for the kernels of a SavedModel."""
 
 from keras_bimp._src.exporting.sparse_kernels.candidates import candidates
 from keras_bimp._src.exporting.sparse_kernels.candidates import check_types

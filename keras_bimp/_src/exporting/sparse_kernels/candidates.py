@@ -1,4 +1,4 @@
-"""The kernels that can be sparse, and why others cannot."""
+"""The kernels that can be sparse, and why the others cannot."""
 
 import math
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from keras_bimp._src.exporting.sparse_kernels import (
 from keras_bimp._src.keras_internals.layers import layers_in
 from keras_bimp._src.keras_internals.layers import own_variables
 
-# Modules that say how: `refuses`, `matrix`, `call`.
+# Type of layer -> the module with `refuses`, `matrix` and `call` for it.
 _KINDS = {
     layers.Conv1D: convolving,
     layers.Conv2D: convolving,
@@ -28,8 +28,8 @@ _KINDS = {
 }
 _TYPES = ("float32", "float64")
 
-# From here on a sparse matrix, of a number and a place for each entry that is
-# not 0, is smaller.
+# From this sparsity, a sparse matrix, which stores a value and a column for
+# each nonzero entry, is smaller than a dense one.
 _LEAST = 0.5
 
 
@@ -37,12 +37,12 @@ class Candidate(NamedTuple):
     """A kernel, and whether it can be sparse.
 
     Args:
-        path: Of the kernel.
-        shape: Of the kernel.
-        sparsity: The share of zeros in it.
+        path: The kernel's path.
+        shape: The kernel's shape.
+        sparsity: The kernel's fraction of zeros.
         layer: The layer that is called.
-        computing: The one that computes in its place: itself, or one that
-            does what batch normalization behind it would.
+        computing: The layer that computes in its place: itself, or a copy
+            with batch normalization folded into it.
         reason: Why it cannot be sparse; `None` if it can.
     """
 
@@ -55,7 +55,7 @@ class Candidate(NamedTuple):
 
     @property
     def kind(self):
-        """The module that says how."""
+        """The module that implements this kind of layer."""
         return _KINDS[type(self.layer)]
 
     def matrix(self) -> np.ndarray:
@@ -67,11 +67,11 @@ class Candidate(NamedTuple):
 def candidates(
     model: keras.Model, merged: dict[int, keras.Layer]
 ) -> list[Candidate]:
-    """All kernels of a model that could be pruned.
+    """Lists all prunable kernels of a model.
 
     Args:
         model: A plain, built model.
-        merged: What `folding.folded` gives.
+        merged: The result of `folding.folded`.
     """
     owners, found = {}, {}
     for layer in layers_in(model):
@@ -92,7 +92,7 @@ def candidates(
             reason = (
                 _reason(candidate, merged)
                 if id(variable) in owners
-                else f"nothing sparse is known for {type(layer).__name__}"
+                else f"no sparse product for {type(layer).__name__}"
             )
             candidate = candidate._replace(reason=reason)
             found.setdefault(id(variable), candidate)
@@ -100,21 +100,21 @@ def candidates(
 
 
 def check_types(model: keras.Model) -> None:
-    """Raises ValueError if a kernel is of a type that sparse ones are not."""
+    """Raises ValueError if there is no sparse product in a kernel's type."""
     for candidate in candidates(model, {}):
         if candidate.reason and candidate.reason.startswith(_IN):
             layer = candidate.layer
             raise ValueError(
                 "`sparse_kernels` must be 'auto' or False for a model that "
-                f"computes in {layer.compute_dtype}, in which TensorFlow has "
-                "no sparse product. Received: sparse_kernels=True and layer "
+                f"computes in {layer.compute_dtype}, because TensorFlow has no "
+                "sparse product. Received: sparse_kernels=True and layer "
                 f"'{layer.path or layer.name}'. 'auto' leaves such kernels "
                 "dense"
             )
 
 
 def _own_kernels(layer):
-    """All that could be pruned of what a layer itself holds."""
+    """Returns the prunable kernels that a layer itself holds."""
     return [
         variable
         for variable in own_variables(layer)
@@ -125,7 +125,7 @@ def _own_kernels(layer):
 
 
 def _kernel(layer):
-    """The variable that a sparse kernel would take the place of."""
+    """Returns the variable that a sparse kernel would replace."""
     holding = layer.cell if isinstance(layer, layers.RNN) else layer
     own = _own_kernels(holding)
     known = [v for v in own if not v.name.startswith("recurrent")]
@@ -135,15 +135,15 @@ def _kernel(layer):
 def _reason(candidate, merged):
     layer = candidate.layer
     if candidate.sparsity < _LEAST:
-        return "fewer zeros than other weights"
+        return "less than half zeros"
     if layer.compute_dtype not in _TYPES:
         return f"{_IN} {layer.compute_dtype}"
     if getattr(layer, "quantization_mode", None) or getattr(
         layer, "lora_enabled", False
     ):
-        return "its kernel is made of others"
+        return "it is quantized or has LoRA"
     if "call" in vars(layer) and id(layer) not in merged:
-        return "its `call` was exchanged"
+        return "its `call` was replaced"
     return candidate.kind.refuses(layer)
 
 

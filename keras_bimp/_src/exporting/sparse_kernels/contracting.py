@@ -1,4 +1,4 @@
-"""Dense layers of all kinds: a product over some axes of the inputs."""
+"""Dense layers of all kinds: products over some axes of the inputs."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from keras_bimp._src.exporting.sparse_kernels.layouts import Columns
 from keras_bimp._src.exporting.sparse_kernels.layouts import Layouts
 from keras_bimp._src.exporting.sparse_kernels.products import Product
 
-# What acts on each number alone, so that the order of axes is no matter.
+# Elementwise activations, for which the order of axes does not matter.
 _ELEMENTWISE = {
     getattr(keras.activations, name)
     for name in (
@@ -27,17 +27,18 @@ _ELEMENTWISE = {
 
 
 class Equation:
-    """What an `EinsumDense` computes, as a product of two matrices.
+    """The equation of an `EinsumDense`, as a product of two matrices.
 
     Args:
         equation: As in `EinsumDense`.
 
     Attributes:
-        is_product: Whether it is one: an axis of the kernel is either summed
-            over, and then one of the inputs, or one of the outputs alone.
+        is_product: Whether it is a product of two matrices: each axis of the
+            kernel is either summed over and in the inputs, or only in the
+            outputs.
         kernel: The letters of the kernel's axes.
         summed: The letters of the kernel's axes that are summed over.
-        free: Those of the others.
+        free: The letters of the kernel's other axes.
     """
 
     def __init__(self, equation: str):
@@ -62,13 +63,13 @@ class Equation:
         )
 
     def of_rank(self, rank: int) -> tuple[str, str]:
-        """The letters of the axes of inputs and outputs."""
+        """Returns the letters of the axes of inputs and outputs."""
         count = rank - len(self._x.replace("0", ""))
         digits = "".join(map(chr, range(0x100, 0x100 + count)))
         return self._x.replace("0", digits), self._y.replace("0", digits)
 
     def matrix(self, kernel: np.ndarray) -> np.ndarray:
-        """A kernel as a matrix of shape (outputs, inputs)."""
+        """Returns a kernel as a matrix of shape (outputs, inputs)."""
         order = [self.kernel.index(c) for c in (*self.free, *self.summed)]
         free = [kernel.shape[self.kernel.index(c)] for c in self.free]
         turned = np.transpose(kernel, order)
@@ -76,26 +77,26 @@ class Equation:
 
 
 def equation_of(layer: layers.Dense | layers.EinsumDense) -> Equation:
-    """What a layer computes."""
+    """Returns the equation of a layer."""
     if isinstance(layer, layers.EinsumDense):
         return Equation(layer.equation)
     return Equation("...a,ab->...b")
 
 
 def refuses(layer) -> str | None:
-    """Why a dense layer cannot have a sparse kernel; `None` if it can."""
+    """Returns why a dense layer cannot be sparse; `None` if it can."""
     if not equation_of(layer).is_product:
-        return "no product of two matrices"
+        return "not a product of two matrices"
     return None
 
 
 def matrix(layer) -> np.ndarray:
-    """The kernel of a dense layer, of shape (outputs, inputs)."""
+    """Returns the kernel of a dense layer, of shape (outputs, inputs)."""
     return equation_of(layer).matrix(as_array(layer.kernel))
 
 
 def call(layer, product: Product, layouts: Layouts, x):
-    """What a dense layer computes, with a sparse kernel."""
+    """Calls a dense layer with a sparse kernel."""
     equation = equation_of(layer)
     of_x, of_y = equation.of_rank(len(x.shape))
     columns = layouts.matrix(x, tuple(of_x.index(c) for c in equation.summed))
@@ -113,12 +114,12 @@ def call(layer, product: Product, layouts: Layouts, x):
 
 
 def finished(columns: Columns, layouts: Layouts, bias, activation):
-    """Adds a bias and applies an activation, before axes are turned back.
+    """Adds a bias and applies an activation, then restores the axes' order.
 
     Args:
-        columns: What the product gave.
-        layouts: Takes up the result.
-        bias: `None` or a variable that fits the last axes of the outputs.
+        columns: The result of the product.
+        layouts: Where to keep the result.
+        bias: `None` or a variable that broadcasts to the outputs.
         activation: `None` or a function.
     """
     if bias is not None:
@@ -142,16 +143,16 @@ def finished(columns: Columns, layouts: Layouts, bias, activation):
 
 
 def is_elementwise(function) -> bool:
-    """Whether an activation acts on each number alone."""
+    """Whether an activation is elementwise."""
     return function in _ELEMENTWISE
 
 
 def _place(columns, shape):
-    """A bias's sizes along the units, their sizes, and their order as rows.
+    """Returns a bias's sizes along the units, their sizes, and their order.
 
-    `None` if it is not the same for all columns.
+    Returns `None` if the bias is not the same for all columns.
     """
-    axes = columns.axes  # Of the outputs, as places among units and others.
+    axes = columns.axes  # For each output axis, its index in (units, others).
     sizes = (1,) * (len(axes) - len(shape)) + tuple(shape)
     count = len(columns.units)
     if any(

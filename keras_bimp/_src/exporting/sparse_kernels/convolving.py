@@ -1,4 +1,4 @@
-"""Convolutions: a product over all that a filter looks at."""
+"""Convolutions: products over a filter's receptive field."""
 
 import math
 
@@ -14,22 +14,22 @@ from keras_bimp._src.exporting.sparse_kernels.products import padded
 
 
 def refuses(layer) -> str | None:
-    """Why a convolution cannot have a sparse kernel; `None` if it can."""
+    """Returns why a convolution cannot be sparse; `None` if it can."""
     if layer.groups > 1:
         return "has groups"
     if layer.data_format != "channels_last":
-        return "has its channels first"
+        return "has channels-first data"
     return None
 
 
 def matrix(layer) -> np.ndarray:
-    """The kernel of a convolution, of shape (filters, all inputs)."""
+    """Returns the kernel of a convolution, of shape (filters, all inputs)."""
     kernel = as_array(layer.kernel)
     return np.ascontiguousarray(kernel.reshape(-1, kernel.shape[-1]).T)
 
 
 def call(layer, product: Product, layouts: Layouts, x):
-    """What a convolution computes, with a sparse kernel."""
+    """Calls a convolution with a sparse kernel."""
     size, strides = layer.kernel_size, layer.strides
     channels = layouts.matrix(x, (len(x.shape) - 1,))
     if math.prod(size) == math.prod(strides) == 1:
@@ -45,10 +45,10 @@ def call(layer, product: Product, layouts: Layouts, x):
 
 
 def _windows(layer, channels):
-    """What each filter looks at as columns, and the sizes of the outputs."""
+    """Returns the input windows as columns, and the sizes of the outputs."""
     import tensorflow as tf
 
-    x = channels.unpacked()  # Channels, examples, and the places of each.
+    x = channels.unpacked()  # Channels, examples, and spatial axes.
     sizes = sizes_of(x)[2:]
     pads, outputs = [], []
     for n, size, stride, dilation in zip(
@@ -67,7 +67,8 @@ def _windows(layer, channels):
         if layer.padding == "causal":
             pads.append((reach, 0))
             continue
-        # Where the last window ends beyond the end, half of it lies in front.
+        # If the last window ends beyond the input, half of that is padding in
+        # front.
         beyond = (outputs[-1] - 1) * stride + reach + 1 - n
         known = isinstance(beyond, int)
         beyond = max(beyond, 0) if known else tf.maximum(beyond, 0)

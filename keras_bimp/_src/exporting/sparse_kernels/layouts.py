@@ -1,9 +1,9 @@
-"""Activations as matrices with a column per example, kept where they recur.
+"""Activations as matrices with a column per example, kept for the next layer.
 
 A sparse kernel multiplies from the left: it takes a matrix with a row per
-input and a column per example, and gives one with a row per output. What
-comes next may take just that, so it is kept beside the tensor in the usual
-order of axes, which costs nothing if nobody asks for it.
+input and a column per example, and returns one with a row per output. The next
+layer may take that layout too, so the matrix is kept along with the tensor in
+the usual order of axes, which costs nothing if it is not used.
 """
 
 import math
@@ -16,12 +16,12 @@ class Columns(NamedTuple):
     """A tensor as a matrix with a column per example.
 
     Args:
-        matrix: Tensor of shape (units, columns), with columns in the end that
-            count for nothing.
+        matrix: Tensor of shape (units, columns), with padding columns at the
+            end.
         units: The sizes of the axes that its rows run over.
-        others: The sizes of those that its columns run over, where unknown as
-            tensors.
-        axes: For each axis of the tensor, its place among both.
+        others: The sizes of the axes that its columns run over; unknown sizes
+            are tensors.
+        axes: For each axis of the tensor, its index in (units, others).
     """
 
     matrix: object
@@ -30,11 +30,11 @@ class Columns(NamedTuple):
     axes: tuple[int, ...]
 
     def of_units(self) -> tuple[int, ...]:
-        """The axes of the tensor that the rows run over, in that order."""
+        """Returns the axes of the tensor that the rows run over, in order."""
         return tuple(map(self.axes.index, range(len(self.units))))
 
     def unpacked(self):
-        """The tensor, its axes as they are here."""
+        """Returns the tensor with its axes ordered as units, others."""
         import tensorflow as tf
 
         count = math.prod(self.others)
@@ -42,32 +42,32 @@ class Columns(NamedTuple):
         return tf.reshape(matrix, (*self.units, *self.others))
 
     def usual(self):
-        """The tensor, its axes in their usual order."""
+        """Returns the tensor with its axes in the usual order."""
         import tensorflow as tf
 
         return tf.transpose(self.unpacked(), self.axes)
 
 
 class Layouts:
-    """The tensors of which a matrix is known, each in its own graph."""
+    """The tensors whose matrix is known, by graph."""
 
     def __init__(self):
         self._outputs, self._inputs = {}, {}
 
     def of(self, x) -> Columns | None:
-        """What `keep` was told of a tensor."""
+        """Returns what `keep` stored for a tensor, if anything."""
         _, columns = self._outputs.get(_key(x), (None, None))
         return columns
 
     def keep(self, columns: Columns):
-        """Returns the tensor in the usual order."""
+        """Stores a matrix, and returns its tensor in the usual order."""
         x = columns.usual()
-        # With the tensor itself, or another may have its `id` some day.
+        # Keeps the tensor alive, so that its `id` is not reused.
         self._outputs[_key(x)] = x, columns
         return x
 
     def known(self, x, units: tuple[int, ...]) -> Columns | None:
-        """A tensor as a matrix, if it is one already; see `matrix`."""
+        """Returns a tensor's matrix if it is known; see `matrix`."""
         order = _order(x, units)
         known = self.of(x)
         if (
@@ -80,11 +80,11 @@ class Layouts:
         return columns
 
     def matrix(self, x, units: tuple[int, ...]) -> Columns:
-        """A tensor as a matrix.
+        """Returns a tensor as a matrix.
 
         Args:
             x: The tensor.
-            units: The axes that the rows run over, in that order.
+            units: The axes that the rows run over, in order.
         """
         import tensorflow as tf
 
@@ -106,7 +106,7 @@ class Layouts:
 
 
 def sizes_of(x) -> list:
-    """The sizes of a tensor's axes, those that are unknown as tensors."""
+    """Returns the sizes of a tensor's axes; unknown sizes are tensors."""
     import tensorflow as tf
 
     return [

@@ -1,4 +1,4 @@
-"""Which kernels are to be sparse: what is faster, as measured."""
+"""Chooses the kernels that are faster sparse, by measuring them."""
 
 import functools
 from collections.abc import Callable
@@ -16,20 +16,20 @@ from keras_bimp._src.kernel_choices import KernelChoice
 from keras_bimp._src.kernel_choices import SparseKernels
 from keras_bimp._src.replaced_calls import replaced
 
-# How many times as fast a kernel by itself must be, at every size of batch, to
-# be tried. Neighbours may save what it takes to turn its inputs around, so the
-# first may pay off with them only; of the two, the better one is taken.
+# The speedups that a kernel alone must reach at every batch size to be tried.
+# Below 1, it may still pay off if its neighbors are sparse too, which saves
+# transposing its inputs. The better of the two choices is taken.
 _LEAST = (0.75, 1.05)
-_LEAST_OF_MODELS = 1.03  # Less may be chance.
+_LEAST_OF_MODELS = 1.03  # Less may be noise.
 
-_SECONDS = 0.5  # For all rounds of one kernel,
-_ROUNDS = (5, 50)  # but so many at least, and at most.
+_SECONDS = 0.5  # For all rounds of one kernel.
+_ROUNDS = (5, 50)  # The minimum and maximum number of rounds.
 _SECONDS_OF_MODELS = 3.0
 _ROUNDS_OF_MODELS = (5, 60)
 
 
 def choose_all(kernels: Sequence[Candidate]) -> SparseKernels:
-    """Makes every kernel sparse that can be."""
+    """Chooses every kernel that can be sparse."""
     return SparseKernels(
         tuple(
             _choice(kernel, kernel.reason is None, kernel.reason or "")
@@ -45,14 +45,14 @@ def choose_by_time(
     batch_sizes: Sequence[int],
     tell: Callable,
 ) -> SparseKernels:
-    """Makes those kernels sparse that are faster so at every size of batch.
+    """Chooses the kernels that are faster sparse at every batch size.
 
     Args:
         model: A plain, built model on the TensorFlow backend.
         kernels: Its kernels.
         inputs: Examples, as a flat list of arrays.
-        batch_sizes: The sizes.
-        tell: As `waiting` gives it.
+        batch_sizes: The batch sizes.
+        tell: Callable that reports progress; see `waiting`.
     """
     open_ones = [kernel for kernel in kernels if kernel.reason is None]
     if not open_ones:
@@ -109,7 +109,7 @@ def choose_by_time(
 def sparse_ones(
     kernels: Sequence[Candidate], chosen: SparseKernels
 ) -> list[Candidate]:
-    """Those kernels that are to be sparse."""
+    """Returns the kernels that were chosen to be sparse."""
     return [
         kernel
         for kernel, choice in zip(kernels, chosen.choices, strict=True)
@@ -129,12 +129,12 @@ def _choice(kernel, is_sparse, reason, speedups=None):
 
 
 def _of_size(array, size):
-    """As many examples, some of them several times."""
+    """Returns a batch of the given size, repeating examples if needed."""
     return array[np.arange(size) % len(array)]
 
 
 def _input_shapes(model, kernels, inputs):
-    """The `id` of a layer -> the shapes of what it is called with."""
+    """Returns the `id` of each layer -> the shapes of its inputs."""
     found = {id(kernel.layer): set() for kernel in kernels}
 
     def record(kernel, x, *args, **kwargs):
@@ -161,7 +161,7 @@ def _known(size):
 
 
 def _traced(model, inputs, dynamic=True):
-    """What a model computes of some inputs, as a function of TensorFlow."""
+    """Returns the inference of a model as a traced `tf.function`."""
     import tensorflow as tf
 
     specs = [
@@ -184,7 +184,7 @@ def _compute(model, inputs):
 
 
 def _speedup(kernel, shape, measured):
-    """How many times as fast one kernel is sparse, for inputs of a shape."""
+    """Returns the speedup of one sparse kernel, for inputs of a shape."""
     import tensorflow as tf
 
     layer, computing = kernel.layer, kernel.computing
@@ -213,7 +213,7 @@ def _speedup(kernel, shape, measured):
 
 
 def _settings(layer):
-    """What tells layers apart that have kernels of the same shape."""
+    """Returns the settings in which layers with equal kernel shapes differ."""
     config = layer.get_config()
     return {
         key: value
@@ -224,7 +224,7 @@ def _settings(layer):
 
 
 def _speedups_of_model(model, kernels, batches):
-    """Batch size -> how many times as fast the model is with them."""
+    """Returns batch size -> the model's speedup with these kernels."""
     import tensorflow as tf
 
     first = next(iter(batches.values()))
@@ -243,8 +243,8 @@ def _speedups_of_model(model, kernels, batches):
 
 
 def _ratio(before, after):
-    """Of what they take where little else disturbs them."""
+    """Returns the ratio of low quantiles, which noise affects least."""
     return float(np.percentile(before, 25) / np.percentile(after, 25))
 
 
-_SLOWER = "not faster at every size of batch"
+_SLOWER = "not faster at every batch size"

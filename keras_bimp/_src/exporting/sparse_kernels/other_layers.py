@@ -1,4 +1,4 @@
-"""Layers between sparse kernels that leave the order of axes as it is."""
+"""Layers between sparse kernels that preserve the layout of activations."""
 
 import keras
 from keras import layers
@@ -13,7 +13,7 @@ from keras_bimp._src.keras_internals.layers import takes_training
 
 
 def activation(layer, layouts: Layouts, x, *args, **kwargs):
-    """What an activation computes, of a matrix if one is known."""
+    """Calls an activation, on the matrix if it is known."""
     columns = layouts.of(x)
     if columns is None:
         return type(layer).call(layer, x, *args, **kwargs)
@@ -22,7 +22,7 @@ def activation(layer, layouts: Layouts, x, *args, **kwargs):
 
 
 def add(layer, layouts: Layouts, inputs):
-    """What `Add` computes, of matrices if they are known."""
+    """Calls `Add`, on the matrices if they are known."""
     first = next(filter(None, map(layouts.of, inputs)), None)
     alike = len({tuple(x.shape) for x in inputs}) == 1
     known = [
@@ -39,7 +39,7 @@ def add(layer, layouts: Layouts, inputs):
 
 
 def layer_normalization(layer, layouts: Layouts, x):
-    """What `LayerNormalization` computes, of a matrix if one is known."""
+    """Calls `LayerNormalization`, on the matrix if it is known."""
     columns = layouts.of(x)
     last = len(x.shape) - 1
     if (
@@ -56,7 +56,7 @@ def layer_normalization(layer, layouts: Layouts, x):
 
 
 def _same_sizes(columns, others):
-    """Calls a function if sizes that are not known turn out to be the same."""
+    """Returns a caller that first checks that unknown sizes are equal."""
     import tensorflow as tf
 
     pairs = [
@@ -64,7 +64,7 @@ def _same_sizes(columns, others):
         for pair in zip(columns.others, others.others, strict=True)
         if pair[0] is not pair[1] and not all(isinstance(n, int) for n in pair)
     ]
-    if len(pairs) < 2:  # That of the batch is.
+    if len(pairs) < 2:  # Only the batch size.
         return lambda function: function()
     check = tf.debugging.assert_equal(
         *map(tf.stack, zip(*pairs, strict=True)),
@@ -79,7 +79,7 @@ def _same_sizes(columns, others):
 
 
 def time_distributed(layer, x, training=None, mask=None):
-    """What `TimeDistributed` computes, of all steps at once."""
+    """Calls `TimeDistributed` on all steps in one batch."""
     import tensorflow as tf
 
     batch, steps, *others = sizes_of(x)
@@ -95,7 +95,7 @@ def time_distributed(layer, x, training=None, mask=None):
 
 
 def function_of(layer: keras.Layer):
-    """Callable (layer, layouts, inputs); `None` if a layer is none of these."""
+    """Returns a callable (layer, layouts, inputs) for a layer, or `None`."""
     if type(layer) is layers.Activation:
         return activation if is_elementwise(layer.activation) else None
     return _FUNCTIONS.get(type(layer))

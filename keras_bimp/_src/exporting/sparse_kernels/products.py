@@ -1,26 +1,26 @@
-"""Sparse matrices times dense ones, in the plain operations of TensorFlow.
+"""Sparse-dense matrix products in plain TensorFlow operations.
 
-The matrix is a variable in the form that TensorFlow's kernel reads, of type
-variant. So it is made once, not at each call: a SavedModel holds it among its
-other weights, as a value and a column of 32 bits for each entry, and whatever
-loads a SavedModel restores it.
+The sparse matrix is a variable of type variant, in the form that TensorFlow's
+kernel reads, so it is not rebuilt at each call. A SavedModel stores it with its
+other weights, as a value and a 32-bit column for each entry, and loading the
+SavedModel restores it.
 """
 
 import numpy as np
 
-# As many columns of activations the kernel takes at a time; what is left of
-# them it takes one by one, which is eight times as slow.
+# TensorFlow's kernel takes this many columns of activations at a time. It takes
+# the remaining ones one by one, which is eight times as slow.
 _COLUMNS = 8
 
 
 class Product:
-    """A sparse matrix that multiplies dense ones from the left.
+    """A sparse matrix that multiplies dense matrices from the left.
 
-    All functions that are traced with it share the one variable.
+    All functions that are traced with it share one variable.
 
     Args:
         matrix: Array of shape (outputs, inputs), float32 or float64.
-        name: Of the variable.
+        name: The name of the variable.
     """
 
     def __init__(self, matrix: np.ndarray, name: str = "sparse_kernel"):
@@ -41,9 +41,9 @@ class Product:
         import tensorflow as tf
 
         with tf.device(_DEVICE):
-            # Of a variable of that type TensorFlow does not know the shape,
-            # which it asks for. What is stacked upon something of a known
-            # shape, and taken off again, is of that shape.
+            # TensorFlow needs the shape of the matrix, and does not know it
+            # for a variant variable. Pushing it to a list of a known element
+            # shape and popping it again sets the shape.
             of_the_shape = tf.raw_ops.EmptyTensorList(
                 element_shape=tf.constant(self._shape, "int32"),
                 max_num_elements=0,
@@ -54,7 +54,7 @@ class Product:
 
 
 def padded(x):
-    """Fills the columns of a matrix up to a multiple of `_COLUMNS`."""
+    """Pads the columns of a matrix to a multiple of `_COLUMNS`."""
     import tensorflow as tf
 
     count = x.shape[-1]
@@ -64,4 +64,4 @@ def padded(x):
     return tf.pad(x, [[0, 0], [0, more]])
 
 
-_DEVICE = "/CPU:0"  # Variables of that type can be nowhere else.
+_DEVICE = "/CPU:0"  # The only place for variant variables.

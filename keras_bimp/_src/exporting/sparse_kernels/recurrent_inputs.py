@@ -1,4 +1,4 @@
-"""LSTM and GRU: what they make of their inputs, for all steps at once."""
+"""LSTM and GRU: the product with their inputs, for all steps in one call."""
 
 import functools
 
@@ -14,19 +14,19 @@ from keras_bimp._src.keras_internals.layers import carry_and_output
 
 
 def refuses(layer) -> str | None:
-    """Why a recurrent layer cannot have a sparse kernel; `None` if it can."""
+    """Returns why a recurrent layer cannot be sparse; `None` if it can."""
     return None
 
 
 def matrix(layer) -> np.ndarray:
-    """The kernel of a recurrent layer, of shape (gates, inputs)."""
+    """Returns the kernel of a recurrent layer, of shape (gates, inputs)."""
     return np.ascontiguousarray(as_array(layer.cell.kernel).T)
 
 
 def call(layer, product: Product, layouts: Layouts, sequences, *args, **kwargs):
-    """What a recurrent layer computes, with a sparse kernel for its inputs.
+    """Calls a recurrent layer with a sparse kernel for its inputs.
 
-    Its cell takes what the kernel makes of them; see `methods`.
+    Its cell takes the product of kernel and inputs; see `methods`.
     """
     columns = layouts.matrix(sequences, (2,))
     gates = Columns(
@@ -39,10 +39,10 @@ def call(layer, product: Product, layouts: Layouts, sequences, *args, **kwargs):
 
 
 def methods(layer) -> list:
-    """What else of a recurrent layer is exchanged, as for `calls.replaced`."""
+    """Returns the other methods to replace, as for `calls.replaced`."""
     step = _lstm if isinstance(layer, layers.LSTM) else _gru
     return [
-        # Not what cuDNN has, which multiplies by the kernel itself.
+        # Not cuDNN, which multiplies by the kernel itself.
         (layer, "inner_loop", functools.partial(layers.RNN.inner_loop, layer)),
         (layer.cell, "call", functools.partial(step, layer.cell)),
     ]

@@ -1,4 +1,4 @@
-"""A model whose kernels are sparse for a while."""
+"""Makes kernels of a model sparse within a context."""
 
 import contextlib
 import functools
@@ -18,11 +18,11 @@ from keras_bimp._src.replaced_calls import replaced
 
 @contextlib.contextmanager
 def sparse(model: keras.Model, kernels: Sequence[Candidate]) -> Iterator[None]:
-    """For as long as this lasts, `model` is traced with sparse kernels.
+    """Has `model` traced with sparse kernels within this context.
 
     Args:
         model: A plain, built model on the TensorFlow backend.
-        kernels: Those that are to be sparse.
+        kernels: The kernels to make sparse.
     """
     layouts, functions = Layouts(), []
     for kernel in kernels:
@@ -43,7 +43,7 @@ def sparse(model: keras.Model, kernels: Sequence[Candidate]) -> Iterator[None]:
 def steps_at_once(
     model: keras.Model, chosen: Sequence[keras.Layer]
 ) -> list[tuple]:
-    """What `TimeDistributed` computes of these, as for `calls.replaced`."""
+    """Returns calls for `TimeDistributed` layers, as for `calls.replaced`."""
     known = {id(layer) for layer in chosen}
     return [
         (layer, "call", functools.partial(passing.time_distributed, layer))

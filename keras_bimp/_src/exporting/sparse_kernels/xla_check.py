@@ -1,4 +1,4 @@
-"""Whether XLA is asked for what it does not have."""
+"""Refuses `jit_compile`, since XLA has no sparse product."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -8,17 +8,17 @@ _COMPILED = "_XlaMustCompile"
 
 
 def check_not_compiled(signatures: dict[str, Callable]) -> None:
-    """Raises ValueError if XLA is to compile a sparse product.
+    """Raises ValueError if XLA would compile a sparse product.
 
     Args:
-        signatures: Name -> function of TensorFlow with one signature.
+        signatures: Name -> `tf.function` with one signature.
     """
     for name, function in signatures.items():
         if _compiles_products(function.get_concrete_function()):
             raise ValueError(
                 "`signatures` must not be compiled with `jit_compile=True` "
-                "where kernels are sparse, for XLA has no sparse product. "
-                f"Received: signature '{name}'. Leave `jit_compile` away, or "
+                "where kernels are sparse, because XLA has no sparse product. "
+                f"Received: signature '{name}'. Remove `jit_compile`, or "
                 "export with sparse_kernels=False"
             )
 
@@ -57,7 +57,7 @@ def _holds(nodes, bodies, seen):
 
 
 def _called(node) -> Iterator[str]:
-    """The names of the functions that a node may call."""
+    """Yields the names of the functions that a node may call."""
     for value in node.attr.values():
         if value.HasField("func"):
             yield value.func.name
