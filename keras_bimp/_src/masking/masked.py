@@ -338,7 +338,7 @@ def others_that_mask(
 
     if not find():
         return []
-    gc.collect()  # An unreferenced model may have been wrapped again.
+    gc.collect()  # An unreferenced wrapper may still be alive.
     return find()
 
 

@@ -247,11 +247,7 @@ def _is_own_property(kind, name):
 
 @functools.cache
 def _names_of_keras():
-    """Return attribute names of every model, which are not taken from a task.
-
-    Returns:
-        A frozenset of names.
-    """
+    """Return the attributes of any Keras model, not to take from a task."""
     # Named explicitly, so that the numbering of the user's layers is kept.
     inputs = keras.Input((1,), name="inputs")
     outputs = keras.layers.Identity(name="outputs")(inputs)
