@@ -46,7 +46,7 @@ def check_state(
         ) from error
     except ValueError as error:
         raise ValueError(
-            "`backup_dir` must hold the state of this very run, or none. "
+            "`backup_dir` must hold a state of this run, or none. "
             f"Received: backup_dir={folder}, which holds {error}. "
             "Use another folder, or delete it"
         ) from error

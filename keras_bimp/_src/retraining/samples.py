@@ -59,7 +59,8 @@ class Samples:
             endless = int(self.data.cardinality()) == -1
         if endless:
             raise ValueError(
-                f"`data` must be finite. Received: a {kind} that never ends"
+                "`data` must not be infinite. "
+                f"Received: a {kind} that never ends"
             )
 
     @property
