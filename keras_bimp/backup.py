@@ -1,4 +1,4 @@
-"""Backups: a training that was killed continues where it was."""
+"""Backups: resume a killed training."""
 
 from keras_bimp._src.backup.epoch_data import EpochData
 from keras_bimp._src.backup.generations import UnreadableError

@@ -1,8 +1,8 @@
-"""Pruning-stable methods, which the paper compares with: one recipe each.
+"""The pruning-stable methods that the paper compares with, as recipes.
 
-Each has its full name and the short one of the paper: `gmp` and
+Each has a full name and the paper's short one: `gmp` and
 `gradual_magnitude_pruning` are the same function. `str` is not part of
-`import *`, as it would hide Python's own.
+`import *`, because it would hide Python's own.
 """
 
 from keras_bimp._src.baselines.cyclic import Cyclic

@@ -1,4 +1,4 @@
-"""Files to serve a model from, and reading the packed ones back."""
+"""Load packed model files."""
 
 from keras_bimp._src.exporting.packed import load_packed
 from keras_bimp._src.exporting.packed import unpack

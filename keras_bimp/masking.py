@@ -1,4 +1,4 @@
-"""Mask rules: what a masked kernel computes with."""
+"""Mask rules: how a layer uses its kernel and mask."""
 
 from keras_bimp._src.masking.mask_rules import Hard
 from keras_bimp._src.masking.mask_rules import Rule

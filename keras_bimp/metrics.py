@@ -1,4 +1,4 @@
-"""What a pruned model is worth: sparsity, multiply-adds, stability."""
+"""Metrics of a pruned model: sparsity, multiply-adds, stability."""
 
 from keras_bimp._src.metrics.layer_work import Work
 from keras_bimp._src.metrics.macs import LayerMacs

@@ -1,4 +1,4 @@
-"""What `report` returns."""
+"""The result type of `report`."""
 
 from keras_bimp._src.reporting.facts import Report
 

@@ -1,4 +1,4 @@
-"""Which weights stay: criteria, allocations, granularities."""
+"""Weight selection: criteria, allocations, granularities."""
 
 from keras_bimp._src.kernel_layout import Layout
 from keras_bimp._src.selection.allocations import Ranking

@@ -1,4 +1,4 @@
-"""Which filters and units of a network can only be removed together."""
+"""Find filters and units that must be removed together."""
 
 from keras_bimp._src.shrinking.coupling import filter_groups
 from keras_bimp._src.shrinking.coupling import find_groups

@@ -1,1 +1,1 @@
-"""The implementation. What is public is in the modules of `keras_bimp`."""
+"""The implementation. The public API is in the modules of `keras_bimp`."""

@@ -1,4 +1,4 @@
-"""Where the backends of Keras differ, and where a model's variables live."""
+"""Differences between the Keras backends, and where variables live."""
 
 import concurrent.futures
 import contextlib
@@ -14,14 +14,14 @@ from keras_bimp._src.keras_internals.trainer import strategy_of
 
 
 def backend() -> str:
-    """The backend of Keras: "tensorflow", "jax" or "torch"."""
+    """Return the Keras backend: "tensorflow", "jax" or "torch"."""
     return keras.backend.backend()
 
 
 def eager_on_torch(function):
-    """Lets `torch.compile` leave a function alone, which it cannot compile.
+    """Exclude a function from `torch.compile`.
 
-    It does not know how to trace what Keras does in a `StatelessScope`.
+    It cannot trace what Keras does in a `StatelessScope`.
     """
     if backend() != "torch":
         return function
@@ -31,7 +31,7 @@ def eager_on_torch(function):
 
 
 def as_array(variable: keras.Variable, copy: bool = True) -> np.ndarray:
-    """A variable's value, the whole of it.
+    """Return the complete value of a variable.
 
     Args:
         variable: The variable, which may be spread over devices or processes.
@@ -44,26 +44,26 @@ def as_array(variable: keras.Variable, copy: bool = True) -> np.ndarray:
             multihost_utils.process_allgather(variable.value, tiled=True)
         )
     value = variable.value
-    if hasattr(value, "read_value"):  # Of TensorFlow, in several replicas.
+    if hasattr(value, "read_value"):  # TensorFlow, with several replicas.
         value = value.read_value()
     if not copy and backend() == "tensorflow":
-        # Keras would copy it. TensorFlow writes nothing into memory that an
-        # array shows.
+        # Keras would copy it. TensorFlow does not write into memory that it
+        # shares with an array.
         return np.asarray(value)
     value = ops.convert_to_numpy(value)
     return np.array(value) if copy else value
 
 
 def numpy_dtype(variable: keras.Variable) -> np.dtype:
-    """The type that the arrays of a variable have."""
+    """Return the NumPy type of a variable's arrays."""
     name = keras.backend.standardize_dtype(variable.dtype)
     return np.dtype(getattr(ml_dtypes, name, name))
 
 
 def in_type_of(variable: keras.Variable, array: np.ndarray) -> np.ndarray:
-    """An array of a variable that comes from a file.
+    """Convert an array from a file to the type of a variable.
 
-    NumPy's files do not know bfloat16: it comes back as bytes.
+    NumPy's files do not support bfloat16, which is read as bytes.
     """
     return (
         array.view(numpy_dtype(variable)) if array.dtype.kind == "V" else array
@@ -72,7 +72,7 @@ def in_type_of(variable: keras.Variable, array: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def put_back(variables: Iterable[keras.Variable]) -> Iterator[None]:
-    """Gives variables back, in the end, the values that they have now."""
+    """Restore the current values of variables on exit."""
     variables = list(
         {id(variable): variable for variable in variables}.values()
     )
@@ -85,7 +85,7 @@ def put_back(variables: Iterable[keras.Variable]) -> Iterator[None]:
 
 
 def is_spread(variable: keras.Variable) -> bool:
-    """Whether no single process holds the whole of a variable."""
+    """Return whether no single process holds the whole variable."""
     value = variable.value
     return backend() == "jax" and not (
         value.is_fully_addressable or value.is_fully_replicated
@@ -93,10 +93,10 @@ def is_spread(variable: keras.Variable) -> bool:
 
 
 def in_step(variable: keras.Variable):
-    """A variable's value, for use inside a compiled step.
+    """Return a variable's value for use inside a compiled step.
 
-    JAX compiles it in unless the step is given it. It refuses to do so with
-    the array of a variable that several processes share.
+    Unless JAX passes the variable to the step, it compiles in its value, but
+    not the array of a variable that several processes share.
     """
     value = variable.value
     if backend() != "jax":
@@ -108,9 +108,9 @@ def in_step(variable: keras.Variable):
 
 
 def known_number(value) -> int | None:
-    """What a scalar tensor holds, if a step runs eagerly and need not wait.
+    """Return a scalar tensor's value if eager execution need not wait for it.
 
-    That is so on torch, on the CPU: a GPU would have to finish first.
+    This is so on torch on the CPU; a GPU would have to finish first.
     """
     if backend() != "torch" or value.device.type != "cpu":
         return None
@@ -120,7 +120,7 @@ def known_number(value) -> int | None:
 
 
 def where_kept(mask, value):
-    """A tensor with 0 in place of what is pruned, NaN included.
+    """Return a tensor with pruned entries set to 0, even if NaN.
 
     Args:
         mask: Boolean tensor, True = kept.
@@ -129,50 +129,50 @@ def where_kept(mask, value):
     if backend() == "torch":
         import torch
 
-        # `ops.where` takes three times as long, for every kernel and step.
+        # `ops.where` takes three times as long, in every kernel and step.
         return torch.where(mask, value, 0.0)
     return ops.where(mask, value, ops.zeros((), value.dtype))
 
 
 def count_nonzero(value) -> int:
-    """The number of entries of a tensor that are not 0."""
+    """Return the number of nonzero entries of a tensor."""
     if not getattr(value, "is_fully_addressable", True) or "bool" in str(
         value.dtype
     ):
         # `ops.count_nonzero` warns on torch.
         return int(ops.sum(ops.cast(ops.not_equal(value, 0), "int32")))
-    if hasattr(value, "read_value"):  # Of TensorFlow, in several replicas.
+    if hasattr(value, "read_value"):  # TensorFlow, with several replicas.
         value = value.read_value()
     if backend() == "tensorflow":
         value = np.asarray(value)  # Keras would copy it.
-    # Not `ops.not_equal`: TensorFlow and JAX take subnormal numbers for 0.
+    # Not `ops.not_equal`: TensorFlow and JAX treat subnormal numbers as 0.
     return int(np.count_nonzero(ops.convert_to_numpy(value)))
 
 
 def strategy_scope(model: keras.Model):
-    """The scope in which variables that go with a model's are to be made.
+    """Return the scope in which to create variables for a model.
 
-    Under a `tf.distribute` strategy each replica has its own copy of a
-    variable only if that was made in the strategy's scope.
+    Under a `tf.distribute` strategy, each replica has its own copy only of
+    variables created in the strategy's scope.
     """
     strategy = strategy_of(model)
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 def outside_strategies(function):
-    """Calls a function where no `tf.distribute` strategy is in scope."""
+    """Call a function outside the scope of any `tf.distribute` strategy."""
     if backend() == "tensorflow":
         import tensorflow as tf
 
         if tf.distribute.has_strategy():
-            # A scope is that of one thread.
+            # Scopes are per thread.
             with concurrent.futures.ThreadPoolExecutor(1) as other:
                 return other.submit(function).result()
     return function()
 
 
 def outside_graphs():
-    """The scope in which a variable can be made while a step is traced."""
+    """Return a scope in which variables can be created during tracing."""
     if backend() != "tensorflow":
         return contextlib.nullcontext()
     import tensorflow as tf
@@ -181,16 +181,16 @@ def outside_graphs():
 
 
 def compile_anew(model: keras.Model) -> None:
-    """Makes the train step be compiled again, if it is compiled already."""
+    """Recompile the train step, if it is already compiled."""
     if getattr(model, "train_function", None) is not None:
         model.make_train_function(force=True)
 
 
 def give_each_its_own_buffer(variables: list[keras.Variable]) -> None:
-    """Ends that variables share memory on JAX.
+    """Stop variables from sharing memory on JAX.
 
-    Keras assigns averages of weights to the weights as they are. The train
-    step then fails, which gives the memory of each variable away.
+    Keras assigns the weights themselves to averages of weights. The train step
+    then fails, because it donates the memory of each variable.
     """
     if backend() != "jax":
         return

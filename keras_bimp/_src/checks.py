@@ -1,11 +1,11 @@
-"""Checks of arguments that several modules share."""
+"""Argument checks that several modules share."""
 
 import math
 import numbers
 
 
 def check_sparsity(name: str, value) -> float:
-    """Returns `value` as a float, or raises if it is no sparsity in [0, 1)."""
+    """Return `value` as a float; raise unless it is a sparsity in [0, 1)."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
             f"`{name}` must be a number in [0, 1). "
@@ -19,7 +19,7 @@ def check_sparsity(name: str, value) -> float:
 
 
 def check_integer(name: str, value, minimum: int) -> int:
-    """Returns `value` as an int, or raises if it is below `minimum`."""
+    """Return `value` as an int; raise if it is below `minimum`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(
             f"`{name}` must be an integer. "
@@ -33,7 +33,7 @@ def check_integer(name: str, value, minimum: int) -> int:
 
 
 def check_rate(name: str, value) -> float:
-    """Returns `value` as a float, or raises if it is no learning rate."""
+    """Return `value` as a float; raise unless it is finite and >= 0."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
             f"`{name}` must be a number. "
@@ -47,14 +47,14 @@ def check_rate(name: str, value) -> float:
 
 
 def check_positive(name: str, value) -> float:
-    """Returns `value` as a float, or raises if it is not finite and > 0."""
+    """Return `value` as a float; raise unless it is finite and > 0."""
     if not check_rate(name, value) > 0:
         raise ValueError(f"`{name}` must be > 0. Received: {name}={value}")
     return float(value)
 
 
 def check_choice(name: str, value, choices):
-    """Raises unless the string `value` is one of `choices`, naming them."""
+    """Raise unless the string `value` is one of `choices`, and list them."""
     if isinstance(value, str) and value in choices:
         return
     known = ", ".join(repr(choice) for choice in choices)

@@ -1,4 +1,4 @@
-"""Evaluating a model without leaving a trace in it."""
+"""Evaluate a model without side effects."""
 
 import keras
 import numpy as np
@@ -10,10 +10,11 @@ from keras_bimp._src.masking import state_variables
 
 
 def evaluate(model: keras.Model, given: dict) -> dict[str, float]:
-    """The metrics of a compiled model that are one number.
+    """Return the scalar metrics of a compiled model.
 
-    What an evaluation changes is set back: the model's metrics, and states
-    that are no weights, as the seeds of a dropout that is active in inference.
+    Everything that the evaluation changes is restored: the model's metrics,
+    and states other than weights, such as seeds of dropout that is active in
+    inference.
 
     Args:
         model: A compiled model.
@@ -29,21 +30,21 @@ def evaluate(model: keras.Model, given: dict) -> dict[str, float]:
     for metric in given_metrics(model):
         states += metric.variables
     with put_back(states):
-        # Keras resets none before the first batch: another model may count
-        # too.
+        # Keras does not reset them before the first batch, but they may
+        # already hold counts, for example of another model.
         reset_given_metrics(model)
         logs = model.evaluate(
             **batched(model, given), verbose=0, return_dict=True
         )
-        model.reset_metrics()  # Those that were made just now, too.
+        model.reset_metrics()  # Including those created just now.
     return scalars(logs)
 
 
 def batched(model: keras.Model, given: dict) -> dict:
-    """Arguments of `evaluate`, with the size of batches that a model fixes.
+    """Return arguments of `evaluate` with the batch size that a model fixes.
 
     Args:
-        model: A model, as one whose recurrent layers are stateful.
+        model: A model, for example with stateful recurrent layers.
         given: Keyword arguments of `model.evaluate`; arrays if `y` is there.
     """
     size = fixed_batch_size(model)
@@ -53,14 +54,14 @@ def batched(model: keras.Model, given: dict) -> dict:
 
 
 def fixed_batch_size(model: keras.Model) -> int | None:
-    """The size of batches that a model is built for, if it is one only."""
+    """Return the only batch size that a model accepts, or `None`."""
     inputs = keras.tree.flatten(getattr(model, "inputs", None) or [])
     sizes = {x.shape[0] for x in inputs if x.shape}
     return next(iter(sizes)) if len(sizes) == 1 else None
 
 
 def scalars(logs: dict) -> dict[str, float]:
-    """Those entries of logs that are one number."""
+    """Return the scalar entries of logs."""
     return {
         name: float(value)
         for name, value in logs.items()

@@ -1,4 +1,4 @@
-"""Trainings that broke: whose loss or weights are not finite."""
+"""Failed trainings, whose loss or weights are not finite."""
 
 import hashlib
 import math
@@ -12,7 +12,7 @@ from keras_bimp._src.model_record import record_of
 
 
 def all_finite(model: keras.Model) -> bool:
-    """Whether every weight that a model trains is a finite number."""
+    """Return whether all trainable weights of a model are finite."""
     bad = [
         ops.any(ops.logical_not(ops.isfinite(v.value)))
         for v in model.trainable_variables
@@ -22,9 +22,9 @@ def all_finite(model: keras.Model) -> bool:
 
 
 def stop_if_broken(model: keras.Model, epoch: int, logs: dict) -> None:
-    """Stops a `fit` whose loss or weights are no longer finite.
+    """Stop a `fit` whose loss or weights are no longer finite.
 
-    Warns, and has `why_failed` say why from then on.
+    Warns, and stores the reason for `why_failed`.
 
     Args:
         model: The model that is trained.
@@ -42,13 +42,13 @@ def stop_if_broken(model: keras.Model, epoch: int, logs: dict) -> None:
 
 
 def stop(model: keras.Model, reason: str) -> None:
-    """Stops a `fit` that failed, with a warning the first time."""
+    """Stop a failed `fit`, with a warning the first time."""
     model.stop_training = True
     record = record_of(model)
     if record.failure is None:
         record.failure = reason, None
         warnings.warn(
-            f"The training is stopped: {reason}. A lower learning rate or "
+            f"Training is stopped: {reason}. A lower learning rate or "
             "clipped gradients may help.",
             RuntimeWarning,
             stacklevel=2,
@@ -56,22 +56,22 @@ def stop(model: keras.Model, reason: str) -> None:
 
 
 def settle(model: keras.Model) -> None:
-    """Holds a failure against the weights that its `fit` ends with."""
+    """Associate a failure with the final weights of its `fit`."""
     record = record_of(model)
     if record.failure is not None:
         mark_failed(model, record.failure[0])
 
 
 def mark_failed(model: keras.Model, reason: str | None) -> None:
-    """Says why the training of a model failed; `None` if it did not."""
+    """Record why the training of a model failed; `None` if it did not."""
     record = record_of(model)
     record.failure = None if reason is None else (reason, _digest(record))
 
 
 def why_failed(model: keras.Model) -> str | None:
-    """Why the last training of a model failed; `None` if it did not.
+    """Return why the last training of a model failed; `None` if it did not.
 
-    A model that has other weights since then did not.
+    A failure no longer counts once the weights have changed.
     """
     record = record_of(model)
     if record.failure is None:

@@ -1,4 +1,4 @@
-"""One running `fit`: what it was given, and what to undo when it is over."""
+"""A running `fit`: its arguments, and the cleanup when it ends."""
 
 import contextlib
 import inspect
@@ -18,21 +18,20 @@ _NAMES = list(inspect.signature(keras.Model.fit).parameters)[1:]
 
 
 class Fit:
-    """What is true of a model only while its `fit` runs.
+    """State of a model that exists only while its `fit` runs.
 
     Args:
-        arguments: Those of `fit`, by name; `None` if they are not known.
+        arguments: The arguments of `fit`, by name; `None` if unknown.
 
     Attributes:
         known: Whether the arguments are known.
-        callbacks: The user's, in the order in which they are called; only
-            those of this library where the arguments are not known.
-        data: What is trained on; `None` if that is not known.
-        validation: What `evaluate` must be given to validate as this `fit`
-            does; `None` if it does not, or on data that can be gone through
-            only once.
-        thresholds: Callbacks that write the best epoch down -> the value that
-            they began with.
+        callbacks: The user's callbacks, in calling order; only those of this
+            library if the arguments are unknown.
+        data: The training data; `None` if unknown.
+        validation: Arguments of `evaluate` for the validation of this `fit`;
+            `None` if there is none, or its data can be read only once.
+        thresholds: Callbacks that save the best epoch -> their initial best
+            value.
     """
 
     def __init__(self, arguments: dict | None = None):
@@ -56,15 +55,15 @@ class Fit:
         self.params = self._ended = None
 
     def on_exit(self, function: Callable) -> None:
-        """Has a function called when it is over, however it ended."""
+        """Call a function when the `fit` ends, however it ends."""
         self._exits.callback(function)
 
     def undo(self) -> None:
-        """Calls what `on_exit` was given, the last first."""
+        """Call the functions of `on_exit`, last first."""
         self._exits.close()
 
     def warn_if_unknown(self, model: keras.Model, lost: str) -> None:
-        """Warns once for a model of what is lost if that is not known.
+        """Warn, once per model, if arguments are unknown.
 
         Args:
             model: The model.
@@ -75,23 +74,23 @@ class Fit:
             return
         record.warned = True
         warnings.warn(
-            f"Keras does not tell callbacks all that `fit` was given: {lost}. "
+            f"Keras does not pass all arguments of `fit` to callbacks: {lost}. "
             "Call `keras_bimp.fit(model, ...)` in place of `model.fit(...)`.",
             stacklevel=2,
         )
 
     def begin_epoch(self, epoch: int) -> None:
-        """Has data whose order is a function of the epoch take that order."""
+        """Set the epoch of data whose order depends on it."""
         _set_epoch([self.data], epoch)
 
     def begin_validation(self, epoch: int) -> None:
-        """The same for the validation data."""
+        """Set the epoch of the validation data."""
         _set_epoch(self._validated, epoch)
 
     def end_epoch(
         self, model: keras.Model, epoch: int, logs: dict | None
     ) -> None:
-        """Looks after each epoch whether data and weights are right, once."""
+        """Check data order and weights, once after each epoch."""
         if self._ended == epoch:
             return
         self._ended = epoch
@@ -100,9 +99,9 @@ class Fit:
         failures.stop_if_broken(model, epoch, logs or {})
 
     def compare_anew(self) -> None:
-        """Lets callbacks that keep the best epoch forget those until now.
+        """Restart the comparison of callbacks that keep the best epoch.
 
-        The best epoch is one of those since the last pruning: the weights of
+        Only epochs since the last pruning may count, because the weights of
         an earlier one would bring pruned weights back.
         """
         for callback in self.callbacks:
@@ -115,23 +114,23 @@ class Fit:
 
 
 def fit(model: keras.Model, *args, **kwargs) -> keras.callbacks.History:
-    """Trains a model of any class, for callbacks that must know all of `fit`.
+    """Train any model with callbacks that need all arguments of `fit`.
 
-    Keras tells a callback neither which others there are nor which data. The
+    Keras passes neither the data nor the other callbacks to a callback; the
     `fit` of a wrapped model does. For a model that keeps its class, with
-    `Masked` layers inside or with a `Backup` alone, call this in place of
-    `model.fit`: then callbacks of `keras_bimp` resume the order of an
-    `EpochData` and what other callbacks remember, have those that keep the
-    best epoch start again at a pruning, validate around prunings, and leave
-    model and program as they were if the training fails.
+    `Masked` layers inside or with only a `Backup`, call this instead of
+    `model.fit`. Then callbacks of `keras_bimp` resume the order of an
+    `EpochData` and the state of other callbacks, restart callbacks that keep
+    the best epoch at each pruning, validate around prunings, and clean up if
+    training fails.
 
-    `model.fit` prunes and saves backups, too. It warns if it validates while
-    it prunes, or resumes: then some of this is lost.
+    `model.fit` also prunes and saves backups. It warns if it validates while
+    pruning, or resumes, because some of this is lost then.
 
     Args:
         model: A compiled `keras.Model`.
-        *args: Those of `model.fit`.
-        **kwargs: Those of `model.fit`. `shuffle` defaults to `False` for an
+        *args: Passed to `model.fit`.
+        **kwargs: Passed to `model.fit`. `shuffle` defaults to `False` for an
             `EpochData`.
 
     Returns:
@@ -153,16 +152,16 @@ def fit(model: keras.Model, *args, **kwargs) -> keras.callbacks.History:
 
 
 def run_fit(model: keras.Model, function: Callable, args, kwargs):
-    """Calls a method `fit` of a model, with a `Fit` as long as it runs."""
+    """Call a `fit` method of a model, with a `Fit` while it runs."""
     bound = inspect.signature(function).bind(*args, **kwargs).arguments
-    # A class's own `fit` may pass on whatever it is given.
+    # A custom `fit` may have `*args` and `**kwargs`.
     by_place = zip(_NAMES, bound.pop("args", ()), strict=False)
     given = {**dict(by_place), **bound.pop("kwargs", {}), **bound}
     if sets_its_order(given.get("x")) and "shuffle" not in given:
         kwargs = {**kwargs, "shuffle": False}
     outer = _present(model)
     if outer is not None and not outer.known:
-        outer.undo()  # It died.
+        outer.undo()  # It was aborted.
         outer = None
     fit = Fit(given)
     _put(model, fit)
@@ -174,17 +173,17 @@ def run_fit(model: keras.Model, function: Callable, args, kwargs):
 
 
 def fit_of(callback: keras.callbacks.Callback) -> Fit:
-    """The `fit` that calls a callback. To be called in `on_train_begin`."""
+    """Return the `fit` that calls a callback. Use it in `on_train_begin`."""
     model = callback.model
     fit = _present(model)
     if fit is not None and fit.known:
-        if callback not in fit.callbacks:  # One of the user's calls it.
+        if callback not in fit.callbacks:  # A user's callback calls it.
             fit.callbacks.insert(0, callback)
         return fit
-    # Keras gives all callbacks of one `fit` one and the same dict.
+    # Keras gives all callbacks of one `fit` the same dict.
     if fit is None or fit.params is not callback.params:
         if fit is not None:
-            fit.undo()  # It died.
+            fit.undo()  # It was aborted.
         fit = Fit()
         fit.params = callback.params
         _put(model, fit)
@@ -193,7 +192,7 @@ def fit_of(callback: keras.callbacks.Callback) -> Fit:
 
 
 def leave(callback: keras.callbacks.Callback) -> None:
-    """Says in `on_train_end` that a callback is done."""
+    """Unregister a callback, in `on_train_end`."""
     fit = _present(callback.model)
     if fit is not None and not fit.known:
         fit.callbacks.remove(callback)
@@ -203,7 +202,7 @@ def leave(callback: keras.callbacks.Callback) -> None:
 
 
 def sets_its_order(data) -> bool:
-    """Whether data have an order of their own for each epoch."""
+    """Return whether data sets its own order for each epoch."""
     return getattr(data, "shuffles_itself", False)
 
 
@@ -212,7 +211,7 @@ def _present(model):
 
 
 def _put(model, fit):
-    # Not as Keras sets attributes: it tracks what they are.
+    # Not with `setattr`, because Keras tracks attributes.
     if fit is None:
         vars(model).pop(_PLACE, None)
     else:

@@ -1,13 +1,13 @@
-"""What other libraries say in their errors, in words for ours."""
+"""Shorten errors of other libraries for our messages."""
 
 import re
 
-# Characters of an error of somebody else.
+# Maximum number of characters of another library's error.
 _LONGEST = 300
 
-# What says nothing to a user: colours of a terminal, names of the functions
-# that TensorFlow made, where in its own graph something is, and what Keras
-# appends to the error of a layer.
+# Text that does not help users: terminal colours, names of functions that
+# TensorFlow generated, positions in its graph, and what Keras appends to the
+# error of a layer.
 _NOISE = (
     r"\x1b\[[0-9;]*[A-Za-z]",
     r"\{\{[^{}]*\}\}",
@@ -22,13 +22,13 @@ _NOISE = (
 
 
 def told(error: Exception | str) -> str:
-    """What an error of another library says, in one line.
+    """Return the message of another library's error as one line.
 
-    Without escape codes, tracebacks, dumps of a compiler and lists of
-    arguments, and cut where it is long.
+    Removes escape codes, tracebacks, compiler dumps and argument lists, and
+    truncates long messages.
 
     Args:
-        error: The error, or what it says.
+        error: The error, or its text.
     """
     text = str(error)
     for noise in _NOISE:

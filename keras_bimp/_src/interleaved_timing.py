@@ -1,4 +1,4 @@
-"""Times functions that take turns."""
+"""Time functions in turns."""
 
 import time
 from collections.abc import Callable
@@ -14,12 +14,12 @@ def in_turns(
     seconds: float,
     rounds: tuple[int, int],
 ) -> np.ndarray:
-    """Seconds of each call: one row per function, one column per round.
+    """Return the seconds of each call: a row per function, a column per round.
 
     Args:
         functions: Callables without arguments.
-        seconds: For all rounds together,
-        rounds: but so many at least, and at most.
+        seconds: Time for all rounds together.
+        rounds: Minimum and maximum number of rounds.
     """
     for function in functions:
         for _ in range(_WARM):
@@ -30,7 +30,7 @@ def in_turns(
         len(rows) < rounds[0] or time.perf_counter() - begin < seconds
     ):
         row = []
-        # Who comes first changes from round to round.
+        # The order alternates between rounds.
         order = range(len(functions))
         for i in order if len(rows) % 2 else reversed(order):
             start = time.perf_counter()

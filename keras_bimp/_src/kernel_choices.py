@@ -1,4 +1,4 @@
-"""Which kernels of an exported model are sparse, and why."""
+"""Record which kernels of an exported model are sparse, and why."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ import keras
 
 from keras_bimp._src.text_tables import tabulated
 
-# Beside what TensorFlow Serving reads; it passes over other files there.
+# Next to the files of TensorFlow Serving, which ignores others there.
 _FILE = "assets.extra/sparse_kernels.json"
 
 _LAST = weakref.WeakKeyDictionary()
@@ -17,16 +17,16 @@ _LAST = weakref.WeakKeyDictionary()
 
 @dataclasses.dataclass(frozen=True)
 class KernelChoice:
-    """What a kernel has become.
+    """How one kernel was exported.
 
     Args:
         kernel: Its path.
         shape: Its shape.
         sparsity: The share of zeros in it.
         sparse: Whether it is multiplied as a sparse matrix.
-        reason: Why.
-        speedups: Batch size -> how many times as fast as the dense kernel the
-            sparse one was; empty if nothing was measured.
+        reason: The reason for this choice.
+        speedups: Batch size -> speedup of the sparse over the dense kernel;
+            empty if nothing was measured.
     """
 
     kernel: str
@@ -39,15 +39,14 @@ class KernelChoice:
 
 @dataclasses.dataclass(frozen=True)
 class SparseKernels:
-    """What `export` has made of the kernels of a model.
+    """How `export` handled the kernels of a model.
 
     `str()` is a table.
 
     Args:
         choices: One for each kernel.
-        speedups: Batch size -> how many times as fast as the dense model the
-            one with sparse kernels was, as a whole; empty if nothing was
-            measured.
+        speedups: Batch size -> speedup of the whole model with sparse kernels
+            over the dense model; empty if nothing was measured.
     """
 
     choices: tuple[KernelChoice, ...] = ()
@@ -74,7 +73,7 @@ class SparseKernels:
 
     @property
     def summary(self) -> str:
-        """One sentence."""
+        """One sentence about all kernels."""
         count = sum(choice.sparse for choice in self.choices)
         if not count:
             return "No kernel is sparse: all are multiplied as dense ones."
@@ -89,14 +88,14 @@ class SparseKernels:
 
 
 def write(folder: pathlib.Path, kernels: SparseKernels) -> None:
-    """Writes choices beside a SavedModel."""
+    """Write the choices next to a SavedModel."""
     file = folder / _FILE
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(dataclasses.asdict(kernels), indent=1))
 
 
 def read(folder: pathlib.Path) -> SparseKernels:
-    """Reads what `write` has written; none if nothing has."""
+    """Read what `write` wrote; empty if there is no file."""
     file = folder / _FILE
     if not file.exists():
         return SparseKernels()
@@ -117,12 +116,12 @@ def read(folder: pathlib.Path) -> SparseKernels:
 
 
 def remember(model: keras.Model, kernels: SparseKernels) -> None:
-    """Takes up what a model was last exported with."""
+    """Record the choices of the last export of a model."""
     _LAST[model] = kernels
 
 
 def last_choices(model: keras.Model) -> SparseKernels | None:
-    """What a model was last exported with in this process."""
+    """Return the choices of a model's last export in this process."""
     return _LAST.get(model)
 
 

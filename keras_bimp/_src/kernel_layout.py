@@ -1,4 +1,4 @@
-"""Layout: which axes of a kernel are its inputs, which its outputs."""
+"""Layout: the input and output axes of a kernel."""
 
 import math
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Layout:
-    """What the axes of a kernel mean.
+    """The meaning of the axes of a kernel.
 
-    An axis that is neither an input nor an output is one of space, as the
-    height and width of a convolution.
+    An axis that is neither input nor output is spatial, such as the height
+    and width of a convolution.
 
     Args:
-        inputs: The axes that the layer sums over, those of space left out.
-            Empty for a depthwise kernel.
-        outputs: The axes that together count the outputs.
+        inputs: The axes that the layer sums over, except spatial ones. Empty
+            for a depthwise kernel.
+        outputs: The axes that together index the outputs.
         convolution: Whether the outputs are filters of a convolution.
     """
 
@@ -27,9 +27,9 @@ class Layout:
 
     @classmethod
     def of_shape(cls, shape: Sequence[int]) -> "Layout":
-        """The usual layout: the last axis out, the one before it in.
+        """Return the usual layout: outputs last, inputs before them.
 
-        A kernel of 3 or more axes counts as one of a convolution.
+        A kernel with 3 or more axes counts as a convolution.
         """
         rank = len(shape)
         return cls(
@@ -39,11 +39,11 @@ class Layout:
         )
 
     def output_units(self, shape: Sequence[int]) -> int:
-        """How many outputs a kernel of `shape` feeds."""
+        """Return how many outputs a kernel of `shape` feeds."""
         return math.prod(shape[axis] for axis in self.outputs)
 
     def matrices(self, array: np.ndarray) -> np.ndarray:
-        """A view or copy of shape (space, inputs, outputs)."""
+        """Return a view or copy of shape (space, inputs, outputs)."""
         return np.transpose(array, self._order(array.ndim)).reshape(
             self._sizes(array.shape)
         )
@@ -51,7 +51,7 @@ class Layout:
     def from_matrices(
         self, matrices: np.ndarray, shape: Sequence[int]
     ) -> np.ndarray:
-        """The inverse of `matrices`, for a kernel of `shape`."""
+        """Invert `matrices`, for a kernel of `shape`."""
         order = self._order(len(shape))
         moved = matrices.reshape([shape[axis] for axis in order])
         return np.transpose(moved, np.argsort(order))

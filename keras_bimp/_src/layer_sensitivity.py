@@ -1,4 +1,4 @@
-"""`sensitivity`: which layers tolerate pruning."""
+"""`sensitivity`: measure which layers tolerate pruning."""
 
 import dataclasses
 from collections.abc import Callable
@@ -30,10 +30,10 @@ from keras_bimp._src.text_tables import printed
 class Sensitivity:
     """Accuracies of a model with one kernel pruned at a time.
 
-    Made by `keras_bimp.sensitivity`. `str(...)` is a table.
+    Created by `keras_bimp.sensitivity`. `str(...)` is a table.
 
     Args:
-        baseline: Accuracy of the model as it is.
+        baseline: Accuracy of the unchanged model.
         sparsities: The sparsities that were tried.
         accuracies: Path of each kernel -> its accuracies, one per sparsity.
         skipped: Pairs (path, reason) of kernels that were not tried.
@@ -45,16 +45,16 @@ class Sensitivity:
     skipped: tuple[tuple[str, str], ...] = ()
 
     def suggested_caps(self, max_drop: float = 0.02) -> dict[str, float]:
-        """The highest sparsity of each kernel that costs little by itself.
+        """Return the highest sparsity of each kernel that costs little.
 
         Args:
             max_drop: Float >= 0, how much accuracy may be lost.
 
         Returns:
-            Path of each kernel -> the largest sparsity up to which no tried
-            one loses more; 0.0 where the smallest one does. This is what
-            `max_layer_sparsity` takes. Pruning all kernels to their caps at
-            once costs more than `max_drop`: retraining has to make up for it.
+            Path of each kernel -> the largest tried sparsity up to which the
+            loss stays within `max_drop`; 0.0 if even the smallest exceeds it.
+            Pass it as `max_layer_sparsity`. Pruning all kernels to their caps
+            together costs more than `max_drop`; retraining must recover it.
         """
         least = self.baseline - check_rate("max_drop", max_drop)
         caps = {}
@@ -69,10 +69,10 @@ class Sensitivity:
         return caps
 
     def plot(self, path: str | None = None):
-        """Draws the accuracies as a heat map.
+        """Plot the accuracies as a heat map.
 
         Args:
-            path: Where to save the picture. Defaults to not saving it.
+            path: File to save the figure to. By default it is not saved.
 
         Returns:
             The matplotlib figure.
@@ -112,7 +112,7 @@ class Sensitivity:
                     color="white" if value < middle else "black",
                 )
         axes.set_xlabel("sparsity of this kernel alone")
-        axes.set_title(f"Accuracy in %; {100 * self.baseline:.1f} as it is")
+        axes.set_title(f"Accuracy in %; {100 * self.baseline:.1f} unchanged")
         figure.colorbar(image, format=lambda value, _: f"{100 * value:.0f}")
         if path is not None:
             figure.savefig(path, dpi=120)
@@ -131,7 +131,7 @@ class Sensitivity:
                 *(f"{100 * accuracy:.1f}" for accuracy in accuracies),
                 f"{caps[name]:g}",
             )
-        lines = [f"accuracy as it is: {100 * self.baseline:.1f}%"]
+        lines = [f"accuracy of the unchanged model: {100 * self.baseline:.1f}%"]
         lines.append(printed(table, 1000))
         lines += [f"not tried: {path} ({why})" for path, why in self.skipped]
         return "\n".join(lines)
@@ -150,37 +150,37 @@ def sensitivity(
     data_fraction: float = 1.0,
     verbose: int = 1,
 ) -> Sensitivity:
-    """Prunes each kernel alone, to each sparsity, and measures the accuracy.
+    """Prune each kernel alone, to each sparsity, and measure the accuracy.
 
-    The model is the same again afterwards. Nothing is retrained, so the
-    figures tell kernels apart rather than what a retrained model will reach.
+    The model is restored afterwards. Nothing is retrained, so the results
+    rank kernels but do not predict the accuracy after retraining.
 
     Args:
         model: A compiled model, plain or wrapped, with an accuracy among its
             metrics.
-        data: A tuple of arrays `(x, y)`, or batches, as a `tf.data.Dataset`
-            or a `PyDataset`. Not the test data, if what you find decides how
-            you prune.
+        data: A tuple of arrays `(x, y)`, or batches, such as a
+            `tf.data.Dataset` or a `PyDataset`. Do not use the test data if the
+            result decides how you prune.
         sparsities: Floats in [0, 1), ascending.
         criterion: See `keras_bimp.select`.
         granularity: See `keras_bimp.select`.
         filters: Which layers to try: a regex or list of regexes searched in
             the layer's name and path, or a callable layer -> bool. Defaults
             to all.
-        exclude: Which of them not to try, said in the same way.
-        metric: Name of the metric that tells the accuracy, the larger the
-            better. By default the one whose name ends in "accuracy" or "acc".
-        data_fraction: Float in (0, 1], how much of `data` to use: its first
+        exclude: Which layers not to try, in the same form.
+        metric: Name of the metric to use; larger must be better. By default
+            the one whose name ends in "accuracy" or "acc".
+        data_fraction: Float in (0, 1], the share of `data` to use: its first
             batches.
         verbose: 0 is silent; 1 shows the progress.
 
     Returns:
-        A `Sensitivity`: its `str()` is a table, `plot()` a heat map,
-        `suggested_caps()` what to pass as `max_layer_sparsity`.
+        A `Sensitivity`. Its `str()` is a table, `plot()` a heat map, and
+        `suggested_caps()` a value for `max_layer_sparsity`.
 
     Raises:
-        ValueError: If the model tells no accuracy, there is nothing to prune,
-            or an argument is not as described.
+        ValueError: If the model reports no accuracy, there is nothing to
+            prune, or an argument is invalid.
 
     Example:
 
@@ -200,7 +200,7 @@ def sensitivity(
     """
     if metric == "loss":
         raise ValueError(
-            "`metric` must be the larger the better. Received: metric='loss'"
+            "`metric` must be larger for better models. Received: metric='loss'"
         )
     granularity = selection.as_granularity(granularity)
     policy = selection.as_policy(
@@ -219,7 +219,7 @@ def sensitivity(
     plain = model.wrapper.layer if isinstance(model, MaskedModel) else model
     found = find_prunable(plain, filters, exclude)
     if filters is None and masks:
-        # What a filter of `wrap` asked for, an embedding say, counts too.
+        # Include kernels that `wrap` masked by a filter, such as embeddings.
         every = find_prunable(plain, lambda _: True, exclude)
         known = {id(kernel.variable) for kernel in found.kernels} | set(masks)
         found = dataclasses.replace(
@@ -289,11 +289,12 @@ def _ascending(policy, sparsities):
 
 
 def _trials_of_units(model, kernels):
-    """What is pruned at a time where units go, with all that go with them.
+    """Return what is pruned at a time, if units are pruned.
 
     Returns:
         Path of the kernel that computes some units -> pair of all kernels that
-        they reach into and their `Structures`; and why kernels have none.
+        they span and their `Structures`; and path -> reason for kernels
+        without units.
     """
     paths, owners = list(kernels), list(kernels.values())
     parts, why = find_units(model, [kernel.variable for kernel in owners])
@@ -317,7 +318,7 @@ def _trials_of_units(model, kernels):
 
 
 def _accuracy_with(kernels, masks, slopes, groups, sparsity, policy, measure):
-    """What `measure` gives with kernels pruned; puts them back afterwards."""
+    """Return the result of `measure` with kernels temporarily pruned."""
     weights = [as_array(kernel.variable) for kernel in kernels]
     held = [masks.get(id(kernel.variable)) for kernel in kernels]
     alive = [

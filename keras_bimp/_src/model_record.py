@@ -1,4 +1,4 @@
-"""What is known of a model beside its weights: one record for each."""
+"""Facts about a model besides its weights, one record per model."""
 
 import dataclasses
 import pathlib
@@ -7,24 +7,24 @@ from typing import NamedTuple
 
 import keras
 
-# Of a sparsity, where each kernel rounds its own share.
+# Tolerance of a sparsity, for kernels that each round their share.
 ROUNDING = 1e-3
 
 _RECORDS = weakref.WeakKeyDictionary()
 
 
 class Progress(NamedTuple):
-    """How far a training with a plan came.
+    """The progress of a training with a plan.
 
     Args:
-        done: Epochs that are done.
-        epochs: Epochs that were planned.
-        pruned: Weights that are pruned.
-        weights: Weights that were to be pruned to the target.
-        target_sparsity: What was planned; `None` if nothing was.
-        skipped: Pairs (path, reason) of kernels that stay as they are.
-        reached: Whether the target is reached; `None` if the numbers of
-            weights tell, as where no filters or blocks are counted.
+        done: Finished epochs.
+        epochs: Planned epochs.
+        pruned: Number of pruned weights.
+        weights: Number of prunable weights.
+        target_sparsity: The planned sparsity, or `None`.
+        skipped: Pairs (path, reason) of kernels that are not pruned.
+        reached: Whether the target is reached; `None` to derive it from the
+            weight counts, which works unless filters or blocks are counted.
     """
 
     done: int
@@ -37,7 +37,7 @@ class Progress(NamedTuple):
 
     @property
     def at_target(self) -> bool:
-        """Whether the target is reached, if there is one."""
+        """Whether the target, if any, is reached."""
         if self.reached is not None or self.target_sparsity is None:
             return self.reached is not False
         return self.pruned >= round(
@@ -50,14 +50,14 @@ class Progress(NamedTuple):
         return self.done >= self.epochs and self.at_target
 
     def is_news(self, backed_up: bool) -> bool:
-        """Whether to say at the end of `fit` that it is not complete.
+        """Return whether to report at the end of `fit` an incomplete run.
 
-        A backup says of the epochs that are left that they follow.
+        If only epochs are missing, a backup reports it.
         """
         return not (self.complete or (backed_up and self.done < self.epochs))
 
     def after_pruning(self, pruned: int) -> "Progress":
-        """What it is when more weights are pruned."""
+        """Return the progress after more weights are pruned."""
         return self._replace(pruned=pruned, reached=self.reached or None)
 
     def __str__(self):
@@ -74,20 +74,20 @@ class Progress(NamedTuple):
 
 @dataclasses.dataclass
 class Record:
-    """What is known of a model, wrapped or not.
+    """Facts about a model, wrapped or not.
 
-    It does not keep the model alive.
+    A record does not keep its model alive.
 
     Attributes:
-        model: Weak reference to the model, the plain one of a wrapped model.
-        progress: How far the last training came; `None` if there was none.
-        failure: Why the last training failed, and a digest of the weights of
-            which that is true, `None` for any; or `None` if it did not.
-        finished: Folders of the runs that it has had in this program.
+        model: Weak reference to the model; the plain one if it is wrapped.
+        progress: Progress of the last training; `None` if there was none.
+        failure: Why the last training failed, with a digest of the weights it
+            applies to (`None` for any); or `None` if it did not fail.
+        finished: Backup folders of the runs finished in this program.
         masked: Pairs (variable, weak reference to its layer) of the kernels
-            that had a mask before `strip`.
-        skipped: Pairs (path, reason) of those that had none.
-        warned: Whether it was said what `keras_bimp.fit` is for.
+            that were masked before `strip`.
+        skipped: Pairs (path, reason) of the kernels that were not.
+        warned: Whether the hint to use `keras_bimp.fit` was given.
     """
 
     model: weakref.ref
@@ -100,17 +100,17 @@ class Record:
 
 
 def record_of(model: keras.Layer) -> Record:
-    """The record of a model."""
+    """Return the record of a model."""
     if model not in _RECORDS:
         _RECORDS[model] = Record(weakref.ref(model))
     return _RECORDS[model]
 
 
 def share_record(wrapped: keras.Model, plain: keras.Layer) -> None:
-    """Gives a wrapped model the record of the one inside."""
+    """Let a wrapped model share the record of the inner model."""
     _RECORDS[wrapped] = record_of(plain)
 
 
 def progress_of(model: keras.Model) -> Progress | None:
-    """How far the last training came; `None` if there was none."""
+    """Return the progress of the last training, or `None`."""
     return record_of(model).progress

@@ -1,4 +1,4 @@
-"""Lists of names in messages, which stay short however many there are."""
+"""Short lists of names for messages."""
 
 from collections.abc import Iterable
 
@@ -6,11 +6,11 @@ _SHOWN = 3
 
 
 def listed(names: Iterable[str], separator: str = ", ") -> str:
-    """The first three names, and how many more there are.
+    """Return the first three names and the number of the others.
 
     Args:
-        names: The names, or whatever is listed.
-        separator: What stands between them.
+        names: The names, or other text.
+        separator: Text between them.
     """
     names = list(names)
     text = separator.join(names[:_SHOWN])

@@ -1,8 +1,8 @@
-"""What several processes that train one model together tell each other.
+"""Communication between processes that train one model together.
 
-With the JAX backend, `keras.distribution.initialize` makes several processes,
-on one machine or many, train one model. All of them run the same program, so
-each function here must be called by all of them, in the same order.
+With the JAX backend, `keras.distribution.initialize` lets several processes
+train one model, on one machine or many. All run the same program, so all must
+call each function here, in the same order.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def process_count() -> int:
-    """How many processes train together."""
+    """Return how many processes train together."""
     if keras.backend.backend() != "jax":
         return 1
     import jax
@@ -21,7 +21,7 @@ def process_count() -> int:
 
 
 def process_index() -> int:
-    """Which of them this one is."""
+    """Return the index of this process."""
     if process_count() == 1:
         return 0
     import jax
@@ -30,10 +30,10 @@ def process_index() -> int:
 
 
 def check_alone(what: str) -> None:
-    """Raises ValueError if several processes train together.
+    """Raise ValueError if several processes train together.
 
     Args:
-        what: What one process only can do.
+        what: What only a single process can do.
     """
     if process_count() > 1:
         raise ValueError(
@@ -43,11 +43,11 @@ def check_alone(what: str) -> None:
 
 
 def gathered(numbers: np.ndarray) -> np.ndarray:
-    """What each process holds, for all to see.
+    """Gather arrays from all processes.
 
     Args:
-        numbers: Array of one axis, of the same length everywhere, of a type
-            of 8 bytes.
+        numbers: Array with one axis, of equal length in all processes and a
+            type of 8 bytes.
 
     Returns:
         Array of shape (processes, length).
@@ -56,14 +56,14 @@ def gathered(numbers: np.ndarray) -> np.ndarray:
         return numbers[None]
     from jax.experimental import multihost_utils
 
-    # JAX has no type of 8 bytes unless told so.
+    # JAX has no 8-byte types by default.
     words = np.ascontiguousarray(numbers).view(np.uint32)
     words = np.asarray(multihost_utils.process_allgather(words))
     return words.view(numbers.dtype)
 
 
 def total(numbers: Sequence) -> np.ndarray:
-    """The sum over all processes, entry by entry, the same everywhere."""
+    """Return the elementwise sum over all processes."""
     numbers = np.asarray(numbers)
     wide = np.float64 if numbers.dtype.kind == "f" else np.int64
     return gathered(numbers.astype(wide)).sum(axis=0)
@@ -72,12 +72,12 @@ def total(numbers: Sequence) -> np.ndarray:
 def check_agreement(
     digests: Sequence[int | None], names: Sequence[str]
 ) -> None:
-    """Raises RuntimeError, in all processes, if they hold different things.
+    """Raise RuntimeError in all processes if their values differ.
 
     Args:
-        digests: Non-negative integers below 2 ** 62, one per thing; `None`
-            for what this process does not hold.
-        names: What to call the things in the error.
+        digests: Non-negative integers below 2 ** 62, one per value; `None`
+            for values that this process does not hold.
+        names: Names of the values for the error.
     """
     if process_count() == 1:
         return

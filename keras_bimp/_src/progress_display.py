@@ -1,4 +1,4 @@
-"""Shows that something is done, where it takes long."""
+"""Show progress during long operations."""
 
 import contextlib
 import sys
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from rich import progress
 from rich.console import Console
 
-# Seconds that nobody wonders about.
+# Seconds before progress is shown.
 _PATIENCE = 2.0
 
 
 class _Shown:
-    """What `waiting` gives: tells which step it is, and how far that came."""
+    """The callable of `waiting`: reports the step and its progress."""
 
     def __init__(self, what):
         console = Console(file=sys.stderr)
@@ -60,7 +60,7 @@ class _Shown:
             self._bar.stop()
 
     def _say(self):
-        """A line per step, where nothing can be drawn over."""
+        """Print a line per step, if the output is not a terminal."""
         if not self._live:
             what = ": ".join(filter(None, [self._what, self._step]))
             print(f"{what} ...", file=sys.stderr)
@@ -68,17 +68,16 @@ class _Shown:
 
 @contextlib.contextmanager
 def waiting(what: str, verbose: int = 1) -> Iterator[Callable]:
-    """Shows a bar on the terminal, or lines where there is none.
+    """Show a progress bar on a terminal, or lines elsewhere.
 
-    Only once two seconds have passed.
+    Starts after two seconds.
 
     Args:
-        what: What is done, a few words.
+        what: The operation, in a few words.
         verbose: 0 shows nothing.
 
     Yields:
-        A callable (step, done=0, total=None), to be called whenever there is
-        something to tell.
+        A callable (step, done=0, total=None) that reports progress.
     """
     if not verbose:
         yield lambda step, done=0, total=None: None

@@ -1,20 +1,20 @@
-"""Old public names, and what they are called now."""
+"""Errors for old public names."""
 
 from collections.abc import Callable
 
 
 def renamed(module: str, names: dict[str, str]) -> Callable:
-    """A `__getattr__` of a module that tells the new name of an old one.
+    """Return a module `__getattr__` that reports the new name of an old one.
 
     Args:
         module: Name of the module.
-        names: Old name -> full new one.
+        names: Old name -> full new name.
     """
 
     def __getattr__(name):
         message = f"module {module!r} has no attribute {name!r}"
         if name in names:
-            message += f". It is called `{names[name]}` now"
+            message += f". It is now called `{names[name]}`"
         raise AttributeError(message)
 
     return __getattr__

@@ -1,4 +1,4 @@
-"""What layers compute, exchanged for a while."""
+"""Temporarily replace methods of layers."""
 
 import contextlib
 import threading
@@ -14,9 +14,9 @@ _MISSING = object()
 def replaced(
     functions: list[tuple[keras.Layer, str, Callable]],
 ) -> Iterator[None]:
-    """For as long as this lasts, methods of layers are other functions.
+    """Replace methods of layers by other functions until exit.
 
-    Only in this thread: others find the methods as they were.
+    Only in this thread; other threads see the original methods.
 
     Args:
         functions: Triples (layer, name of the method, function).
@@ -28,7 +28,7 @@ def replaced(
     ]
     try:
         for layer, name, function in functions:
-            # Not as an attribute, which Keras would look for weights in.
+            # Not with `setattr`, because Keras tracks attributes.
             vars(layer)[name] = _here(getattr(layer, name), function, thread)
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What an optimizer remembers of pruned weights, and forgetting it."""
+"""Find and reset the optimizer slots of pruned weights."""
 
 import functools
 import math
@@ -12,14 +12,14 @@ from keras_bimp._src.backends import outside_strategies
 from keras_bimp._src.keras_internals.optimizer_state import lists_of_slots
 from keras_bimp._src.keras_internals.optimizer_state import slots_of
 
-# Entries of a variable that are changed at once.
+# Number of entries of a variable that are changed in one operation.
 _PART = 1 << 22
-# Keras 3.13 does not have it yet.
+# Keras 3.13 does not have it.
 MULTI_OPTIMIZER = getattr(keras.optimizers, "MultiOptimizer", ())
 
 
 def chain(optimizer) -> list[keras.optimizers.Optimizer]:
-    """An optimizer and those inside it, below loss scaling."""
+    """Return an optimizer and its inner ones, below loss scaling."""
     found = [optimizer]
     while isinstance(found[-1], keras.optimizers.LossScaleOptimizer):
         found.append(found[-1].inner_optimizer)
@@ -27,24 +27,24 @@ def chain(optimizer) -> list[keras.optimizers.Optimizer]:
 
 
 def innermost(optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer whose learning rate counts, below loss scaling."""
+    """Return the optimizer below loss scaling, whose learning rate counts."""
     return chain(optimizer)[-1]
 
 
 def check_optimizer(optimizer) -> None:
-    """Raises TypeError if an argument `optimizer` holds none of Keras."""
+    """Raise TypeError if `optimizer` is not a Keras optimizer, or several."""
     several = isinstance(optimizer, list | tuple)
     for one in optimizer if several else [optimizer]:
         if not isinstance(one, keras.optimizers.Optimizer):
             raise TypeError(
                 "`optimizer` must be a keras.optimizers.Optimizer or a list "
-                "of them: what others remember of pruned weights is not "
+                "of them: the slots of other optimizers are not "
                 f"known. Received: optimizer={optimizer!r}"
             )
 
 
 def leaves(optimizer) -> list[keras.optimizers.Optimizer]:
-    """The optimizers that hold the slots, of one or a list of several."""
+    """Return the optimizers that hold slots, of one or several."""
     if isinstance(optimizer, list | tuple):
         return [leaf for one in optimizer for leaf in leaves(one)]
     optimizer = innermost(optimizer)
@@ -54,16 +54,16 @@ def leaves(optimizer) -> list[keras.optimizers.Optimizer]:
 
 
 def zero_pruned(kernels, masks, optimizer, weights: bool = True) -> None:
-    """Sets pruned weights, and what the optimizer remembers of them, to 0.
+    """Set pruned weights and their optimizer slots to 0.
 
-    A slot that does not start at 0 gets its starting value back.
+    A slot that does not start at 0 is reset to its initial value.
 
     Args:
         kernels: List of kernels, `keras.Variable`s.
         masks: List of their masks, boolean `keras.Variable`s, True = kept.
         optimizer: The optimizer that trains them, a list of several, or
             `None`.
-        weights: Whether the weights too, or only what is remembered of them.
+        weights: Whether to set the weights too, not only their slots.
     """
     remembered = [[] for _ in kernels]
     if optimizer is not None and kernels:
@@ -82,13 +82,13 @@ def zero_pruned(kernels, masks, optimizer, weights: bool = True) -> None:
 
 
 def _parts(variable):
-    """Slices of a large variable, to be changed one after the other.
+    """Return slices of a large variable, to be changed one by one.
 
-    It would be in memory twice otherwise. `None` for a small one, and where
-    TensorFlow does not hold it, which alone changes variables in place.
+    This avoids a second copy in memory. Returns `None` for small variables,
+    and for those not held by TensorFlow, which alone changes them in place.
     """
     size = math.prod(variable.shape)
-    # Not those of a strategy, which are several.
+    # Not the variables of a strategy, which have several values.
     plain = type(variable.value).__name__ == "ResourceVariable"
     if not plain or size <= _PART:
         return None
@@ -100,11 +100,11 @@ def _parts(variable):
 
 
 def slots(optimizer, kernels: list[keras.Variable]) -> list[list[tuple]]:
-    """The optimizer's variables that hold one entry per entry of a kernel.
+    """Return the slots with one entry per entry of a kernel.
 
     Returns:
-        For each kernel a list of pairs (slot variable, value that the slot
-        starts from where the kernel is 0).
+        For each kernel a list of pairs (slot variable, initial value of the
+        slot for weights that are 0).
     """
     found = [[] for _ in kernels]
     known = not any(leaf.built for leaf in leaves(optimizer))
@@ -126,7 +126,7 @@ def slots(optimizer, kernels: list[keras.Variable]) -> list[list[tuple]]:
 
 
 def all_slots(optimizer) -> list[keras.Variable]:
-    """All that an optimizer remembers of the variables it trains."""
+    """Return all slots of an optimizer."""
     return [
         slot
         for leaf in leaves(optimizer)
@@ -138,7 +138,7 @@ def all_slots(optimizer) -> list[keras.Variable]:
 
 
 def _starting_values(optimizer):
-    """What each kind of slot is initialised to for a kernel of zeros."""
+    """Return the initial value of each kind of slot for a zero kernel."""
     probe = keras.Variable(np.zeros((2, 2)), dtype="float32")
     fresh = _fresh(optimizer)
     fresh.build([probe])
@@ -167,17 +167,17 @@ def _fresh(optimizer):
 
 
 def ranks_moved(optimizer, ranks: set[int]) -> set[int]:
-    """The ranks of kernels whose zeros an optimizer moves without a gradient.
+    """Return the ranks of kernels whose zeros an optimizer moves.
 
-    Momentum, adaptive and sign methods work entry by entry. One that mixes
-    the entries of a kernel, as Muon does, brings pruned weights back. Each
-    optimizer is tried out on a small kernel of each rank.
+    Momentum, adaptive and sign methods work elementwise. Optimizers that mix
+    the entries of a kernel, such as Muon, bring pruned weights back. Each
+    optimizer is tried on a small kernel of each rank.
 
     Raises:
-        ValueError: If it makes weights NaN. Adafactor does: it divides 0 by 0
-            where a row and a column of the gradient are 0, unless its
-            `epsilon_1` is large enough to be squared. Or if it averages
-            weights and brings pruned ones back.
+        ValueError: If the optimizer makes weights NaN, or averages weights and
+            brings pruned ones back. Adafactor divides 0 by 0 if a row and a
+            column of the gradient are 0, unless the square of its `epsilon_1`
+            is representable.
     """
     moved = set()
     for leaf in leaves(optimizer):
@@ -190,9 +190,9 @@ def ranks_moved(optimizer, ranks: set[int]) -> set[int]:
                 if isinstance(leaf, keras.optimizers.Adafactor):
                     remedy = "Pass it epsilon_1=1e-15"
                 raise ValueError(
-                    "The optimizer must leave a weight finite that is 0 and "
-                    f"gets no gradient. Received: {type(leaf).__name__}, "
-                    f"which makes it NaN. {remedy}"
+                    "The optimizer must keep weights finite that are 0 and "
+                    f"get no gradient. Received: {type(leaf).__name__}, "
+                    f"which makes them NaN. {remedy}"
                 )
             if pruned.any():
                 if leaf.use_ema:
@@ -209,7 +209,7 @@ def ranks_moved(optimizer, ranks: set[int]) -> set[int]:
 def _pruned_after_two_steps(optimizer, rank):
     rng = np.random.default_rng(0)
     shape = (4,) * rank
-    # An irregular mask: what mixes rows or columns may keep a regular one.
+    # An irregular mask, since mixing rows or columns may keep a regular one.
     # One row and one column are empty.
     mask = rng.random(shape) < 0.5
     mask[1] = mask[..., 0] = False

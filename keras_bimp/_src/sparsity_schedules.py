@@ -8,7 +8,7 @@ from keras_bimp._src.checks import check_sparsity
 
 
 def geometric(progress: float, target_sparsity: float) -> float:
-    """Removes the same fraction of what remains in every equal step.
+    """Remove the same fraction of the remaining weights in equal steps.
 
     ```python
     sparsity = 1 - (1 - target_sparsity) ** progress
@@ -39,7 +39,7 @@ def geometric(progress: float, target_sparsity: float) -> float:
 
 
 def cubic(progress: float, target_sparsity: float) -> float:
-    """Rises fast at first, slowly at the end: gradual magnitude pruning.
+    """Prune fast at first, slowly at the end: gradual magnitude pruning.
 
     ```python
     sparsity = target_sparsity * (1 - (1 - progress) ** 3)
@@ -65,18 +65,18 @@ def cubic(progress: float, target_sparsity: float) -> float:
 
 
 class PolynomialDecay:
-    """A sparsity for each step, and whether to prune in it.
+    """Sparsity schedule by steps, which also decides when to prune.
 
-    What `tfmot.sparsity.keras.PolynomialDecay` says, for
-    `baselines.gmp(schedule=)`, which takes tfmot's own too.
+    Equals `tfmot.sparsity.keras.PolynomialDecay`. Use it with
+    `baselines.gmp(schedule=)`, which also accepts tfmot's class.
 
     Args:
         initial_sparsity: Float in [0, 1), at `begin_step`.
         final_sparsity: Float in [0, 1), from `end_step` on.
         begin_step: Integer >= 0, the first step that prunes.
-        end_step: Integer > `begin_step`, after which no step does.
-        power: Float > 0, of the polynomial.
-        frequency: Integer >= 1: every so many steps there is a pruning.
+        end_step: Integer > `begin_step`, the last step that may prune.
+        power: Float > 0, the exponent of the polynomial.
+        frequency: Integer >= 1, the number of steps between prunings.
 
     Example:
 
@@ -111,7 +111,7 @@ class PolynomialDecay:
         self.frequency = check_integer("frequency", frequency, minimum=1)
 
     def __call__(self, step: int) -> tuple[bool, float]:
-        """Returns (whether to prune, sparsity) of a step, counted from 0."""
+        """Return (whether to prune, sparsity) for a step, counted from 0."""
         past = step - self.begin_step
         progress = past / (self.end_step - self.begin_step)
         left = (1 - min(max(progress, 0.0), 1.0)) ** self.power
@@ -124,18 +124,18 @@ class PolynomialDecay:
 
 
 def pruned_weights(total: int, sparsities: Sequence[float]) -> list[int]:
-    """The exact number of pruned weights after each of several prunings.
+    """Return the exact number of pruned weights after each pruning.
 
-    Every pruning but the last removes `round(q * remaining)` weights, with
-    `q` the fraction of what remains that its sparsity implies; the last one
-    ends at `round(sparsity * total)`. Python's `round`: half to even.
+    Every pruning except the last removes `round(q * remaining)` weights, where
+    `q` is the fraction of the remaining weights that its sparsity implies. The
+    last one ends at `round(sparsity * total)`. Python's `round`: half to even.
 
     Args:
         total: Integer, the number of prunable weights.
         sparsities: Floats in [0, 1), the sparsity after each pruning.
 
     Returns:
-        A list of as many integers, none smaller than the one before it.
+        A list of integers, one per pruning, never decreasing.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""What `fit` cannot do under a strategy of `tf.distribute`."""
+"""Check what `fit` supports under a `tf.distribute` strategy."""
 
 import keras
 
@@ -7,9 +7,9 @@ from keras_bimp._src.slots import innermost
 
 
 def check_strategy(model: keras.Model) -> None:
-    """Raises ValueError if `fit` cannot train `model` under its strategy.
+    """Raise ValueError if `fit` cannot train `model` under its strategy.
 
-    Keras' own `fit` fails then too, later and in other words.
+    Keras' own `fit` would fail too, but later and with other errors.
     """
     strategy = strategy_of(model)
     if strategy is None:
@@ -28,9 +28,10 @@ def check_strategy(model: keras.Model) -> None:
     if not isinstance(strategy, known):
         raise ValueError(
             "`model` must be built in the scope of a MirroredStrategy, "
-            "OneDeviceStrategy or TPUStrategy, or of none: with others Keras' "
-            f"own `fit` fails. Received: {kind}. To train on several machines "
-            "use the JAX backend, with `keras.distribution.initialize()` and "
+            "OneDeviceStrategy or TPUStrategy, or of none: Keras' own `fit` "
+            f"fails with others. Received: {kind}. To train on several "
+            "machines, use the JAX backend, with "
+            "`keras.distribution.initialize()` and "
             "`keras.distribution.set_distribution(keras.distribution."
             "DataParallel())`; see examples/multi_host.py"
         )
@@ -60,6 +61,6 @@ def check_strategy(model: keras.Model) -> None:
         if value != wanted:
             raise ValueError(
                 f"`{name}` must be {wanted} under a {kind} of several "
-                "replicas: with others Keras' own `fit` fails. "
+                "replicas: Keras' own `fit` fails with other values. "
                 f"Received: {name}={value}"
             )

@@ -1,4 +1,4 @@
-"""Tables as text."""
+"""Format tables as text."""
 
 import io
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ import rich.table
 def tabulated(
     titles: Sequence[str], rows: Sequence[Sequence[str]], width: int = 100
 ) -> str:
-    """A table: words in the first and the last column, numbers between.
+    """Format a table with text in the outer columns and numbers between.
 
     Args:
-        titles: Of the columns.
+        titles: Titles of the columns.
         rows: Text of the cells.
-        width: How many characters fit in a line.
+        width: Maximum number of characters per line.
     """
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
     for i, title in enumerate(titles):
@@ -31,7 +31,7 @@ def tabulated(
 
 
 def printed(table: rich.table.Table, width: int) -> str:
-    """A table as text, without colours, markup and trailing spaces."""
+    """Return a table as text without colours, markup or trailing spaces."""
     console = rich.console.Console(
         file=io.StringIO(),
         width=width,

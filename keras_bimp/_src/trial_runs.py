@@ -1,4 +1,4 @@
-"""Trial runs: a model on inputs that are made up, left as it was."""
+"""Trial runs of a model on generated inputs, without side effects."""
 
 import contextlib
 from collections.abc import Callable
@@ -15,26 +15,26 @@ from keras_bimp._src.keras_internals.layers import seeds_of
 from keras_bimp._src.keras_internals.layers import states_of
 from keras_bimp._src.trial_values import Numbers
 
-# Of axes whose length is not fixed, until the model runs. Short ones come last,
-# for they leave less to see.
+# Lengths to try for axes that are not fixed, until the model runs. Short ones
+# come last, because they reveal less.
 _LENGTHS = (32, 64, 128, 256, 16, 8, 4, 2, 1)
 
 
 def random_input(
     shape: tuple[int, ...], dtype: str, rng: np.random.Generator, values=None
 ) -> np.ndarray:
-    """An array for one input of a model.
+    """Generate an array for one input of a model.
 
     Args:
         shape: Its shape.
-        dtype: As Keras names it.
-        rng: Where random numbers come from.
-        values: What `input_values` knows of it.
+        dtype: Its Keras dtype.
+        rng: Random number generator.
+        values: The entry for this input from `input_values`.
 
     Returns:
-        What `values` draws. Where that is `None`, random floats; the text "a"
-        for strings; all numbers of a `uint8`, which are those of images; and
-        for other types ones that end in zeros, as what says which steps count.
+        An array drawn by `values`. If that is `None`: random floats; the text
+        "a" for strings; any numbers for `uint8`, as in images; and for other
+        types ones, with zeros at the end, like a padding mask.
     """
     if values is not None:
         return values.draw(shape, dtype, rng)
@@ -50,29 +50,29 @@ def random_input(
 def careful_input(
     shape: tuple[int, ...], dtype: str, rng: np.random.Generator, values=None
 ) -> np.ndarray:
-    """What `random_input` returns, but zeros where entries number something."""
+    """Generate like `random_input`, but with 0 where entries are indices."""
     if dtype == "string" or ("float" in dtype and values is None):
         return random_input(shape, dtype, rng)
     return np.zeros(shape, dtype)
 
 
 def try_inputs(make: Callable, run: Callable, is_open: bool, remedy: str):
-    """Makes inputs of several lengths until a model runs on them.
+    """Generate inputs of several lengths until a model runs on them.
 
     Args:
-        make: Callable (length, make one) -> inputs, where the length is that
-            of every axis that is not fixed, and one array is made by
-            `random_input` or, where a model runs on none of those or returns
-            what is not finite, by `careful_input`.
+        make: Callable (length, make one) -> inputs. All axes that are not
+            fixed get the length. Each array is made by `random_input`, or by
+            `careful_input` if the model fails on those or its outputs are not
+            finite.
         run: Callable of inputs.
-        is_open: Whether the length of any axis is not fixed.
-        remedy: What to do where it runs on none: a sentence for the error.
+        is_open: Whether any axis is not fixed.
+        remedy: Sentence for the error that says what to do.
 
     Returns:
-        These inputs, and what `run` returned.
+        The inputs, and the result of `run`.
 
     Raises:
-        ValueError: If it runs on none.
+        ValueError: If the model runs on none.
     """
     why = fallback = None
     lengths = _LENGTHS if is_open else (None,)
@@ -93,12 +93,12 @@ def try_inputs(make: Callable, run: Callable, is_open: bool, remedy: str):
     tried = ""
     if is_open:
         tried = (
-            ", whose axes of unknown length are "
-            f"{', '.join(map(str, sorted(_LENGTHS)))} long: on one of these"
+            ", with axes of unknown length set to "
+            f"{', '.join(map(str, sorted(_LENGTHS)))}: on one of these"
         )
     raise ValueError(
-        f"`model` must run on inputs that are made up{tried}. {remedy}. "
-        f"Received: a model that says: {told(why)}"
+        f"`model` must run on generated inputs{tried}. {remedy}. "
+        f"Received: a model that fails with: {told(why)}"
     ) from why
 
 
@@ -111,31 +111,31 @@ def _all_finite(found):
 
 
 def check_lengths(model: keras.Model, *args) -> None:
-    """Raises where axes of a model are too short for its layers.
+    """Raise if axes of a model's inputs are too short for its layers.
 
-    TensorFlow on a CPU may not: a convolution then returns whatever its memory
-    held.
+    TensorFlow may not raise on a CPU: a convolution then returns uninitialized
+    memory.
 
     Args:
-        model: Only a Functional or Sequential one is looked at.
-        *args: What it is called with: arrays, or structures of them.
+        model: Only Functional and Sequential models are checked.
+        *args: Its inputs: arrays, or structures of them.
 
     Raises:
-        ValueError: Keras', when it infers shapes.
+        ValueError: From Keras' shape inference.
     """
     if getattr(model, "inputs", None):
         model.compute_output_spec(*tree.map_structure(_without_values, args))
 
 
 def _without_values(x):
-    is_text = getattr(x.dtype, "kind", None) == "U"  # Of NumPy.
+    is_text = getattr(x.dtype, "kind", None) == "U"  # NumPy text.
     dtype = "string" if is_text else keras.backend.standardize_dtype(x.dtype)
     return keras.KerasTensor(tuple(x.shape), dtype)
 
 
 @contextlib.contextmanager
 def left_as_it_was(model: keras.Model) -> Iterator[None]:
-    """Gives a model back what running it changes: states, statistics, seeds."""
+    """Restore what running a model changes: states, statistics, seeds."""
     variables = list(model.non_trainable_variables)
     for layer in layers_in(model):
         variables += [*states_of(layer), *seeds_of(layer)]

@@ -1,8 +1,8 @@
-"""What the entries of a model's inputs may be, for trial runs.
+"""Find valid entries of a model's inputs, for trial runs.
 
-A number that an embedding has no row for makes a model fail, and zeros alone
-may be what a mask leaves out. So the graph is followed from each input to the
-layers that number, look up or leave out its entries.
+An index outside an embedding makes a model fail, and zeros alone may be masked
+entirely. So the graph is followed from each input to the layers that index,
+look up or mask its entries.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ from keras_bimp._src.keras_internals.layers import layers_of
 from keras_bimp._src.masking import Masked
 from keras_bimp._src.masking import MaskedModel
 
-# What a layer that takes any number is given.
+# Number of values for a layer that accepts any number.
 _MANY = 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """Integers in [0, count). Some examples end in zeros, as if padded."""
+    """Integers in [0, count). Some examples end in zeros, like padding."""
 
     count: int
 
@@ -39,7 +39,7 @@ class Numbers:
 
 @dataclasses.dataclass(frozen=True)
 class Among:
-    """Entries of a vocabulary, of words or integers."""
+    """Entries of a vocabulary of words or integers."""
 
     vocabulary: tuple
 
@@ -50,7 +50,7 @@ class Among:
 
 @dataclasses.dataclass(frozen=True)
 class Texts:
-    """Three words of a vocabulary."""
+    """Texts of three words from a vocabulary."""
 
     words: tuple[str, ...]
 
@@ -75,7 +75,7 @@ class Between:
 
 @dataclasses.dataclass(frozen=True)
 class Padded:
-    """Random floats. Some examples end in steps that are masked."""
+    """Random floats. Some examples end in masked steps."""
 
     mask_value: float
 
@@ -85,14 +85,14 @@ class Padded:
 
 
 def input_values(model: keras.Model, dtypes: list[str]) -> list:
-    """What the entries of each input of a model may be.
+    """Return what the entries of each input of a model may be.
 
     Args:
         model: A built model.
         dtypes: The types of its inputs, in the order of `keras.tree.flatten`.
 
     Returns:
-        For each one of the classes above, or `None` where nothing is known.
+        For each input one of the classes above, or `None` if unknown.
     """
     if isinstance(model, MaskedModel):
         model = model.wrapper.layer
@@ -122,8 +122,8 @@ def _is_text(values):
 
 
 def _readers(graph, tensor, seen) -> Iterator:
-    """Yields what the layers that read a tensor of a graph can take."""
-    # A model may be inside another one that begins with the same tensors.
+    """Yield what the layers that read a tensor of a graph accept."""
+    # A model may contain another one that begins with the same tensors.
     if (id(graph), id(tensor)) in seen:
         return
     seen.add((id(graph), id(tensor)))
@@ -146,7 +146,7 @@ def _readers(graph, tensor, seen) -> Iterator:
 
 
 def _inside(layer):
-    """What layers inside one, of which no graph is known, can take."""
+    """Return what the inner layers of a layer without a graph accept."""
     found = map(_taken_by, layers_in(layer, include_self=False))
     return [values for values in found if values is not None]
 
@@ -158,7 +158,7 @@ def _without_mask(operation):
 
 
 def _taken_by(operation):
-    """What a layer can take; `None` if that is anything."""
+    """Return what a layer accepts; `None` if anything."""
     for kind in type(operation).__mro__:
         if kind in _TAKEN:
             return _TAKEN[kind](operation)
@@ -185,7 +185,7 @@ def _of_boundaries(layer):
 
 
 def _padded(array, value):
-    """Half of every second example, the last one among them."""
+    """Pad the second half of every second example, including the last."""
     if array.ndim > 1:
         array[::-1][::2, (array.shape[1] + 1) // 2 :] = value
     return array

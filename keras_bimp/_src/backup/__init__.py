@@ -1,4 +1,4 @@
-"""Trainings that go on after a crash: `Backup`, `EpochData`."""
+"""Resume training after a crash: `Backup`, `EpochData`."""
 
 from keras_bimp._src.backup.backup_callback import Backup
 from keras_bimp._src.backup.epoch_data import EpochData

@@ -1,4 +1,4 @@
-"""Whether a state is one that a run may go on from."""
+"""Check that a saved state belongs to this run."""
 
 import os
 
@@ -16,13 +16,13 @@ def check_state(
     epochs: int,
     model: keras.Model,
 ) -> None:
-    """Raises ValueError if a state is not that of this run.
+    """Raise ValueError if a state does not belong to this run.
 
     Args:
-        folder: Where it comes from, for the message.
-        state: What `Backup` wrote.
-        run: Facts, by name, that the state must have in common with this run.
-        epochs: Integer, how many this run is to have.
+        folder: Where the state comes from, for the message.
+        state: A state that `Backup` wrote.
+        run: Facts, by name, that the state must share with this run.
+        epochs: Integer, number of epochs of this run.
         model: The model that is trained.
     """
     try:
@@ -30,13 +30,13 @@ def check_state(
         for fact in {**run, **there}:
             if there.get(fact) != run.get(fact):
                 raise ValueError(
-                    f"one of a run with {fact} = {there.get(fact)}, "
-                    f"where this has {run.get(fact)}"
+                    f"a state of a run with {fact} = {there.get(fact)}, "
+                    f"while this run has {run.get(fact)}"
                 )
         if state["epoch"] > epochs:
             raise ValueError(
-                f"one of a run that has had {state['epoch']} epochs, "
-                f"where this is to have {epochs}"
+                f"a state after {state['epoch']} epochs, "
+                f"while this run has only {epochs}"
             )
         check_training(model, state["training"])
     except (KeyError, TypeError, AttributeError) as error:
@@ -46,14 +46,14 @@ def check_state(
         ) from error
     except ValueError as error:
         raise ValueError(
-            "`backup_dir` must hold the state of this very run, or none. "
+            "`backup_dir` must hold a state of this run, or none. "
             f"Received: backup_dir={folder}, which holds {error}. "
             "Use another folder, or delete it"
         ) from error
 
 
 def check_processes(folder: os.PathLike, state: dict | None) -> None:
-    """Raises ValueError if several processes read different states."""
+    """Raise ValueError if processes read different states."""
     place = [-1, -1] if state is None else [state["epoch"], state["batch"]]
     places = gathered(np.array(place)).tolist()
     if any(other != places[0] for other in places):

@@ -1,4 +1,4 @@
-"""The callback that lets a `fit` go on after it was killed."""
+"""The callback that lets a killed `fit` resume."""
 
 import itertools
 import json
@@ -36,52 +36,51 @@ from keras_bimp._src.processes import process_index
 
 
 class Backup(keras.callbacks.Callback):
-    """Saves everything that influences the rest of a training to files.
+    """Saves everything that affects the rest of a training to files.
 
-    Start the same program again, whatever ended it, and it resumes where the
-    files say: at the last finished epoch, or after the last `save_freq`
-    batches. You only have to pass the same folder. The files contain all
-    variables of the model (masks, moving statistics, seeds) and of the
-    optimizer, the position in the plan of `keras_bimp.callbacks`, the state of
-    other callbacks, the history, and the states of the random number
-    generators. The result is bit-identical if the data come in the same order
+    Start the same program again with the same folder, and training resumes: at
+    the last finished epoch, or after the last `save_freq` batches. The files
+    contain all variables of the model (masks, moving statistics, seeds) and of
+    the optimizer, the position in the plan of `keras_bimp.callbacks`, the
+    state of other callbacks, the history, and the states of the random number
+    generators. The result is bit-identical if the data comes in the same order
     (see `EpochData`) and the operations are deterministic. With other data the
-    state is resumed, but the order of the data starts over.
+    state is restored, but the order of the data starts over.
 
     Two generations are kept. Each is written next to the previous one and then
-    renamed; a SHA-256 checksum reveals a damaged one. SIGTERM and Ctrl-C let
-    the step finish and save it first; the exit code is then 143. When all
-    epochs are done, the last file stays: if you run the same program again, it
-    sets the model to the result and does not train. Another model, plan or
-    budget, and another `fit` of the same program, each need a separate folder.
+    renamed; a SHA-256 checksum reveals damage. On SIGTERM and Ctrl-C, the step
+    finishes and is saved first; the exit code is then 143. When all epochs are
+    done, the last file stays: running the program again restores the result
+    without training. Use a separate folder for another model, plan or budget,
+    and for another `fit` of the same program.
 
-    A training whose loss or weights are no longer finite is stopped and not
+    If the loss or the weights are no longer finite, training stops and is not
     saved.
 
-    `keras_bimp.callbacks(..., backup_dir=...)` has one. Use this class for
-    trainings without pruning, and `keras_bimp.fit(model, ...)` in place of
-    `model.fit(...)` if the model is not wrapped. List it after
-    `keras_bimp.callbacks` and before other callbacks. These are resumed:
-    `EarlyStopping`, `ModelCheckpoint`, `ReduceLROnPlateau`, `SwapEMAWeights`,
-    `CSVLogger` if it is listed after this one (it may write the row of the
-    last epoch twice), and your own callbacks that have the methods
+    `keras_bimp.callbacks(..., backup_dir=...)` includes a `Backup`. Use this
+    class for training without pruning, and `keras_bimp.fit(model, ...)`
+    instead of `model.fit(...)` if the model is not wrapped. List it after
+    `keras_bimp.callbacks` and before other callbacks. These callbacks resume
+    too: `EarlyStopping`, `ModelCheckpoint`, `ReduceLROnPlateau`,
+    `SwapEMAWeights`, `CSVLogger` if listed after this one (it may write the
+    row of the last epoch twice), and custom callbacks with the methods
     `get_state()`, which returns a dict of numbers, strings, lists, arrays and
-    such dicts, and `set_state(state)`.
+    nested dicts, and `set_state(state)`.
 
-    After a backup in the middle of an epoch, callbacks see the batches before
-    it again, with the metrics as they were at the backup.
+    After a backup in the middle of an epoch, callbacks see the earlier batches
+    again, with the metrics as of the backup.
 
     Args:
-        backup_dir: Folder for the files of this run alone. Made if there is
-            none.
-        save_freq: `"epoch"`, or an integer >= 1: also after so many batches.
-        verbose: 0 is silent; 1 says when a run resumes or is incomplete.
+        backup_dir: Folder for the files of this run only. Created if needed.
+        save_freq: `"epoch"`, or an integer >= 1 to save also after that many
+            batches.
+        verbose: 0 is silent; 1 reports when a run resumes or is incomplete.
 
     Raises:
-        TypeError: If `save_freq` is of the wrong type.
+        TypeError: If `save_freq` has the wrong type.
         ValueError: When `fit` begins, if the folder cannot be written to,
-            or holds the state of another run, or none that can be read, or if
-            the model is not built.
+            holds the state of another run or no readable state, or the model
+            is not built.
 
     Example:
 
@@ -163,9 +162,9 @@ class Backup(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         self._batch = batch
-        # Nothing here may look at the model unless it must: JAX would wait.
+        # Do not touch the model here unless necessary: JAX would wait.
         if self._skipping is not None:
-            # Another callback may have had the train step made anew.
+            # Another callback may have recreated the train step.
             self._skipping.stand_in()
             return
         self._finish()
@@ -224,13 +223,13 @@ class Backup(keras.callbacks.Callback):
         for callback in self._beside:
             if isinstance(callback, Backup | keras.callbacks.BackupAndRestore):
                 raise ValueError(
-                    "`callbacks` of one `fit` must hold one backup only: two "
-                    "would set the model back one after the other. Received: "
+                    "`callbacks` of one `fit` must hold only one backup: two "
+                    "would both restore the model. Received: "
                     f"{type(callback).__name__} beside `backup_dir`"
                 )
 
     def _prepare(self):
-        """Reads the newest state, if there is one, and sets the model to it."""
+        """Read the newest state, if any, and restore the model to it."""
         if process_index() == 0:
             try:
                 self._generations.prepare()
@@ -249,9 +248,9 @@ class Backup(keras.callbacks.Callback):
         finished = self._folder.resolve() in record_of(self.model).finished
         if finished and self._generations.paths():
             raise ValueError(
-                "`backup_dir` must be a folder for one `fit` alone. Received: "
-                f"backup_dir={self._folder}, where this model has finished one "
-                "already. Use another folder, or delete it"
+                "`backup_dir` must be a folder for a single `fit`. Received: "
+                f"backup_dir={self._folder}, where this model has already "
+                "finished one. Use another folder, or delete it"
             )
         try:
             state = self._generations.read()
@@ -269,11 +268,11 @@ class Backup(keras.callbacks.Callback):
         if state["epoch"] < epochs and (state["epoch"] or state["batch"]):
             self._fit.warn_if_unknown(
                 self.model,
-                "other callbacks begin again, and so does the order of an "
+                "other callbacks start over, and so does the order of an "
                 "`EpochData`",
             )
         set_training(self.model, state["training"])
-        # Others are set later: their own `on_train_begin` may follow.
+        # Others are set later, because their `on_train_begin` may follow.
         set_callbacks(self._resumables, state["resumables"])
         for callback in self._beside:
             if isinstance(callback, keras.callbacks.CSVLogger):
@@ -292,7 +291,7 @@ class Backup(keras.callbacks.Callback):
         return [c for c in self._beside if not isinstance(c, Resumable)]
 
     def _run(self):
-        """Facts that a run has in common with what it goes on from."""
+        """Return facts that a run shares with the state it resumes."""
         facts = {"optimizer": type(self.model.optimizer).__name__}
         for callback in self._resumables:
             facts.update(callback.facts())
@@ -322,33 +321,33 @@ class Backup(keras.callbacks.Callback):
             self._generations.write(state)
         except OSError as error:
             warnings.warn(
-                f"No backup could be written to {self._folder}: {error}. The "
-                "training goes on; the backup before stays as it is.",
+                f"No backup could be written to {self._folder}: {error}. "
+                "Training continues; the previous backup is unchanged.",
                 stacklevel=2,
             )
             return
         self._failure.remove()
 
     def _set_others(self, state):
-        """Sets what `on_train_begin` of other callbacks has reset."""
+        """Restore what `on_train_begin` of other callbacks has reset."""
         set_callbacks(self._others(), state["callbacks"])
         history = self.model.history
         history.epoch = list(state["history_epochs"])
         history.history = {k: list(v) for k, v in state["history"].items()}
 
     def _go_on(self):
-        """Called when the batches before the backup have been drawn."""
+        """Continue once the batches before the backup have been drawn."""
         self._skipping = None
         self._saved_at = self._to_finish["batch"]
         set_random_states(self._to_finish["random"])
 
     def _finish(self):
-        """Ends what began in the midst of an epoch."""
+        """Finish the skipping that began in the middle of an epoch."""
         if self._skipping is not None:  # There were fewer batches this time.
             stop_skipping(self.model)
             self._skipping = None
         if self._to_finish is not None:
-            # They have counted the batches that were skipped.
+            # They have counted the skipped batches.
             set_callbacks(self._others(), self._to_finish["callbacks"])
             self._to_finish = None
 
@@ -380,13 +379,14 @@ class Backup(keras.callbacks.Callback):
 
 
 def check_places(callbacks: list) -> None:
-    """Raises ValueError if what must be before a `Backup` is after it."""
+    """Raise ValueError if a callback is wrongly listed after a `Backup`."""
     from_backup_on = itertools.dropwhile(
         lambda callback: not isinstance(callback, Backup), callbacks
     )
     for callback in from_backup_on:
         if isinstance(callback, Resumable) and callback.leads:
             raise ValueError(
-                "`Backup` must be listed after what `keras_bimp.callbacks` "
-                f"returns. Received: {type(callback).__name__} after it"
+                "`Backup` must be listed after the callbacks of "
+                f"`keras_bimp.callbacks`. Received: {type(callback).__name__} "
+                "after it"
             )

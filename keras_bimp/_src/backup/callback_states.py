@@ -1,4 +1,4 @@
-"""What callbacks remember from epoch to epoch, read and set back."""
+"""Read and restore the states of callbacks."""
 
 import collections
 
@@ -9,10 +9,10 @@ from keras_bimp._src.keras_internals.trainer import REMEMBERED
 
 
 def read_callbacks(callbacks: list) -> dict:
-    """What those of some callbacks remember that can be asked.
+    """Return the states of the callbacks that support it.
 
-    These are Keras' own, and all that have the methods `get_state()`, which
-    returns what a `Generations` can write, and `set_state(state)`.
+    These are Keras' own callbacks, and all with the methods `get_state()`,
+    which returns what `Generations` can write, and `set_state(state)`.
     """
     states = {}
     for name, callback in _by_name(callbacks).items():
@@ -28,9 +28,9 @@ def read_callbacks(callbacks: list) -> dict:
 
 
 def set_callbacks(callbacks: list, states: dict) -> None:
-    """Sets the same callbacks to what `read_callbacks` returned.
+    """Restore callbacks to the states that `read_callbacks` returned.
 
-    Those that were not there then stay as they are.
+    Callbacks without a saved state are left unchanged.
     """
     for name, callback in _by_name(callbacks).items():
         if name not in states:
@@ -43,7 +43,7 @@ def set_callbacks(callbacks: list, states: dict) -> None:
 
 
 def read_history(history: keras.callbacks.History) -> dict:
-    """The logs of all epochs; what cannot be kept, as text."""
+    """Return the logs of all epochs, with unsupported values as text."""
     return {
         name: [_plain(value) for value in values]
         for name, values in history.history.items()
@@ -67,7 +67,7 @@ def _attributes(callback):
 
 
 def _by_name(callbacks):
-    """Class, and number among those of its class, -> callback."""
+    """Return a dict of callbacks by class and number within the class."""
     seen, found = collections.Counter(), {}
     for callback in callbacks:
         kind = type(callback).__name__

@@ -1,4 +1,4 @@
-"""Data whose order can be had again."""
+"""Data whose order can be reproduced."""
 
 import math
 from collections.abc import Callable
@@ -10,17 +10,16 @@ from keras_bimp._src.checks import check_integer
 
 
 class EpochData(keras.utils.PyDataset):
-    """Arrays in batches, in an order that is a function of seed and epoch.
+    """Arrays in batches, in an order that depends only on seed and epoch.
 
-    `fit` shuffles arrays in an order that no run after it can have again. With
-    this, a run that was killed goes on with the very batches that it would
-    have had: `keras_bimp.callbacks` and `Backup` tell it the epoch. Where
-    neither is in `fit`, it counts how often it was gone through, but not with
-    `use_multiprocessing`.
+    `fit` shuffles arrays in an order that a later run cannot reproduce. With
+    this class, a killed run resumes with exactly the batches that it would
+    have had: `keras_bimp.callbacks` and `Backup` tell it the epoch. Without
+    them, it counts its own passes, but not with `use_multiprocessing`.
 
-    A model that is not wrapped must be trained with `keras_bimp.fit`: without
-    it nothing tells the epoch, and `fit` shuffles the batches of this class
-    too unless `shuffle=False`. And without `steps_per_epoch`.
+    Train an unwrapped model with `keras_bimp.fit`. `model.fit` would not tell
+    the epoch, and would shuffle the batches unless `shuffle=False`. Do not
+    pass `steps_per_epoch`.
 
     Args:
         x: Array whose first axis counts samples, or a dict, list or tuple of
@@ -28,20 +27,20 @@ class EpochData(keras.utils.PyDataset):
         y: Targets, of the same length; or `None`.
         sample_weight: Weights of the samples, of the same length; or `None`.
         batch_size: Integer >= 1. The last batch may be smaller.
-        shuffle: Whether the samples come in another order in every epoch.
-        seed: Integer >= 0 that the orders depend on.
+        shuffle: Whether to shuffle the samples in every epoch.
+        seed: Integer >= 0, determines the orders.
         transform: Callable `(batch, rng) -> batch` that changes each batch,
-            augments images for example. `batch` is what `fit` will get, a
-            tuple; `rng` a `numpy.random.Generator` that depends on seed,
-            epoch and batch only.
-        **kwargs: Of `keras.utils.PyDataset`: `workers`, ...
+            for example to augment images. `batch` is the tuple passed to
+            `fit`; `rng` is a `numpy.random.Generator` that depends only on
+            seed, epoch and batch index.
+        **kwargs: Passed to `keras.utils.PyDataset`, such as `workers`.
 
     Raises:
-        TypeError: If an argument is of the wrong type.
-        ValueError: If the arrays are of different lengths, or have none.
+        TypeError: If an argument has the wrong type.
+        ValueError: If the arrays have different lengths or are empty.
 
     Attributes:
-        epoch: Integer >= 0, the epoch whose batches it holds now.
+        epoch: Integer >= 0, the current epoch.
 
     Example:
 
@@ -88,7 +87,7 @@ class EpochData(keras.utils.PyDataset):
         order = np.arange(self._size)
         if self.shuffle:
             order = np.random.default_rng([self.seed, epoch]).permutation(order)
-        # Both at once: other threads may be drawing batches.
+        # Assigned together, because other threads may be drawing batches.
         self._now = epoch, order
         self._drawn = self._in_turn = 0
         self._last_drawn = -1
@@ -115,7 +114,7 @@ class EpochData(keras.utils.PyDataset):
         return batch
 
     def on_epoch_end(self):
-        # Keras calls this, too, when a `fit` begins.
+        # Keras also calls this when a `fit` begins.
         if self._drawn >= self.num_batches:
             single = self.workers <= 1 and self.num_batches > 3
             shuffled = single and self._in_turn < self._drawn / 2
@@ -123,7 +122,7 @@ class EpochData(keras.utils.PyDataset):
             self._shuffled = shuffled
 
     def check_order(self) -> None:
-        """Raises ValueError if the last epoch had them in another order."""
+        """Raise ValueError if `fit` shuffled the batches of the last epoch."""
         if self._shuffled:
             self._shuffled = False
             raise ValueError(

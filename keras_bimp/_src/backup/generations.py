@@ -1,7 +1,7 @@
-"""A folder of generations: files that are whole, or not there.
+"""A folder of generations: files that are either complete or absent.
 
-NumPy and the standard library only, so that it can be tried out, and a state
-be read, where there is no Keras.
+Uses only NumPy and the standard library, so that it can be tested, and states
+read, without Keras.
 """
 
 import concurrent.futures
@@ -30,36 +30,35 @@ _DTYPES = {
 
 
 class UnreadableError(Exception):
-    """Says that a file is not a whole generation."""
+    """The file is not a complete generation."""
 
 
 class Generations:
     """Keeps the newest two generations of a state in a folder.
 
-    A state is made of dicts with strings as keys, lists, strings, numbers,
-    `None` and NumPy arrays. Each generation is one file: a line that says what
-    it is, the length of a header, the header (JSON, with where the arrays
-    belong, their types and shapes), the arrays as they are in memory, and the
-    SHA-256 of all that. It is written under another name, synced to the disk,
-    renamed, and then the folder is synced: whenever the process dies, the
-    newest file with the name of a generation is whole. Nothing is pickled.
+    A state consists of dicts with string keys, lists, strings, numbers, `None`
+    and NumPy arrays. Each generation is one file: a line that identifies the
+    format, the length of the header, the header (JSON, with the positions,
+    types and shapes of the arrays), the raw arrays, and the SHA-256 of all
+    that. The file is written under another name, synced to disk and renamed;
+    then the folder is synced. So whenever the process dies, the newest
+    generation is complete. Nothing is pickled.
 
-    Types that NumPy does not have itself, as bfloat16, come back as unsigned
-    integers of the same size where the package that has them, ml_dtypes, is not
-    imported.
+    Types that NumPy lacks, such as bfloat16, are read as unsigned integers of
+    the same size unless the package that defines them, ml_dtypes, is imported.
 
     Args:
-        folder: Where the files are.
+        folder: Folder of the files.
     """
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = pathlib.Path(folder)
 
     def prepare(self) -> None:
-        """Makes the folder, and removes what a process that died left.
+        """Create the folder, and remove leftovers of a killed process.
 
         Raises:
-            OSError: If it cannot be made, or nothing can be written to it.
+            OSError: If the folder cannot be created or written to.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob(f"*{_SUFFIX}{_UNFINISHED}"):
@@ -69,7 +68,7 @@ class Generations:
         probe.unlink()
 
     def paths(self) -> list[pathlib.Path]:
-        """The files of the generations, the newest first."""
+        """Return the files of the generations, newest first."""
         found = {
             int(path.stem): path
             for path in self.folder.glob(f"*{_SUFFIX}")
@@ -78,17 +77,17 @@ class Generations:
         return [found[number] for number in sorted(found, reverse=True)]
 
     def write(self, state: dict) -> pathlib.Path:
-        """Adds a generation, and removes all but the newest two.
+        """Add a generation, and remove all but the newest two.
 
         Args:
-            state: What to write.
+            state: The state to write.
 
         Returns:
             The path of the file.
 
         Raises:
-            OSError: If it could not be written: the disk is full, say. The
-                generations there are stay as they are then.
+            OSError: If it cannot be written, for example because the disk is
+                full. Existing generations are unchanged then.
         """
         paths = self.paths()
         number = int(paths[0].stem) + 1 if paths else 0
@@ -106,12 +105,12 @@ class Generations:
         return path
 
     def read(self) -> dict | None:
-        """The newest generation that can be read; `None` if there is none.
+        """Return the newest readable generation; `None` if there is none.
 
-        Warns of those that cannot be read.
+        Warns about unreadable ones.
 
         Raises:
-            UnreadableError: If there are generations, but none can be read.
+            UnreadableError: If there are generations, but none is readable.
         """
         paths = self.paths()
         for path in paths:
@@ -121,19 +120,19 @@ class Generations:
                 older = path is not paths[-1]
                 warnings.warn(
                     f"The state in {path} cannot be read: {error}. "
-                    + ("Trying the one before." if older else ""),
+                    + ("Trying the previous one." if older else ""),
                     stacklevel=2,
                 )
         if paths:
-            raise UnreadableError(f"{len(paths)} files, none can be read")
+            raise UnreadableError(f"{len(paths)} files, none of them readable")
         return None
 
 
 def read_file(path: str | os.PathLike) -> dict:
-    """Reads one generation.
+    """Read one generation.
 
     Raises:
-        UnreadableError: If the file is cut off, altered, or none of ours.
+        UnreadableError: If the file is truncated, altered, or not a state.
         OSError: If it cannot be opened.
     """
     with open(path, "rb") as file:
@@ -142,19 +141,21 @@ def read_file(path: str | os.PathLike) -> dict:
         if size < len(_MAGIC) + _LENGTH_BYTES + digest_size:
             raise UnreadableError(f"it has only {size} bytes")
         if file.read(len(_MAGIC)) != _MAGIC:
-            raise UnreadableError("it is no state of keras_bimp")
+            raise UnreadableError("it is not a state of keras_bimp")
         _check_digest(file, size - digest_size)
         file.seek(len(_MAGIC))
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         left = size - file.tell() - digest_size
         if length > left:
-            raise UnreadableError(f"its header is to have {length} bytes")
+            raise UnreadableError(f"its header should have {length} bytes")
         try:
             header = json.loads(file.read(length))
             arrays = _read_arrays(file, header["arrays"], left - length)
             return _decode(header["state"], arrays)
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise UnreadableError(f"its header is odd: {error!r}") from error
+            raise UnreadableError(
+                f"its header is invalid: {error!r}"
+            ) from error
 
 
 def _check_digest(file, end):
@@ -163,7 +164,7 @@ def _check_digest(file, end):
     while (here := file.tell()) < end:
         digest.update(file.read(min(_CHUNK, end - here)))
     if file.read() != digest.digest():
-        raise UnreadableError("its SHA-256 is another than it says")
+        raise UnreadableError("its SHA-256 does not match")
 
 
 def _read_arrays(file, described, size):
@@ -206,7 +207,7 @@ def _write_file(path, state):
     digest = hashlib.sha256()
     with (
         open(path, "wb", buffering=0) as file,
-        # Hashes while the disk writes.
+        # Computes the hash while the disk writes.
         concurrent.futures.ThreadPoolExecutor(1) as hasher,
     ):
         length = len(header).to_bytes(_LENGTH_BYTES, "little")
@@ -226,8 +227,8 @@ def _write(file, data):
 
 
 def sync(path: pathlib.Path) -> None:
-    """Waits until the disk has a file, or the entries of a folder."""
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders.
+    """Wait until a file, or the entries of a folder, are on disk."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot open folders.
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -237,11 +238,11 @@ def sync(path: pathlib.Path) -> None:
 
 
 def _stored_dtype(dtype):
-    """The type that arrays of a type have in a file."""
+    """Return the type with which arrays of a type are stored."""
     if dtype.name in _DTYPES and dtype.isnative:
         return dtype
-    if dtype.isbuiltin != 2:  # Neither a type of ml_dtypes.
-        raise TypeError(f"An array of {dtype} cannot be kept")
+    if dtype.isbuiltin != 2:  # Not a type of ml_dtypes either.
+        raise TypeError(f"An array of {dtype} cannot be stored")
     return np.dtype(f"uint{8 * dtype.itemsize}")
 
 
@@ -250,10 +251,10 @@ def _as_bytes(array):
 
 
 def _encode(node, arrays):
-    """Takes the arrays out of a state, and leaves their positions."""
+    """Replace the arrays in a state by their positions in `arrays`."""
     if isinstance(node, np.ndarray):
-        _stored_dtype(node.dtype)  # Raises before anything is written.
-        shape = node.shape  # `ascontiguousarray` makes scalars vectors.
+        _stored_dtype(node.dtype)  # Raises an error before anything is written.
+        shape = node.shape  # `ascontiguousarray` turns scalars into vectors.
         arrays.append(np.ascontiguousarray(node).reshape(shape))
         return {_ARRAY: len(arrays) - 1}
     if isinstance(node, np.generic):

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, which wait until a step is finished."""
+"""Delay SIGTERM and Ctrl-C until a step is finished."""
 
 import signal
 import threading
@@ -7,8 +7,8 @@ import threading
 class Interrupts:
     """Lets a `fit` finish its step and save before a signal ends it.
 
-    The first SIGTERM or SIGINT is noted only; a second one acts at once. A
-    signal that the program ignores stays ignored.
+    The first SIGTERM or SIGINT is only recorded; a second one acts
+    immediately. Signals that the program ignores stay ignored.
     """
 
     def __init__(self):
@@ -16,7 +16,7 @@ class Interrupts:
         self.asked = None
 
     def install(self) -> None:
-        """Takes the signals over, in the main thread only."""
+        """Install the handlers, in the main thread only."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -26,21 +26,21 @@ class Interrupts:
                 signal.signal(number, self._note)
 
     def restore(self) -> None:
-        """Gives the signals back."""
+        """Restore the previous handlers."""
         for number, before in self._before.items():
             if signal.getsignal(number) == self._note:
                 signal.signal(number, before)
         self._before = {}
 
     def act(self) -> None:
-        """Does what the signal that was noted asked for, if one was."""
+        """Act on the recorded signal, if any."""
         if self.asked is None:
             return
         number, self.asked = self.asked, None
         before = self._before.get(number, signal.SIG_DFL)
         self.restore()
         if number == signal.SIGTERM and before == signal.SIG_DFL:
-            # As the signal would, but files are closed and `finally` runs.
+            # Like the signal, but files are closed and `finally` runs.
             raise SystemExit(128 + number)
         signal.raise_signal(number)
 

@@ -1,4 +1,4 @@
-"""What a backup says of the run before, and of one that is not done."""
+"""Messages about resumed, incomplete and failed runs."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from keras_bimp._src.metrics import sparsity
 
 
 def resumed(folder: os.PathLike, epoch: int, batch: int, epochs: int) -> str:
-    """Says where a run resumes."""
+    """Return a message that says where a run resumes."""
     if epoch == epochs and not batch:
         return (
             f"All {epochs} epochs were done in an earlier run: the model is "
@@ -28,13 +28,13 @@ def resumed(folder: os.PathLike, epoch: int, batch: int, epochs: int) -> str:
 def incomplete(
     model: keras.Model, done: int, epochs: int, target: float | None
 ) -> str:
-    """Says how far a run came, and how sparse the model is.
+    """Return a message about an unfinished run and the model's sparsity.
 
     Args:
-        model: The model as it is.
-        done: Integer, how many epochs are done.
-        epochs: Integer, how many there were to be.
-        target: Float, the sparsity that the plan ends with, if there is one.
+        model: The current model.
+        done: Integer, number of finished epochs.
+        epochs: Integer, number of planned epochs.
+        target: Float, the final sparsity of the plan, or `None`.
     """
     text = f"{done} of {epochs} epochs are done"
     if masked_layers(model):
@@ -44,7 +44,7 @@ def incomplete(
 
 
 class FailureNote:
-    """A file that says why the last run into a folder failed.
+    """A file that says why the last run in a folder failed.
 
     Args:
         folder: Path of the folder.
@@ -54,22 +54,22 @@ class FailureNote:
         self._path = pathlib.Path(folder) / "failure.json"
 
     def write(self, reason: str) -> None:
-        """Writes it, if that can be done."""
+        """Write the reason, if possible."""
         with contextlib.suppress(OSError):
             self._path.write_text(json.dumps({"reason": reason}))
 
     def remove(self) -> None:
-        """Removes it: a run has come further since."""
+        """Remove the file, because a run has made progress since."""
         self._path.unlink(missing_ok=True)
 
     def warn(self) -> None:
-        """Warns of the failure, if there was one."""
+        """Warn about the failure, if there was one."""
         if not self._path.exists():
             return
         try:
             reason = json.loads(self._path.read_text())["reason"]
         except (OSError, ValueError, KeyError, TypeError):
-            reason = "it does not say why"
+            reason = "the reason is unknown"
         warnings.warn(
             f"The previous run failed: {reason}. This one resumes from the "
             "last good state.",

@@ -1,4 +1,4 @@
-"""The generators of random numbers that belong to no model."""
+"""Random number generators outside the model."""
 
 import random
 
@@ -11,7 +11,7 @@ from keras_bimp._src.keras_internals.saving import global_seed
 
 
 def read_random_states() -> dict:
-    """The states of Python's, NumPy's, Keras' and torch's generators."""
+    """Return the generator states of Python, NumPy, Keras and torch."""
     version, words, gauss = random.getstate()
     states = {
         "python": [version, np.array(words, "uint32"), gauss],
@@ -26,7 +26,7 @@ def read_random_states() -> dict:
 
 
 def set_random_states(states: dict) -> None:
-    """Sets all generators to what `read_random_states` returned."""
+    """Restore all generators to states from `read_random_states`."""
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words.tolist()), gauss))
     np.random.set_state(states["numpy"])

@@ -1,14 +1,14 @@
-"""What a callback must have for a `Backup` to set it back."""
+"""The interface of callbacks that `Backup` restores."""
 
 import keras
 
 
 class Resumable(keras.callbacks.Callback):
-    """A callback that acts on the training and goes on where it was.
+    """A callback that affects training and can be resumed.
 
-    `Backup` sets it back when `fit` begins. A
-    callback that only looks on needs `get_state` and `set_state` alone, and no
-    base class; it is set back before the first epoch.
+    `Backup` restores it when `fit` begins. A callback that only observes needs
+    just `get_state` and `set_state`, not this base class; it is restored
+    before the first epoch.
 
     Attributes:
         leads: Whether it must be listed before `Backup`.
@@ -17,16 +17,16 @@ class Resumable(keras.callbacks.Callback):
     leads = True
 
     def facts(self) -> dict:
-        """Facts, by name, that a run has in common with what it goes on from.
+        """Return facts, by name, that a run shares with its saved state.
 
-        Strings, numbers and lists of such.
+        Strings, numbers and lists of them.
         """
         return {}
 
     def get_state(self) -> dict:
-        """What it remembers: dicts, lists, strings, numbers and arrays."""
+        """Return its state: dicts, lists, strings, numbers and arrays."""
         raise NotImplementedError
 
     def set_state(self, state: dict) -> None:
-        """Sets it to what `get_state` returned, after `on_train_begin`."""
+        """Restore a state of `get_state`, after `on_train_begin`."""
         raise NotImplementedError

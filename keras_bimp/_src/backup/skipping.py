@@ -1,4 +1,4 @@
-"""Goes through batches of a running epoch without training on them."""
+"""Skip batches of an epoch without training on them."""
 
 import warnings
 
@@ -11,17 +11,17 @@ from keras_bimp._src.keras_internals.trainer import strategy_of
 
 
 class Skipping:
-    """Stands in for the train step of a model until some batches are drawn.
+    """Replaces the train step of a model until some batches are drawn.
 
-    Keras always begins an epoch at its first batch. The batches that the
-    training had already are drawn, for the data may be at any place only after
-    those before, and dropped.
+    Keras always begins an epoch at its first batch. The batches that were
+    already trained on must be drawn, since the data may only be readable in
+    order, and are dropped.
 
     Args:
-        model: The model whose `fit` it is.
+        model: The model being fit.
         batches: Integer >= 1, how many batches to skip.
-        metrics: What the metrics had counted after them.
-        then: Callable to call when they are drawn.
+        metrics: The state of the metrics after these batches.
+        then: Callable to call once they are drawn.
     """
 
     def __init__(self, model: keras.Model, batches: int, metrics, then):
@@ -33,7 +33,7 @@ class Skipping:
         self.stand_in()
 
     def stand_in(self) -> None:
-        """Takes the place of the train step, which may have been made anew."""
+        """Replace the train step, also if it was recreated."""
         present = self._model.train_function
         if present is not self:
             self.train_function = present
@@ -49,14 +49,14 @@ class Skipping:
         return self._set_metrics()
 
     def _make_metrics(self, batch):
-        # Else the first step makes them, and they are to be set now.
+        # Otherwise the first step would create them, but we set them now.
         try:
             build_metrics(self._model, batch)
-        except Exception as error:  # A train step may be of any kind.
+        except Exception as error:  # A custom train step can fail in any way.
             if self._metrics:
                 warnings.warn(
-                    "The metrics of this epoch count the rest of it only: "
-                    f"they cannot be made before the first step: {error}",
+                    "The metrics of this epoch count only the rest of it: "
+                    f"they cannot be created before the first step: {error}",
                     stacklevel=2,
                 )
             self._metrics = []
@@ -75,7 +75,7 @@ class Skipping:
     def _on_jax(self, state, data):
         self._draw(data)
         self._count_down()
-        # The variables are empty now: what they hold is in the state.
+        # The variables are empty now; their values are in the state.
         *others, counted = state
         arrays = [
             keras.ops.convert_to_tensor(array, value.dtype)
@@ -87,7 +87,7 @@ class Skipping:
         return logs, (*others, arrays)
 
     def _draw(self, data):
-        """Draws the batches of one call; some versions of Keras have."""
+        """Draw the batches of one call; some Keras versions already have."""
         if isinstance(data, list | tuple):
             return data[0]
         for _ in range(min(self._left, self._model.steps_per_execution)):
@@ -102,6 +102,6 @@ class Skipping:
 
 
 def stop_skipping(model: keras.Model) -> None:
-    """Puts the train step of a model back, if a `Skipping` stands in."""
+    """Restore the train step of a model, if a `Skipping` replaced it."""
     if isinstance(model.train_function, Skipping):
         model.train_function = model.train_function.train_function

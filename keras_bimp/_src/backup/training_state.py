@@ -1,4 +1,4 @@
-"""What a model and its optimizer are, read and set back."""
+"""Read and restore the variables of a model and its optimizer."""
 
 import keras
 import numpy as np
@@ -13,19 +13,19 @@ from keras_bimp._src.slots import leaves
 
 
 def build_optimizer(model: keras.Model) -> None:
-    """Makes the variables of the optimizer, if the first step is to do so."""
+    """Create the optimizer's variables, if the first step has not."""
     if model.optimizer is not None and not model.optimizer.built:
         with strategy_scope(model):
             model.optimizer.build(model.trainable_variables)
 
 
 def read_training(model: keras.Model) -> dict:
-    """All variables of a model and of its optimizer, as arrays.
+    """Return all variables of a model and its optimizer as arrays.
 
-    Masks, moving statistics and seeds among them. Learning rates, which a
-    schedule may have replaced, are kept apart.
+    This includes masks, moving statistics and seeds. Learning rates, which a
+    schedule may have replaced, are kept separately.
     """
-    # No copies: they are for writing at once.
+    # No copies, because they are written immediately.
     return {
         "variables": _read(_variables(model), copy=False),
         "slots": _read(_slots(model.optimizer), copy=False),
@@ -34,7 +34,7 @@ def read_training(model: keras.Model) -> dict:
 
 
 def set_training(model: keras.Model, state: dict) -> None:
-    """Sets all variables to what `read_training` returned."""
+    """Restore all variables to the state of `read_training`."""
     _set(_variables(model), state["variables"])
     _set(_slots(model.optimizer), state["slots"])
     rates = _rates(model.optimizer)
@@ -43,38 +43,38 @@ def set_training(model: keras.Model, state: dict) -> None:
 
 
 def check_training(model: keras.Model, state: dict) -> None:
-    """Raises ValueError if a state is that of another model or optimizer."""
+    """Raise ValueError if a state is of another model or optimizer."""
     for what, variables, arrays in (
         ("model", _variables(model), state["variables"]),
         ("optimizer", _slots(model.optimizer), state["slots"]),
     ):
         if len(variables) != len(arrays):
             raise ValueError(
-                f"one of a {what} with {len(arrays)} variables, where this "
-                f"has {len(variables)}"
+                f"a state of a {what} with {len(arrays)} variables, while "
+                f"this one has {len(variables)}"
             )
         for variable, array in zip(variables, arrays, strict=True):
             if tuple(variable.shape) != array.shape:
                 raise ValueError(
-                    f"one of another {what}, with a variable of shape "
+                    f"a state of another {what}, with a variable of shape "
                     f"{array.shape} where {variable.path} has "
                     f"{tuple(variable.shape)}"
                 )
             if numpy_dtype(variable) != array.dtype:
                 raise ValueError(
-                    f"one of another {what}, with a variable of type "
+                    f"a state of another {what}, with a variable of type "
                     f"{array.dtype} where {variable.path} has "
                     f"{variable.dtype}"
                 )
 
 
 def read_metrics(model: keras.Model) -> list[np.ndarray]:
-    """What the metrics of the running epoch have counted."""
+    """Return the state of the metrics in the current epoch."""
     return _read(_parts(model.metrics_variables))
 
 
 def set_metrics(model: keras.Model, arrays: list[np.ndarray]) -> None:
-    """Sets the metrics to what `read_metrics` returned."""
+    """Restore the metrics to the state of `read_metrics`."""
     _set(_parts(model.metrics_variables), arrays)
 
 
@@ -99,7 +99,7 @@ def _read(variables, copy=True):
 
 
 class _OfOneReplica:
-    """What one replica has of a variable that each has for itself."""
+    """One replica's copy of a variable that each replica holds."""
 
     def __init__(self, variable, value):
         self.value = value
@@ -109,10 +109,10 @@ class _OfOneReplica:
 
 
 def _parts(variables):
-    """Variables; those that each replica has for itself one by one.
+    """Return variables, with per-replica ones listed once per replica.
 
-    Under a `tf.distribute` strategy these are moving statistics and metrics: a
-    reader sees those of the first replica, or their sum.
+    Under a `tf.distribute` strategy, moving statistics and metrics are per
+    replica: reading them normally returns the first replica's, or the sum.
     """
     parts = []
     for variable in variables:

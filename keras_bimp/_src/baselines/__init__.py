@@ -1,1 +1,1 @@
-"""Pruning-stable methods, which the paper compares with: one recipe each."""
+"""The pruning-stable methods that the paper compares with, as recipes."""

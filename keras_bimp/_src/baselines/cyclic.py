@@ -1,4 +1,4 @@
-"""A learning rate that starts again at each pruning of `gmp`."""
+"""A learning rate that restarts at each pruning of `gmp`."""
 
 import keras
 
@@ -8,14 +8,14 @@ from keras_bimp._src.schedules import Schedule
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class Cyclic(Schedule):
-    """Falls from `peak` to 0 along a line, again after every pruning.
+    """Linear decay from `peak` to 0, restarted after every pruning.
 
     Args:
         peak: Float >= 0, the rate at the beginning and after each pruning.
         steps: Integer >= 1, the number of iterations.
         interval: Integer >= 1, iterations between the prunings of `gmp`: its
-            epochs between prunings times the steps of an epoch. The last line
-            goes from the last pruning to the end.
+            epochs between prunings times the steps per epoch. The last decay
+            runs from the last pruning to the end.
         warmup: Float in [0, 1), the fraction of `steps` that warms up first.
 
     Example:

@@ -1,4 +1,4 @@
-"""Global sparse momentum, an SGD."""
+"""Global sparse momentum, a variant of SGD."""
 
 import math
 
@@ -16,18 +16,18 @@ class GlobalSparseMomentum(ChangesGradients, keras.optimizers.SGD):
     """SGD in which only the most important weights get their gradient.
 
     These are the `int((1 - target) * weights)` largest `|weight * gradient|`
-    of all kernels in this step; in a `fit` with the callbacks of `gsm`, of all
-    that are masked. All weights decay and have momentum, so that the others go
-    to 0.
+    of the step, across all kernels; in a `fit` with the callbacks of `gsm`,
+    across all masked kernels. All weights have decay and momentum, so the
+    others go to 0.
 
     Args:
         target_sparsity: Float in [0, 1).
         learning_rate: See `keras.optimizers.SGD`.
         momentum: See `keras.optimizers.SGD`.
         nesterov: See `keras.optimizers.SGD`.
-        kernel_decay: Float >= 0, coupled weight decay of the kernels: as much
-            of a weight is added to its gradient. They must have no regularizer
-            beside it.
+        kernel_decay: Float >= 0, coupled weight decay of the kernels: this
+            share of a weight is added to its gradient. The kernels must not
+            have another regularizer.
 
     Reference:
 
@@ -55,19 +55,19 @@ class GlobalSparseMomentum(ChangesGradients, keras.optimizers.SGD):
         self._kernels = None
 
     def choose_among(self, kernels: list[keras.Variable]) -> bool:
-        """Says which kernels it chooses among and decays.
+        """Set the kernels to choose among and decay.
 
         Returns:
-            Whether it chose among others before: a train step that is
-            compiled already must be compiled anew.
+            Whether they changed, so that an already compiled train step must
+            be recompiled.
         """
         before = self._kernels
-        # Not a list: lists of an optimizer hold what it remembers.
+        # Not a list, because lists of an optimizer hold its slots.
         self._kernels = frozenset(map(id, kernels))
         return before != self._kernels
 
     def changed(self, grads: list, variables: list) -> list:
-        """The gradients, of which only the most important are not 0."""
+        """Return the gradients, with all but the most important set to 0."""
         chosen = [
             i
             for i, variable in enumerate(variables)

@@ -1,4 +1,4 @@
-"""The callback that prunes little by little, or at the end."""
+"""The callback that prunes gradually, or at the end."""
 
 import numpy as np
 
@@ -25,23 +25,23 @@ from keras_bimp._src.slots import innermost
 
 
 class GradualPruning(Leader):
-    """Prunes at the beginning of some epochs, and at the end of the training.
+    """Prunes at the start of some epochs, and at the end of the training.
 
-    What is masked follows from the rule: for good with `masking.Hard`, and
-    chosen anew among all weights otherwise.
+    With `masking.Hard`, weights are pruned for good. With other rules, the
+    weights to prune are chosen again among all weights.
 
     Args:
-        rule: What the model is wrapped with.
-        policy: Which weights stay, a `selection.Policy`.
-        target_sparsity: Float in [0, 1), or `None` where the method finds one
-            itself.
+        rule: The rule that the model is wrapped with.
+        policy: The selection, a `selection.Policy`.
+        target_sparsity: Float in [0, 1), or `None` if the method determines
+            it.
         sparsities: Callable epochs -> dict epoch -> sparsity: the prunings of
-            a training of so many epochs.
-        by_step: Callable step -> (whether to prune, sparsity), instead; or
-            `None`.
-        at_the_end: Whether to prune to the target when all is done.
-        check: Callable (model, targets) that raises if they do not go with
-            the method, or `None`.
+            a training of that many epochs.
+        by_step: Alternatively a callable step -> (whether to prune, sparsity);
+            or `None`.
+        at_the_end: Whether to prune to the target at the end of the training.
+        check: Callable (model, targets) that raises if they do not suit the
+            method, or `None`.
         verbose: 0 or 1.
 
     Attributes:
@@ -82,7 +82,7 @@ class GradualPruning(Leader):
         epochs = self.params["epochs"]
         self.sparsities = self._planned(epochs) if self._planned else {}
         self._asked = 0.0  # The sparsity of the last pruning.
-        # The epoch, its first step, and the last step that was looked at.
+        # The epoch, its first step, and the last step that was checked.
         self._epoch, self._first, self._last = None, 0, -1
 
     def install(self):
@@ -94,7 +94,7 @@ class GradualPruning(Leader):
         return None
 
     def begin_epoch(self, epoch):
-        if epoch == self._epoch:  # It goes on in its midst.
+        if epoch == self._epoch:  # Resumed in the middle of the epoch.
             return
         self._epoch, self._first = epoch, step_count(self.model.optimizer)
         if isinstance(self._rule, SigmoidGate):
@@ -106,12 +106,12 @@ class GradualPruning(Leader):
             self._prune(self.sparsities[epoch], self.model.optimizer)
 
     def on_train_batch_begin(self, batch, logs=None):
-        # Those before a backup come again.
+        # Batches before a backup are seen again.
         if self._by_step is None or self._first + batch <= self._last:
             return
         self._last = self._first + batch
         due, share = self._by_step(self._last)
-        # Only then: on JAX, asking for the model waits for the step.
+        # Only then, because on JAX reading the model waits for the step.
         if bool(due):
             self._prune(float(share), self.model.optimizer)
 
@@ -147,7 +147,7 @@ class GradualPruning(Leader):
         apply_masks(self.model, self._found, None, held=self._held)
 
     def _prune(self, share, optimizer=None):
-        """Prunes to a sparsity; forgets the momentum if given an optimizer."""
+        """Prune to a sparsity; reset slots if an optimizer is given."""
         found = self._found
         self._asked = share
         if found.hard:
@@ -168,7 +168,7 @@ class GradualPruning(Leader):
         )
 
     def _choose_anew(self):
-        """Sets the masks to those of the next step, which may never come."""
+        """Set the masks that the next step would choose."""
         magnitudes = [np.abs(kernel) for kernel in self._kernels()]
         flat = np.concatenate([magnitude.ravel() for magnitude in magnitudes])
         rule = self._found.targets[0].rule
@@ -220,7 +220,7 @@ class GradualPruning(Leader):
         target = self._target_sparsity
         if target is None:
             return True
-        # Or a rule chooses in each step.
+        # Otherwise a rule chooses in each step.
         return (
             self._asked >= target - ROUNDING
             or progress.pruned + 1 > target * progress.weights

@@ -1,4 +1,4 @@
-"""The pruning-stable methods whose sparsity follows from other settings."""
+"""The pruning-stable methods without a target sparsity."""
 
 from keras_bimp._src import selection
 from keras_bimp._src.baselines import learned_rules as rules
@@ -9,12 +9,12 @@ from keras_bimp._src.baselines.recipes import Recipe
 def soft_threshold_reparameterization(
     *, s_init: float = -5.0, weight_decay: float = 5e-4, verbose: int = 1
 ) -> Recipe:
-    """Soft threshold reparameterization: thresholds are learned.
+    """Soft threshold reparameterization: learns thresholds.
 
-    How sparse the model becomes follows from `s_init` and the weight decay.
+    The sparsity depends on `s_init` and the weight decay.
 
     Args:
-        s_init: Float, where the thresholds' logits start.
+        s_init: Float, initial value of the thresholds' logits.
         weight_decay: Float >= 0, coupled, of these logits; the same as that of
             the kernels.
         verbose: 0 or 1.
@@ -39,14 +39,14 @@ def cs(
     beta_final: float = 300.0,
     verbose: int = 1,
 ) -> Recipe:
-    """Continuous sparsification: a gate per weight, that closes or opens.
+    """Continuous sparsification: one gate per weight, which closes or opens.
 
-    How sparse the model becomes follows from `s_init` and the penalty.
+    The sparsity depends on `s_init` and the penalty.
 
     Args:
-        s_init: Float, where the gates' logits start.
+        s_init: Float, initial value of the gates' logits.
         penalty: Float >= 0.
-        beta_final: Float > 0, how steep the gates are at the end.
+        beta_final: Float > 0, the steepness of the gates at the end.
         verbose: 0 or 1.
 
     Returns:
@@ -63,9 +63,9 @@ def cs(
 
 
 def dst(*, alpha: float = 5e-5, verbose: int = 1) -> Recipe:
-    """Dynamic sparse training: a threshold per output unit is learned.
+    """Dynamic sparse training: learns one threshold per output unit.
 
-    How sparse the model becomes follows from the penalty.
+    The sparsity depends on the penalty.
 
     Args:
         alpha: Float >= 0, the penalty.

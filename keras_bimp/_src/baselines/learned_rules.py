@@ -1,4 +1,4 @@
-"""What kernels compute with in the methods that learn thresholds or gates."""
+"""Mask rules with learned thresholds or gates."""
 
 import math
 import numbers
@@ -17,15 +17,15 @@ from keras_bimp._src.masking import Rule
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class SoftThreshold(Rule):
-    """Shrinks all weights by a threshold that is learned, one per kernel.
+    """Rule that shrinks weights by a learned threshold per kernel.
 
     ```python
     effective = sign(kernel) * relu(abs(kernel) - sigmoid(s))
     ```
 
     Args:
-        s_init: Float, where `s` starts.
-        weight_decay: Float >= 0, of `s`: coupled, as that of the kernels.
+        s_init: Float, initial value of `s`.
+        weight_decay: Float >= 0, of `s`: coupled, like that of the kernels.
 
     Reference:
 
@@ -62,7 +62,7 @@ class SoftThreshold(Rule):
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class SigmoidGate(Rule):
-    """A gate on each weight, that becomes a step while the training goes on.
+    """Rule with a gate per weight, which becomes a step during training.
 
     ```python
     effective = kernel * sigmoid(beta * s) / sigmoid(s_init)
@@ -72,7 +72,7 @@ class SigmoidGate(Rule):
     `beta` grows from 1 in the first step to `beta_final` after the last.
 
     Args:
-        s_init: Float, where all `s` start.
+        s_init: Float, initial value of all `s`.
         penalty: Float >= 0.
         beta_final: Float > 0.
 
@@ -115,7 +115,7 @@ class SigmoidGate(Rule):
     @classmethod
     def effective_kernels(cls, rules, kernels, masks, training):
         found = super().effective_kernels(rules, kernels, masks, training)
-        # The penalty of this step comes after this and needs its gate.
+        # The penalty is computed later and needs the gate of this step.
         for rule in rules:
             rule.penalized = rule.penalty * ops.sum(rule._gate())
             if training:
@@ -142,7 +142,7 @@ class SigmoidGate(Rule):
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class StepThreshold(Rule):
-    """Masks what is below a threshold that is learned, one per output unit.
+    """Rule that masks weights below a learned threshold per output unit.
 
     ```python
     effective = kernel * (abs(kernel) > t)
@@ -150,7 +150,7 @@ class StepThreshold(Rule):
     ```
 
     The gradient of the step is a surrogate. Thresholds that would leave 1% of
-    a kernel or less start again from 0.
+    a kernel or less restart from 0.
 
     Args:
         alpha: Float >= 0, the penalty.
@@ -173,15 +173,15 @@ class StepThreshold(Rule):
         self.raw = masked.add_weight(
             **settings, name=variable_name(kernel, "t")
         )
-        # What is taken off `raw`: JAX gives back no trained variable that a
-        # forward pass assigns to.
+        # Subtracted from `raw`, because JAX does not return trainable
+        # variables that a forward pass assigns to.
         self.start = masked.add_weight(
             **settings, trainable=False, name=variable_name(kernel, "t_start")
         )
 
     @property
     def threshold(self):
-        """The thresholds `t`, a tensor of one per output unit."""
+        """The thresholds `t`, a tensor with one per output unit."""
         return self.raw - self.start
 
     @classmethod
@@ -224,9 +224,9 @@ class StepThreshold(Rule):
 
 
 def _integral_of_surrogate(x):
-    """A function whose derivative is the surrogate of the step's.
+    """Function whose derivative is the surrogate gradient of the step.
 
-    That is 2 - 4 |x| up to 0.4, 0.4 up to 1, and 0 beyond.
+    The derivative is 2 - 4 |x| up to 0.4, 0.4 up to 1, and 0 beyond.
     """
     size = ops.abs(x)
     near = 2 * x - 2 * x * size
@@ -248,7 +248,7 @@ def _check_finite(name, value):
 
 
 def _constant(value):
-    # Keras' own rounds the value to float32.
+    # Keras' constant initializer rounds the value to float32.
     return lambda shape, dtype: ops.convert_to_tensor(
         np.full(shape, value, keras.backend.standardize_dtype(dtype))
     )

@@ -1,4 +1,4 @@
-"""What kernels compute with in the methods that choose weights by size."""
+"""Mask rules that choose weights by magnitude."""
 
 import math
 
@@ -15,15 +15,16 @@ from keras_bimp._src.masking import Rule
 
 
 def _straight_through(kernel, value):
-    """Computes with `value`; the gradient goes to the whole kernel."""
+    """Use `value` in the forward pass; pass the gradient to the kernel."""
     return kernel + ops.stop_gradient(value - kernel)
 
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class Soft(Rule):
-    """A pruned weight counts as 0 but keeps its value, and may come back.
+    """Rule in which pruned weights count as 0 but keep their value.
 
-    It gets no gradient; weight decay and momentum go on.
+    They get no gradient, but weight decay and momentum continue, and they may
+    come back.
 
     Reference:
 
@@ -36,10 +37,10 @@ class Soft(Rule):
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class StraightThrough(Rule):
-    """A pruned weight counts as 0 but gets the gradient as if it did not.
+    """Rule in which pruned weights count as 0 but still get the gradient.
 
-    With `every`, the smallest weights of all kernels are masked anew after
-    every so many steps, as many as the last pruning masked.
+    With `every`, the smallest weights of all kernels are masked again every
+    `every` steps, as many as the last pruning masked.
 
     Args:
         every: Integer >= 1, or `None` to leave the masks to callbacks.
@@ -74,7 +75,7 @@ class StraightThrough(Rule):
                 ops.greater(first.pruned, 0),
             )
             magnitudes = [ops.abs(ops.stop_gradient(k)) for k in kernels]
-            # Nothing is searched for where nothing is due.
+            # Search only if due.
             pruned = ops.cond(
                 due,
                 lambda: smallest(magnitudes, first.pruned.value),
@@ -91,9 +92,9 @@ class StraightThrough(Rule):
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class TopWeights(Rule):
-    """The largest weights of all kernels, found anew in every forward pass.
+    """Rule that keeps the largest weights in every forward pass.
 
-    The gradient goes to all weights.
+    All weights get the gradient.
 
     Args:
         target_sparsity: Float in [0, 1): `int(target * weights)` are pruned.
@@ -134,13 +135,13 @@ class TopWeights(Rule):
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class DecayOutsideTop(Soft):
-    """Dense; weight decay acts on all but the largest weights of all kernels.
+    """Dense rule with weight decay on all but the largest weights.
 
     Args:
         target_sparsity: Float in [0, 1): `int((1 - target) * weights)` do not
             decay.
-        weight_decay: Float >= 0, coupled: as much of a weight is added to its
-            gradient. The kernels must have no regularizer beside it.
+        weight_decay: Float >= 0, coupled: this share of a weight is added to
+            its gradient. The kernels must not have another regularizer.
 
     Reference:
 
@@ -179,7 +180,7 @@ def _count(kernels):
 
 
 def counter(masked, kernel, name):
-    """An integer variable of a `Masked` that begins at 0."""
+    """Create an integer variable of a `Masked`, initially 0."""
     return masked.add_weight(
         shape=(),
         initializer="zeros",
@@ -191,5 +192,5 @@ def counter(masked, kernel, name):
 
 
 def variable_name(kernel, name):
-    """The name of a variable that a rule adds for a kernel."""
+    """Return the name of a variable that a rule adds for a kernel."""
     return f"{kernel.path.replace('/', '_')}_{name}"

@@ -1,4 +1,4 @@
-"""What the callback of a recipe checks before anything has changed."""
+"""Checks of a recipe's callback, before anything changes."""
 
 import keras
 
@@ -16,12 +16,12 @@ from keras_bimp._src.retraining.pruning_callback import Leader
 from keras_bimp._src.retraining.targets import Targets
 from keras_bimp._src.slots import innermost
 
-# They choose among all weights of one `Masked` in the step.
+# Rules that choose among all weights of one `Masked` in each step.
 _CHOOSE_AMONG_ALL = (DecayOutsideTop, StraightThrough, TopWeights)
 
 
 def check_rules(model: keras.Model, found: Targets, rule: Rule) -> None:
-    """Raises ValueError unless a model is wrapped with the recipe's rule."""
+    """Raise ValueError unless a model is wrapped with the recipe's rule."""
     wanted = type(rule).__name__, rule.get_config()
     for target in found.targets:
         received = type(target.rule).__name__, target.rule.get_config()
@@ -37,47 +37,47 @@ def check_rules(model: keras.Model, found: Targets, rule: Rule) -> None:
     if isinstance(rule, _CHOOSE_AMONG_ALL) and masked > 1:
         raise ValueError(
             "`model` must be wrapped as a whole, with `keras_bimp.wrap`, for "
-            "a method that chooses among all weights in its steps. "
+            "a method that chooses among all weights in each step. "
             f"Received: {masked} `Masked` layers, rule={wanted[0]}"
         )
 
 
 def check_fit(callback: Leader, rule: Rule, by_step: bool) -> None:
-    """Raises ValueError if a recipe's callback cannot do its work in a `fit`.
+    """Raise ValueError if a recipe's callback does not suit a `fit`.
 
     Args:
         callback: The callback.
         rule: The recipe's rule.
-        by_step: Whether it prunes at the beginning of single steps.
+        by_step: Whether it prunes at the start of single steps.
     """
     if isinstance(rule, SigmoidGate) and callback.params.get("steps") is None:
         raise ValueError(
-            "`fit` must know how long an epoch is, so that the gates close at "
-            "the end: give it data of known length, or `steps_per_epoch`. "
+            "`fit` must know the length of an epoch, so that the gates close "
+            "at the end: pass data of known length, or `steps_per_epoch`. "
             "Received: steps_per_epoch=None"
         )
     steps = callback.model.steps_per_execution
     if by_step and steps > 1:
         raise ValueError(
-            "`steps_per_execution` must be 1 for a `schedule` that says in "
-            f"which steps to prune. Received: steps_per_execution={steps}"
+            "`steps_per_execution` must be 1 for a `schedule` that chooses "
+            f"the steps to prune at. Received: steps_per_execution={steps}"
         )
 
 
 def check_lc(model: keras.Model, found: Targets) -> None:
-    """Raises ValueError if kernels decay that the method itself lets decay."""
+    """Raise ValueError if kernels have another weight decay."""
     del model
     for target in found.targets:
         if target.kernel.variable.regularizer is not None:
             raise ValueError(
-                "Kernels must have no regularizer for a method with a "
-                "`weight_decay` of its own. Received: "
+                "Kernels must have no regularizer for a method with its own "
+                "`weight_decay`. Received: "
                 f"{target.path} with {target.kernel.variable.regularizer}"
             )
 
 
 def check_gsm(model: keras.Model, found: Targets) -> None:
-    """Raises ValueError unless a model is compiled for `gsm`."""
+    """Raise ValueError unless a model is compiled for `gsm`."""
     check_lc(model, found)
     optimizer = innermost(model.optimizer)
     if not isinstance(optimizer, GlobalSparseMomentum):

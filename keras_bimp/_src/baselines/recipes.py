@@ -1,4 +1,4 @@
-"""The pruning-stable methods that reach the sparsity they are told."""
+"""The pruning-stable methods with a target sparsity."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,12 +20,12 @@ from keras_bimp._src.sparsity_schedules import cubic
 
 
 class Recipe(NamedTuple):
-    """What a method needs.
+    """The arguments that a method needs.
 
     Args:
         rule: For `wrap`.
         callbacks: For `fit`.
-        optimizer: For `compile`, or `None` if any will do.
+        optimizer: For `compile`, or `None` if any optimizer works.
     """
 
     rule: Rule
@@ -42,23 +42,23 @@ def gmp(
     allocation=None,
     verbose: int = 1,
 ) -> Recipe:
-    """Gradual magnitude pruning: the sparsity rises while the model trains.
+    """Gradual magnitude pruning: sparsity increases during training.
 
-    Of `epochs` there are `epochs // interval - 1` prunings, before the epochs
-    `interval`, `2 * interval`, ... (counted from 0). The learning rate is that
-    of the optimizer: stepped, linear, or `baselines.Cyclic`.
+    There are `epochs // interval - 1` prunings, before the epochs `interval`,
+    `2 * interval`, ... (counted from 0). The learning rate is that of the
+    optimizer: stepped, linear, or `baselines.Cyclic`.
 
     Args:
         target_sparsity: Float in [0, 1), reached exactly, unless a `schedule`
-            by steps does not prune at its end: `fit` tells what was reached.
+            by steps does not prune at its end: `fit` prints what was reached.
         interval: Integer >= 1, epochs between prunings.
         hard: Whether pruned weights are pruned for good. Otherwise they keep
             their value, without a gradient, and come back if others become
             smaller.
         schedule: Callable (progress, target) -> sparsity, with the progress in
             [0, 1]; or callable step -> (whether to prune, sparsity) with an
-            attribute `frequency`, as the `PruningSchedule`s of
-            tensorflow-model-optimization are, which says when itself.
+            attribute `frequency`, such as a `PruningSchedule` of
+            tensorflow-model-optimization, which decides when to prune.
         allocation: See `keras_bimp.select`.
         verbose: 0 or 1.
 
@@ -66,7 +66,7 @@ def gmp(
         A `Recipe`.
 
     Raises:
-        ValueError: When `fit` begins, if there is no pruning in its epochs.
+        ValueError: When `fit` begins, if its epochs contain no pruning.
 
     Example:
 
@@ -101,26 +101,25 @@ def dpf(
     allocation=None,
     verbose: int = 1,
 ) -> Recipe:
-    """Dynamic pruning with feedback: pruned weights train on, unseen.
+    """Dynamic pruning with feedback: pruned weights are still trained.
 
-    The sparsity rises as in `gmp`; in between the smallest weights are chosen
-    anew after every `every` steps, and any weight may come back.
+    The sparsity increases as in `gmp`. In between, the smallest weights are
+    chosen again every `every` steps, and any weight may come back.
 
     Args:
         target_sparsity: Float in [0, 1), reached exactly.
         interval: See `gmp`.
-        every: Integer >= 1, steps between new choices.
+        every: Integer >= 1, steps between choices.
         schedule: See `gmp`.
-        allocation: See `keras_bimp.select`. The choices in between are global,
-            so that it must be, too.
+        allocation: `None` or `"global"`, like the choices in between.
         verbose: 0 or 1.
 
     Returns:
         A `Recipe`.
 
     Raises:
-        ValueError: If the allocation is not global; when `fit` begins, if
-            there is no pruning in its epochs.
+        ValueError: If the allocation is not global, or when `fit` begins, if
+            its epochs contain no pruning.
 
     Example: see `gmp`.
 
@@ -140,7 +139,7 @@ def dpf(
 
 
 def dnw(target_sparsity: float, *, allocation=None, verbose: int = 1) -> Recipe:
-    """Discovering neural wirings: the largest weights, in every forward pass.
+    """Discovering neural wirings: uses the largest weights in every call.
 
     All weights get a gradient.
 
@@ -179,18 +178,18 @@ def gsm(
     allocation=None,
     verbose: int = 1,
 ) -> Recipe:
-    """Global sparse momentum: only the most important weights are updated.
+    """Global sparse momentum: updates only the most important weights.
 
-    The others decay towards 0. At the end all are pruned by magnitude.
+    The others decay towards 0. At the end they are pruned by magnitude.
 
     Args:
         target_sparsity: Float in [0, 1), reached exactly at the end.
         learning_rate: Float or schedule.
         momentum: Float in [0, 1).
-        nesterov: Whether the momentum is Nesterov's.
-        weight_decay: Float >= 0, coupled; the kernels must have no regularizer
-            beside it.
-        allocation: Of the pruning at the end; see `keras_bimp.select`.
+        nesterov: Whether to use Nesterov momentum.
+        weight_decay: Float >= 0, coupled. The kernels must not have another
+            regularizer.
+        allocation: Of the final pruning; see `keras_bimp.select`.
         verbose: 0 or 1.
 
     Returns:
@@ -231,16 +230,16 @@ def lc(
     allocation=None,
     verbose: int = 1,
 ) -> Recipe:
-    """Learning compression, as the paper uses it: the small weights decay.
+    """Learning compression, as in the paper: small weights decay.
 
     Weight decay acts on all but the largest weights, chosen in every step. At
-    the end all others are pruned by magnitude.
+    the end the others are pruned by magnitude.
 
     Args:
         target_sparsity: Float in [0, 1), reached exactly at the end.
-        weight_decay: Float >= 0, coupled; the kernels must have no regularizer
-            beside it.
-        allocation: Of the pruning at the end; see `keras_bimp.select`.
+        weight_decay: Float >= 0, coupled. The kernels must not have another
+            regularizer.
+        allocation: Of the final pruning; see `keras_bimp.select`.
         verbose: 0 or 1.
 
     Returns:
@@ -260,16 +259,16 @@ def lc(
 def gradual_sparsities(
     epochs: int, interval: int, target_sparsity: float, schedule=cubic
 ) -> dict[int, float]:
-    """The prunings of `gmp`: number of epochs trained before -> sparsity.
+    """Return the prunings of `gmp`: epochs trained before -> sparsity.
 
     Args:
-        epochs: Integer >= 1, of the whole training.
+        epochs: Integer >= 1, length of the whole training.
         interval: Integer >= 1, epochs between prunings.
         target_sparsity: Float in [0, 1).
         schedule: Callable (progress, target) -> sparsity.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there are no prunings.
 
     Example:
 
@@ -279,8 +278,8 @@ def gradual_sparsities(
     prunings = epochs // interval - 1
     if prunings < 1:
         raise ValueError(
-            "`interval` must be at most half of the epochs, or there is no "
-            f"pruning. Received: interval={interval}, epochs={epochs}"
+            "`interval` must be at most half of the epochs, or nothing is "
+            f"pruned. Received: interval={interval}, epochs={epochs}"
         )
     return {
         i * interval: schedule(i / prunings, target_sparsity)
@@ -323,5 +322,5 @@ def _check_global(allocation):
     if allocation not in (None, "global"):
         raise ValueError(
             "`allocation` must be global for a method that chooses among all "
-            f"weights in its steps. Received: allocation={allocation!r}"
+            f"weights in each step. Received: allocation={allocation!r}"
         )

@@ -1,4 +1,4 @@
-"""The smallest of many weights, found inside the step."""
+"""Find the smallest of many weights inside the train step."""
 
 import math
 
@@ -8,18 +8,18 @@ from keras_bimp._src.backends import backend
 
 
 def kth_smallest(values: list, k):
-    """The k-th smallest entry of several tensors, all entries together.
+    """Return the k-th smallest entry of several tensors together.
 
-    Found by bisection where that is compiled: some 25 passes over the entries
-    take less time than sorting them.
+    If compiled, it uses bisection: about 25 passes over the entries are faster
+    than sorting.
 
     Args:
         values: Tensors of one floating type, of any shapes.
         k: Scalar integer tensor, from 0 to the number of entries.
 
     Returns:
-        A scalar of their type: the smallest number that at least `k` of the
-        entries do not exceed; `-1` if `k` is 0. The entries must be >= 0.
+        A scalar of the same type: the smallest number such that at least `k`
+        entries are <= it; `-1` if `k` is 0. The entries must be >= 0.
     """
     flat = _flat(values)
     k = ops.cast(k, "int32")
@@ -32,16 +32,16 @@ def kth_smallest(values: list, k):
 
 
 def smallest(values: list, k) -> list:
-    """Which entries of several tensors are the k smallest of all.
+    """Return which entries of several tensors are the k smallest of all.
 
-    Of equal entries the first ones are.
+    Among equal entries, the first are chosen.
 
     Args:
         values: See `kth_smallest`.
         k: See `kth_smallest`.
 
     Returns:
-        Boolean tensors of their shapes.
+        Boolean tensors of the same shapes.
     """
     flat = _flat(values)
     threshold = kth_smallest(values, k)
@@ -81,7 +81,7 @@ def _bisect(flat, k, low):
             ops.where(enough, here, count),
         )
 
-    # Fewer than k entries are <= low, at least k are <= high.
+    # Fewer than k entries are <= low; at least k are <= high.
     high = ops.max(flat)
     _, high, _ = ops.while_loop(
         unfinished, halve, (low, high, at_most(high)), maximum_iterations=1200

@@ -1,4 +1,4 @@
-"""Masks: the layer that wraps any layer, its rules, `wrap` and `strip`."""
+"""Masks: the `Masked` layer, mask rules, `wrap` and `strip`."""
 
 from keras_bimp._src.masking.compiled_alike import compile_like
 from keras_bimp._src.masking.compiled_alike import given_metrics

@@ -1,4 +1,4 @@
-"""Compiling a model as another one is compiled."""
+"""Compile one model like another."""
 
 import keras
 import numpy as np
@@ -19,17 +19,16 @@ def compile_like(
     scale: bool = False,
     share_metrics: bool = False,
 ) -> None:
-    """Compiles `target` with the loss and metrics of `source`.
+    """Compile `target` with the loss and metrics of `source`.
 
     Args:
         target: The model to compile.
         source: A compiled model.
         optimizer: The optimizer of `target`.
         scale: Whether Keras may wrap the optimizer for mixed precision.
-        share_metrics: Whether `target` takes the place of `source`, and takes
-            its very metric objects over. If not, it gets copies of them, for
-            those hold what `source` has counted. A metric that cannot be
-            copied is shared and counts from nothing again.
+        share_metrics: Whether `target` replaces `source` and takes over its
+            metric objects. Otherwise it gets copies with the same state. A
+            metric that cannot be copied is shared and reset.
     """
     config = dict(compile_config_of(source))
     config["optimizer"] = optimizer
@@ -42,9 +41,9 @@ def compile_like(
 
 
 def given_metrics(model: keras.Model) -> list[keras.Metric]:
-    """The metrics that a model was compiled with as objects.
+    """Return the metric objects passed to `compile`.
 
-    Keras does not list them before the first batch, nor reset them then.
+    Keras neither lists nor resets them before the first batch.
     """
     config = compile_config_of(model)
     if config is None:
@@ -53,11 +52,11 @@ def given_metrics(model: keras.Model) -> list[keras.Metric]:
 
 
 def reset_given_metrics(model: keras.Model) -> None:
-    """Lets metrics that Keras does not list yet count from nothing."""
+    """Reset the metrics that Keras does not list yet."""
     if lists_its_metrics(model):
         return
     for metric in given_metrics(model):
-        if metric.variables:  # Or it is one that makes them later.
+        if metric.variables:  # Some metrics create them later.
             metric.reset_state()
 
 
@@ -71,7 +70,7 @@ def _objects(metrics):
 
 
 def _copied(config):
-    """The metrics of a compilation, each object as one copy."""
+    """Return the compiled metrics with each object copied once."""
     given = {name: config[name] for name in _METRICS}
     copies = {id(m): _copy(m) or m for m in _objects(given)}
     return {
@@ -82,21 +81,21 @@ def _copied(config):
 
 
 def _copy(metric):
-    """A metric of the same kind; `None` if its config does not tell all."""
+    """Return a copy of a metric; `None` if its config is incomplete."""
     try:
         copy = type(metric).from_config(metric.get_config())
-    except Exception:  # A metric's config may be of any kind, or missing.
+    except Exception:  # A metric's config can be missing or fail in any way.
         return None
     if not _same(metric, copy):
         return None
-    # Not all of its variables need be counts.
+    # Not every variable is a count.
     for variable, other in zip(metric.variables, copy.variables, strict=True):
         other.assign(variable)
     return copy
 
 
 def _same(one, other):
-    """Whether two metrics have the same attributes, variables aside."""
+    """Return whether two metrics have the same non-variable attributes."""
     if type(one) is not type(other) or vars(one).keys() != vars(other).keys():
         return False
     return all(
@@ -132,5 +131,5 @@ def _equal(one, other):
         return np.array_equal(one, other)
     try:
         return bool(one == other)
-    except Exception:  # What `==` returns may be of any kind.
+    except Exception:  # `==` can return anything.
         return False

@@ -1,4 +1,4 @@
-"""Holds pruned weights at 0 where the training would move them."""
+"""Hold pruned weights at 0 during training."""
 
 from types import NoneType
 
@@ -13,33 +13,34 @@ from keras_bimp._src.slots import ranks_moved
 
 
 class HeldAtZero(keras.constraints.Constraint):
-    """Sets pruned weights to 0 after each update, inside the compiled step.
+    """Constraint that zeroes pruned weights inside the compiled step.
 
     Args:
-        mask: The mask of the kernel, a boolean `keras.Variable`.
-        inner: The constraint that the kernel had before, or `None`.
+        mask: The kernel's mask, a boolean `keras.Variable`.
+        inner: The kernel's previous constraint, or `None`.
     """
 
     def __init__(self, mask: keras.Variable, inner=None):
         self.inner = inner
         self._mask = mask
-        # A step of JAX must be given all variables that it reads. The
-        # optimizer's are, the mask is not: it is compiled in, or a copy of it
-        # is the optimizer's for a while.
+        # JAX must be given every variable that a step reads. It is given the
+        # optimizer's variables but not the mask. So the mask is compiled in,
+        # or the optimizer temporarily owns a copy of it.
         self._copy = self._compiled_in = None
         self.refresh()
 
     def refresh(self) -> bool:
-        """Takes up what the mask is now; returns whether to compile again."""
+        """Read the current mask; return whether to recompile the step."""
         if self._copy is not None:
-            self._copy.assign(ops.copy(self._mask.value))  # Not its buffer.
+            # Copied, because the buffer must not be shared.
+            self._copy.assign(ops.copy(self._mask.value))
             return False
         if backend() == "jax":
             self._compiled_in = as_array(self._mask)
         return backend() == "jax"
 
     def copy_mask(self) -> keras.Variable:
-        """Reads a copy of the mask from now on, which it returns."""
+        """Create a copy of the mask, use it from now on, and return it."""
         self._compiled_in = None
         self._copy = keras.Variable(
             ops.copy(self._mask.value),
@@ -51,7 +52,7 @@ class HeldAtZero(keras.constraints.Constraint):
         return self._copy
 
     def drop_copy(self) -> None:
-        """Reads the copy no longer."""
+        """Stop using the copy."""
         self._copy = None
         self.refresh()
 
@@ -66,15 +67,15 @@ class HeldAtZero(keras.constraints.Constraint):
 
 
 def kernels_to_hold(masked_kernels: list[tuple], optimizer) -> list[tuple]:
-    """Those of some kernels whose pruned weights an optimizer would move.
+    """Return the kernels whose pruned weights an optimizer would move.
 
     Args:
         masked_kernels: Pairs of a kernel and its mask, `keras.Variable`s.
         optimizer: The optimizer that trains them, or `None`.
 
     Raises:
-        ValueError: If the optimizer does to pruned weights what cannot be
-            undone.
+        ValueError: If the optimizer changes pruned weights in a way that
+            cannot be undone.
     """
     moved = set()
     if optimizer is not None and masked_kernels:
@@ -90,21 +91,21 @@ def kernels_to_hold(masked_kernels: list[tuple], optimizer) -> list[tuple]:
 
 
 def hold_zeros(masked_kernels: list[tuple]) -> bool:
-    """Keeps what is pruned now of some kernels at 0.
+    """Hold the currently pruned weights of some kernels at 0.
 
-    To be called again when masks have changed.
+    Call this again whenever masks change.
 
     Returns:
-        Whether a train step that is compiled already must be compiled anew.
+        Whether an already compiled train step must be recompiled.
     """
     return any([_hold(kernel, mask) for kernel, mask in masked_kernels])
 
 
 def copy_masks(masked_kernels: list[tuple]) -> list[keras.Variable]:
-    """Copies of the masks of kernels that are held, for a step of JAX.
+    """Copy the masks of held kernels for a JAX train step.
 
-    If it is given them, `hold_zeros` changes them, and it need not be compiled
-    again. None where it is not JAX that compiles.
+    With these copies, `hold_zeros` updates the masks without recompiling the
+    step. Returns an empty list on other backends.
     """
     if backend() != "jax":
         return []
@@ -112,7 +113,7 @@ def copy_masks(masked_kernels: list[tuple]) -> list[keras.Variable]:
 
 
 def drop_copies(masked_kernels: list[tuple]) -> None:
-    """Ends what `copy_masks` began."""
+    """Discard the copies that `copy_masks` made."""
     for kernel, _ in masked_kernels:
         if isinstance(kernel.constraint, HeldAtZero):
             kernel.constraint.drop_copy()
@@ -126,11 +127,11 @@ def _hold(kernel, mask):
 
 
 class OfWhatIsLeft(keras.regularizers.Regularizer):
-    """A penalty on the weights that are not pruned.
+    """Regularizer that sees only the remaining weights.
 
     Args:
-        mask: The mask of the kernel, a boolean `keras.Variable`.
-        inner: The regularizer of the kernel.
+        mask: The kernel's mask, a boolean `keras.Variable`.
+        inner: The kernel's regularizer.
     """
 
     def __init__(self, mask: keras.Variable, inner):
@@ -145,9 +146,10 @@ class OfWhatIsLeft(keras.regularizers.Regularizer):
 def regularize_what_is_left(
     kernel: keras.Variable, mask: keras.Variable
 ) -> None:
-    """Keeps a penalty from moving pruned weights, until `release`.
+    """Keep a penalty from moving pruned weights, until `release`.
 
-    L1 and L2 do not; one that looks at all weights of a kernel together does.
+    L1 and L2 act on each weight alone and need no change; a penalty that
+    looks at all weights of a kernel together does.
     """
     entry_by_entry = (
         keras.regularizers.L1,
@@ -161,7 +163,7 @@ def regularize_what_is_left(
 
 
 def release(kernel: keras.Variable) -> None:
-    """Gives a kernel back the constraint and the penalty that it had."""
+    """Restore a kernel's previous constraint and regularizer."""
     if isinstance(kernel.constraint, HeldAtZero):
         kernel.constraint = kernel.constraint.inner
     if isinstance(kernel.regularizer, OfWhatIsLeft):

@@ -1,4 +1,4 @@
-"""Mask rules: what a masked kernel computes with."""
+"""Mask rules: how a layer uses its kernel and mask."""
 
 import keras
 
@@ -6,12 +6,12 @@ from keras_bimp._src.backends import where_kept
 
 
 class Rule:
-    """What one kernel computes with, given its mask.
+    """Computes the effective kernel of a layer from its kernel and mask.
 
-    `Masked` makes a copy of the rule for every kernel, so a rule may keep
-    variables of its own. A subclass overrides `effective_kernel`, and whatever
-    else it needs; it must be registered with
-    `keras.saving.register_keras_serializable` to be saved in mid-training.
+    `Masked` makes one copy of the rule per kernel, so a rule can have its own
+    variables. Subclasses override `effective_kernel` and any other method.
+    Register a subclass with `keras.saving.register_keras_serializable`, or it
+    cannot be saved during training.
 
     Example:
 
@@ -27,21 +27,21 @@ class Rule:
     ```
 
     Attributes:
-        hard: Whether a pruning sets the pruned raw weights, and what the
-            optimizer remembers of them, to 0 for good.
+        hard: Whether pruning sets the pruned raw weights and their optimizer
+            slots to 0 for good.
     """
 
     hard = False
 
     def build(self, masked: "keras.Layer", kernel: keras.Variable) -> None:
-        """Creates the rule's own variables with `masked.add_weight`."""
+        """Create the rule's own variables with `masked.add_weight`."""
 
     def effective_kernel(self, kernel, mask):
-        """Returns what the layer computes with, a tensor of kernel's shape.
+        """Return the tensor that the layer computes with.
 
         Args:
             kernel: The raw kernel, a tensor.
-            mask: Boolean tensor of the same shape, True = kept.
+            mask: Boolean tensor of the same shape; True means kept.
         """
         raise NotImplementedError(
             f"Rule '{type(self).__name__}' must override "
@@ -52,16 +52,16 @@ class Rule:
     def effective_kernels(
         cls, rules: list["Rule"], kernels: list, masks: list, training: bool
     ) -> list:
-        """What all kernels of one `Masked` compute with, together.
+        """Return the effective kernels of one `Masked`.
 
-        For rules that choose among the weights of all kernels at once. The
-        default asks each rule for its own.
+        Override this in rules that compare weights across kernels. The default
+        calls `effective_kernel` of each rule.
 
         Args:
             rules: One rule per kernel.
             kernels: The raw kernels, tensors.
             masks: Their masks, boolean `keras.Variable`s.
-            training: Whether the call is a step of training.
+            training: Whether the call is a training step.
         """
         del training
         return [
@@ -71,16 +71,16 @@ class Rule:
 
     @classmethod
     def losses(cls, rules: list["Rule"], kernels: list) -> list:
-        """The losses of all kernels of one `Masked`, `None` where is none."""
+        """Return the loss of each kernel of one `Masked`, or `None`."""
         del kernels
         return [rule.loss() for rule in rules]
 
     def loss(self):
-        """Returns a scalar to add to the training loss, or None."""
+        """Return a scalar to add to the training loss, or None."""
         return None
 
     def final_kernel(self, kernel, mask):
-        """Returns what `strip` writes into the plain model."""
+        """Return the kernel that `strip` writes into the plain model."""
         return self.effective_kernel(kernel, mask)
 
     def get_config(self) -> dict:

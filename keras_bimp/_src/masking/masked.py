@@ -1,4 +1,4 @@
-"""The mask-wrapping layer."""
+"""The masking wrapper layer."""
 
 import contextlib
 import gc
@@ -37,25 +37,25 @@ _LIVE = weakref.WeakSet()
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class Masked(keras.layers.Wrapper):
-    """Puts a mask over every kernel of a layer, whatever the layer is.
+    """Wrapper that masks every prunable kernel of a layer or model.
 
-    The layer, or a whole model, is called inside one `keras.StatelessScope`
-    in which each kernel has its effective value, so that neither the layer nor
-    its variables are changed, and any layer works. `wrap(model)` is all that
-    most users need; use `Masked` inside a model to prune a part of it, or
-    where the model must keep its own class.
+    The inner layer is called in a `keras.StatelessScope` in which each kernel
+    has its effective value. Neither the layer nor its variables change, so any
+    layer works. Most users only need `wrap(model)`. Use `Masked` inside a
+    model to prune part of it, or to keep the model's class.
 
     Args:
-        layer: The layer or model to mask. Built with the wrapper if it is not
-            built yet.
-        rule: A `Rule`, what the kernels compute with. Defaults to hard
+        layer: The layer or model to mask. It is built with the wrapper if it
+            is not built yet.
+        rule: A `Rule`, which computes the effective kernels. Defaults to hard
             pruning, `Hard()`.
-        filters: Which layers inside to mask: a regex or list of regexes
+        filters: Which inner layers to mask: a regex or list of regexes
             searched in the layer's name and path, or a callable layer -> bool.
             Defaults to all.
-        exclude: Which of them not to mask, said in the same way.
-        initial_masks: `"ones"`, or `"nonzero"`, which freezes the zeros that
-            the kernels have today.
+        exclude: Which inner layers not to mask, in the same form. Defaults to
+            none.
+        initial_masks: `"ones"`, or `"nonzero"` to freeze the current zeros of
+            the kernels.
 
     Example:
 
@@ -100,8 +100,8 @@ class Masked(keras.layers.Wrapper):
         self.filters = filters
         self.exclude = exclude
         self.initial_masks = initial_masks
-        # Positions in `layer.weights` of what is masked, in place of `filters`,
-        # and of what is to be once it is trainable: those of a config.
+        # From a config: positions in `layer.weights` of the masked kernels
+        # (instead of `filters`) and of those to mask once trainable.
         self.indices = _indices
         self.frozen = _frozen
         self.was_trained = False
@@ -123,10 +123,9 @@ class Masked(keras.layers.Wrapper):
         _LIVE.add(self)
 
     def _add_mask(self, kernel, rule):
-        """Makes the variables of a kernel, each of them an attribute.
+        """Create the mask and rule variables of a kernel as attributes.
 
-        Checkpoints of TensorFlow hold variables that are one, and know them by
-        its name.
+        TensorFlow checkpoints save only attributes and identify them by name.
         """
         mask = self.add_weight(
             shape=kernel.variable.shape,
@@ -138,7 +137,7 @@ class Masked(keras.layers.Wrapper):
         )
         share_layout(kernel.variable, mask)
         if self.initial_masks == "nonzero":
-            # In NumPy: backends take subnormal numbers for 0.
+            # In NumPy, because backends treat subnormal numbers as 0.
             mask.assign(as_array(kernel.variable, copy=False) != 0)
         if rule.hard:
             regularize_what_is_left(kernel.variable, mask)
@@ -153,18 +152,18 @@ class Masked(keras.layers.Wrapper):
         self._inside.put(position, mask, *made)
 
     def mask_unfrozen(self):
-        """Masks kernels that were frozen and are trainable now.
+        """Mask kernels that were frozen and are now trainable.
 
-        Called whenever the layer is, or its variables are asked for.
+        Called on each call of the layer and each access to its variables.
         """
         if not self._inside or not self._inside.unfrozen():
             return
         if in_stateless_scope():
-            return  # No variable can be made here.
+            return  # Variables cannot be created here.
         with more_variables(self), outside_graphs():
             for kernel, rule in self._inside.take_unfrozen():
                 self._add_mask(kernel, rule)
-        # As if none had been frozen: variables are saved by position.
+        # As if none had been frozen, since variables are saved by position.
         order = self._inside.sort()
         self.masks = [self.masks[i] for i in order]
         sort_own_variables(self, key=self._inside.position_of)
@@ -181,18 +180,18 @@ class Masked(keras.layers.Wrapper):
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
-        """Pairs of a path and a reason: kernels that are not masked."""
+        """Pairs (path, reason) for kernels that are not masked."""
         return self._inside.skipped if self._inside else ()
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """Those of the layer inside, and the masks of what is trainable."""
+        """Variables of the inner layer, and masks of its trainable kernels."""
         self.mask_unfrozen()
         return super().variables
 
     @property
     def metrics(self) -> list[keras.Metric]:
-        """Metrics of the layers inside, but not those a model compiled."""
+        """Metrics of the inner layers, except those passed to `compile`."""
         return [m for x in layers_in(self.layer) for m in own_metrics(x)]
 
     def __call__(self, *args, **kwargs):
@@ -215,17 +214,17 @@ class Masked(keras.layers.Wrapper):
         losses = [*scope.losses, *type(self.rule).losses(self.rules, raw)]
         losses = [ops.sum(loss) for loss in losses if loss is not None]
         if losses:
-            # A new tensor: Keras would count the inner one twice.
+            # A new tensor, or Keras would count the inner one twice.
             self.add_loss(sum(losses))
         return outputs
 
     @contextlib.contextmanager
     def scope(self, also: Iterable[keras.Variable] = (), training=False):
-        """A scope in which the kernels have their effective values.
+        """Open a scope in which the kernels have their effective values.
 
         Args:
-            also: Variables that are not of the layer, and are used inside.
-            training: Whether the values are those for training.
+            also: Further variables that are used inside.
+            training: Whether to use the values for training.
 
         Yields:
             The `keras.StatelessScope`.
@@ -239,8 +238,8 @@ class Masked(keras.layers.Wrapper):
             for kernel, value in zip(self.kernels, effective, strict=True)
         ]
         if in_stateless_scope():
-            # A nested scope sees nothing of an outer one: every variable gets
-            # its current value here.
+            # A nested scope cannot see the outer one, so pass it every
+            # variable's current value.
             masked = {id(variable) for variable, _ in pairs}
             pairs += [
                 (variable, variable.value)
@@ -275,7 +274,7 @@ class Masked(keras.layers.Wrapper):
 
     @contextlib.contextmanager
     def final_kernels(self):
-        """Has the layer inside hold what `strip` would leave, for a while."""
+        """Give the inner layer the kernels that `strip` would leave."""
         variables = [kernel.variable for kernel in self.kernels]
         with put_back(variables):
             for variable, mask, rule in zip(
@@ -300,7 +299,7 @@ class Masked(keras.layers.Wrapper):
             config["filters"] = self.filters
             config["exclude"] = self.exclude
         config = {**super().get_config(), **config}
-        # The model around it is the one that is compiled.
+        # Only the model around this layer is compiled.
         config["layer"].pop("compile_config", None)
         return config
 
@@ -314,7 +313,7 @@ def _as_keras_tensor(x):
 
 
 def state_variables(layer: keras.Layer) -> list[keras.Variable]:
-    """All variables of a layer or model, also those Keras does not list."""
+    """Return all variables of a layer, including those Keras does not list."""
     variables = layer.variables
     for inner in layers_in(layer):
         variables += states_of(inner)
@@ -324,9 +323,9 @@ def state_variables(layer: keras.Layer) -> list[keras.Variable]:
 def others_that_mask(
     kernel: keras.Variable, masks: list[Masked]
 ) -> list[Masked]:
-    """The layers but some that have a mask over a kernel too.
+    """Return other `Masked` layers that also mask a kernel.
 
-    Those of models that were stripped do not count.
+    Layers of stripped models do not count.
     """
 
     def find():
@@ -339,15 +338,15 @@ def others_that_mask(
 
     if not find():
         return []
-    gc.collect()  # A model that is wrapped again, and that nobody holds.
+    gc.collect()  # An unreferenced wrapper may still be alive.
     return find()
 
 
 def forget(masked: Masked) -> None:
-    """Lets a layer that was stripped no longer count."""
+    """Stop counting a stripped layer in `others_that_mask`."""
     _LIVE.discard(masked)
 
 
 def masked_layers(model: keras.Layer) -> list[Masked]:
-    """All `Masked` layers in a model, however deep."""
+    """Return all `Masked` layers in a model, at any depth."""
     return [x for x in layers_in(model) if isinstance(x, Masked)]

@@ -1,4 +1,4 @@
-"""Which kernels of the layer inside a `Masked` have a mask."""
+"""The kernels that a `Masked` layer masks."""
 
 from keras_bimp._src.keras_internals.layers import layers_in
 from keras_bimp._src.masking.prunable import FROZEN
@@ -8,17 +8,18 @@ from keras_bimp._src.masking.prunable import is_trainable
 
 
 class Inside:
-    """The kernels of the layer inside a `Masked`, each with its rule.
+    """The kernels of the inner layer of a `Masked`, each with its rule.
 
-    Keeps them out of Keras' attribute tracking: they are not the mask's own.
+    Keeps them out of Keras' attribute tracking, because the `Masked` does not
+    own them.
 
     Args:
         masked: The `Masked`, whose layer is built.
 
     Attributes:
-        kernels: Those that are masked.
-        rules: One rule for each.
-        waiting: Those that are masked once they are trainable.
+        kernels: The masked kernels.
+        rules: One rule per masked kernel.
+        waiting: Frozen kernels to mask once they are trainable.
     """
 
     def __init__(self, masked):
@@ -35,7 +36,7 @@ class Inside:
 
     @property
     def skipped(self):
-        """Pairs (path, reason) of kernels that have no mask."""
+        """Pairs (path, reason) of kernels without a mask."""
         masked = {id(kernel.variable) for kernel in self.kernels}
         return tuple(
             (kernel.path, why)
@@ -44,11 +45,11 @@ class Inside:
         )
 
     def unfrozen(self):
-        """Those of the waiting kernels that are trainable now."""
+        """Return the waiting kernels that are now trainable."""
         return [k for k in self.waiting if is_trainable(k)]
 
     def take_unfrozen(self):
-        """Counts them among the kernels; returns pairs (kernel, rule)."""
+        """Add them to the masked kernels; return pairs (kernel, rule)."""
         taken = self.unfrozen()
         self.waiting = [k for k in self.waiting if not is_trainable(k)]
         rules = tuple(self._new_rule() for _ in taken)
@@ -57,7 +58,7 @@ class Inside:
         return list(zip(taken, rules, strict=True))
 
     def sort(self):
-        """Sorts kernels and rules by position; returns the order."""
+        """Sort kernels and rules by position; return the order."""
         at = self.positions(self.kernels)
         order = sorted(range(len(at)), key=at.__getitem__)
         self.kernels = tuple(self.kernels[i] for i in order)
@@ -65,15 +66,15 @@ class Inside:
         return order
 
     def put(self, position, *variables):
-        """Notes that variables belong to the kernel at a position."""
+        """Record that variables belong to the kernel at a position."""
         self._positions.update((id(v), position) for v in variables)
 
     def position_of(self, variable):
-        """The position in `layer.weights` of a kernel, or of what is its."""
+        """Return the position in `layer.weights` of a variable's kernel."""
         return self._positions.get(id(variable), len(self._positions))
 
     def positions(self, kernels):
-        """The position of each of some kernels."""
+        """Return the positions of several kernels."""
         return [self.position_of(kernel.variable) for kernel in kernels]
 
     def _new_rule(self):
@@ -87,6 +88,6 @@ def _at_indices(layer, indices):
             "`indices` must be positions in `layer.weights`. "
             f"Received: indices={indices} for {len(weights)} weights"
         )
-    # An inner layer comes after those around it: the last owner is the inmost.
+    # Inner layers come last, so the last owner is the innermost.
     owners = {id(v): x for x in layers_in(layer) for v in x.weights}
     return tuple(Kernel(weights[i], owners[id(weights[i])]) for i in indices)

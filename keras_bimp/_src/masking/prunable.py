@@ -1,4 +1,4 @@
-"""Which variables of a layer or model can be pruned, and which cannot."""
+"""Find the prunable variables of a layer or model."""
 
 import collections
 import math
@@ -16,7 +16,7 @@ from keras_bimp._src.keras_internals.quantization import has_lora
 from keras_bimp._src.keras_internals.quantization import is_quantized
 from keras_bimp._src.kernel_layout import Layout
 
-# The reason why `find_prunable` leaves a kernel alone that is not trained.
+# The reason `find_prunable` gives for kernels that are not trainable.
 FROZEN = "frozen"
 
 
@@ -38,7 +38,7 @@ class Kernel:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of what the layer computes with, not of codes that it stores."""
+        """Shape of the kernel, unpacked if the layer stores it quantized."""
         computed = computed_kernel(self)
         return computed.shape if computed else tuple(self.variable.shape)
 
@@ -48,7 +48,7 @@ class Kernel:
 
     @property
     def layout(self) -> Layout:
-        """Which axes of the kernel are inputs, and which outputs."""
+        """The input and output axes of the kernel."""
         shape, name = self.shape, self.variable.name
         rank = len(shape)
         if isinstance(self.layer, _DEPTHWISE) and name != "pointwise_kernel":
@@ -70,7 +70,7 @@ class Kernel:
 
     @property
     def output_units(self) -> int:
-        """How many outputs the kernel feeds: channels, units or filters."""
+        """Number of outputs the kernel feeds: channels, units or filters."""
         return self.layout.output_units(self.shape)
 
 
@@ -94,12 +94,12 @@ _TRANSPOSED = (
 
 @dataclass(frozen=True)
 class Prunables:
-    """What `find_prunable` found.
+    """The result of `find_prunable`.
 
     Args:
         kernels: The prunable variables, by first appearance in
             `layer.trainable_variables`.
-        left_out: Pairs of a kernel and the reason it is left alone.
+        left_out: Pairs of a kernel and the reason it is not pruned.
     """
 
     kernels: tuple[Kernel, ...]
@@ -107,11 +107,11 @@ class Prunables:
 
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
-        """Pairs of a kernel's path and the reason it is left alone."""
+        """Pairs of a kernel's path and the reason it is not pruned."""
         return tuple((k.path, reason) for k, reason in self.left_out)
 
     def reason(self, variable: keras.Variable) -> str | None:
-        """Why a variable is left alone; `None` if it is not."""
+        """Return why a variable is not pruned; `None` if it is."""
         return next(
             (why for k, why in self.left_out if k.variable is variable), None
         )
@@ -123,31 +123,30 @@ def find_prunable(
     exclude: str | list[str] | Callable | None = None,
     to_measure: bool = False,
 ) -> Prunables:
-    """Finds the prunable variables of a built layer or model.
+    """Find the prunable variables of a built layer or model.
 
-    Prunable is a trainable variable of rank 2 or more whose name ends in
-    "kernel", whatever layer holds it. The table of an `Embedding` is prunable
-    only if `filters` is given and matches the layer. A layer may declare other
-    variables in an attribute `prunable_weights`. Biases and the parameters of
-    normalisation never are.
+    A variable is prunable if it is trainable, has rank 2 or more, and its name
+    ends in "kernel", in any class of layer. The table of an `Embedding` is
+    prunable only if `filters` is given and matches the layer. A layer can
+    declare other variables in an attribute `prunable_weights`. Biases and
+    normalisation parameters are never prunable.
 
     Args:
         layer: A built layer or model.
         filters: Which layers to prune: a regex or list of regexes searched in
-            the layer's name and path, or a callable layer -> bool. A layer
-            that matches brings those inside it along. Defaults to all.
-        exclude: Which of them not to prune, said in the same way. Defaults to
-            none.
-        to_measure: Whether kernels are only measured: then those of quantized
-            layers and those that LoRA adds to are found too.
+            the layer's name and path, or a callable layer -> bool. A match
+            includes the layers inside. Defaults to all.
+        exclude: Which layers not to prune, in the same form. Defaults to none.
+        to_measure: Whether kernels are only measured. Then kernels that are
+            quantized or have LoRA are found too.
 
     Returns:
         A `Prunables`.
 
     Raises:
-        TypeError: If `filters` or `exclude` is none of these.
-        ValueError: If a layer is quantized, or has LoRA enabled, and kernels
-            are not only measured.
+        TypeError: If `filters` or `exclude` has another type.
+        ValueError: If a layer is quantized or has LoRA enabled, unless
+            `to_measure`.
     """
     matches = as_filter(filters)
     excludes = as_filter(exclude, name="exclude", default=False)
@@ -177,28 +176,28 @@ def find_prunable(
 
 
 def is_trainable(kernel: Kernel) -> bool:
-    """Whether a kernel is trained, and not frozen.
+    """Return whether a kernel is trained rather than frozen.
 
-    One that is quantized, or that LoRA adds to, was before.
+    Quantized kernels and kernels with LoRA count: they were trained before.
     """
     trained = kernel.variable.trainable or computed_kernel(kernel)
     return bool(trained and kernel.layer.trainable)
 
 
 def computed_kernel(kernel: Kernel) -> FloatKernel | None:
-    """What a layer that is quantized or has LoRA computes with.
+    """Return the kernel that a quantized or LoRA layer computes with.
 
     Returns:
-        A `FloatKernel`; `None` where that is the variable itself.
+        A `FloatKernel`; `None` if it is the variable itself.
     """
-    layer = kernel.layer  # It may be gone.
+    layer = kernel.layer  # May have been deleted.
     computed = [] if layer is None else float_kernels(layer)
     return next((k for k in computed if k.variable is kernel.variable), None)
 
 
 def as_it_is_now(kernel: Kernel) -> Kernel:
-    """The kernel of the same layer and name after the layer was quantized."""
-    layer = kernel.layer  # It may be gone.
+    """Find a kernel again after its layer was quantized."""
+    layer = kernel.layer  # May have been deleted.
     for computed in [] if layer is None else float_kernels(layer):
         if computed.role == kernel.variable.name:
             return Kernel(computed.variable, kernel.layer)
@@ -206,7 +205,7 @@ def as_it_is_now(kernel: Kernel) -> Kernel:
 
 
 def unique_paths(kernels: Iterable[Kernel]) -> list[str]:
-    """The kernels' paths, numbered where several have the same."""
+    """Return the kernels' paths, with duplicates numbered."""
     seen, paths = collections.Counter(), []
     for kernel in kernels:
         seen[kernel.path] += 1
@@ -216,16 +215,16 @@ def unique_paths(kernels: Iterable[Kernel]) -> list[str]:
 
 
 def _walk(layer, around=()):
-    """Yields each layer with those around it, but for the outermost."""
+    """Yield each layer with the layers around it, except the outermost."""
     yield layer, around[1:]
     for inner in layers_of(layer):
-        # Sequential holds a Functional model of its own name: itself again.
+        # Sequential holds a Functional model of the same name: itself again.
         again = inner.name == layer.name
         yield from _walk(inner, around if again else (*around, layer))
 
 
 def _check_as_trained(layer):
-    """Raises ValueError if a layer is quantized or has LoRA."""
+    """Raise ValueError if a layer is quantized or has LoRA."""
     if getattr(layer, "prunable_weights", None) is not None:
         return
     if is_quantized(layer):
@@ -237,9 +236,9 @@ def _check_as_trained(layer):
         )
     if has_lora(layer):
         raise ValueError(
-            "A layer with LoRA cannot be pruned, for what LoRA adds to its "
-            "kernel is not sparse: prune before `enable_lora`, and expect no "
-            "zeros of the two together. "
+            "A layer with LoRA cannot be pruned, because the LoRA update is "
+            "not sparse: prune before `enable_lora`, and do not expect zeros "
+            "after the update is merged. "
             f"Received: layer '{layer.path or layer.name}' with LoRA enabled"
         )
 
@@ -270,7 +269,7 @@ def _candidates(layer, embeddings):
 def as_filter(
     filters, name: str = "filters", default: bool = True
 ) -> Callable[[keras.Layer], bool]:
-    """Turns `filters` (see `find_prunable`) into a callable layer -> bool."""
+    """Turn `filters` (see `find_prunable`) into a callable layer -> bool."""
     if filters is None:
         return lambda layer: default
     if callable(filters):

@@ -1,4 +1,4 @@
-"""`strip` takes the masks off a model."""
+"""`strip` removes the masks from a model."""
 
 import weakref
 
@@ -19,22 +19,22 @@ from keras_bimp._src.model_record import record_of
 
 
 def strip(model: keras.Model) -> keras.Model:
-    """Takes the masks off: the plain Keras model with zeros in place.
+    """Remove the masks and return the plain Keras model with its zeros.
 
-    For a model made by `wrap` this is the very model that was given to `wrap`.
-    A Functional or Sequential model with `Masked` layers inside is rebuilt
-    around the same inner layers. In a model of your own class, strip each
-    `Masked` layer, and make a new object of the class from what is returned.
+    For a model made by `wrap`, this returns the model object that was passed
+    to `wrap`. A Functional or Sequential model with `Masked` layers inside is
+    rebuilt around the same inner layers. In a subclassed model, strip each
+    `Masked` layer and build a new model from the results.
 
     Args:
-        model: A model made by `wrap`, or with `Masked` layers inside, or one
-            `Masked` layer.
+        model: A model made by `wrap`, a model with `Masked` layers inside, or
+            a single `Masked` layer.
 
     Returns:
-        A `keras.Model` that holds no class of keras_bimp; of a `Masked` layer
-        the layer inside. If `model` was
-        compiled, it is compiled with the same loss and metrics, so that
-        `evaluate` works, and with a plain SGD: compile it again to train it.
+        A `keras.Model` without keras_bimp classes, or the inner layer of a
+        `Masked` layer. If `model` was compiled, the result is compiled with
+        the same loss and metrics, so that `evaluate` works, and with plain
+        SGD. Compile it again before training.
 
     Raises:
         ValueError: If there is nothing to strip.
@@ -67,7 +67,7 @@ def strip(model: keras.Model) -> keras.Model:
             release(variable)
         forget(masked)
     if getattr(model, "compiled", False):
-        # SGD without momentum has no slots: nothing dense in a saved file.
+        # SGD without momentum has no slots, so no dense ones are saved.
         compile_like(plain, model, keras.optimizers.SGD(), scale=True)
         plain.optimizer.build(plain.trainable_variables)
     return plain
@@ -76,15 +76,15 @@ def strip(model: keras.Model) -> keras.Model:
 def masked_kernels(
     model: keras.Layer,
 ) -> tuple[tuple[Kernel, ...], tuple[tuple[str, str], ...]]:
-    """The kernels of a model that have a mask, or had one before `strip`.
+    """Return the kernels that are masked, or were masked before `strip`.
 
     Returns:
-        These kernels, and pairs (path, reason) of those left alone.
+        The kernels, and pairs (path, reason) for the unmasked ones.
     """
     found = masked_layers(model)
     if not found:
         record = record_of(model)
-        # Weakly: a layer that owns its kernel may be the model itself.
+        # A weak reference, because the owning layer may be the model itself.
         pairs = ((variable, layer()) for variable, layer in record.masked)
         kernels = (Kernel(*pair) for pair in pairs)
         return tuple(map(as_it_is_now, kernels)), record.skipped
@@ -95,7 +95,7 @@ def masked_kernels(
 
 
 def _note(model, plain):
-    """Has the record of what `strip` returns say what was masked."""
+    """Record on the stripped model which kernels were masked."""
     kernels, skipped = masked_kernels(model)
     record = record_of(plain)
     record.masked = tuple(
@@ -115,9 +115,9 @@ def _without_masked(model):
     if plain is None or masked_layers(plain):
         raise ValueError(
             "`model` must be made by `wrap`, or be Sequential or Functional "
-            f"all the way to its `Masked` layers. Received: model={model!r}. "
-            "In a class of your own, replace each `Masked` layer by "
-            "`keras_bimp.strip(layer)`, in a new object of the class"
+            f"at every level above its `Masked` layers. Received: "
+            f"model={model!r}. In a subclassed model, replace each `Masked` "
+            "layer by `keras_bimp.strip(layer)`, in a new object of the class"
         )
     return plain
 
@@ -139,7 +139,7 @@ def _unmasked(layer):
 
 
 def _wrapper_of_plain(wrapper):
-    """A wrapper of Keras' kind, as `TimeDistributed`, around a plain layer."""
+    """Rebuild a Keras wrapper, such as `TimeDistributed`, on a plain layer."""
     inner = wrapper.layer
     if isinstance(inner, keras.Sequential | Functional):
         inner = _cloned(inner)

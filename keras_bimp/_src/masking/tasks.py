@@ -1,4 +1,4 @@
-"""Masked models that keep what the class of the model does around `call`."""
+"""Masked models that keep the KerasHub task API of the model inside."""
 
 import functools
 import inspect
@@ -8,7 +8,7 @@ import keras
 from keras_bimp._src.keras_internals.functional_graphs import OF_THE_GRAPH
 from keras_bimp._src.keras_internals.layers import SavedAsLayer
 
-# What a subclass of `keras.Model` may override and a model around it loses.
+# Methods that a subclass of `keras.Model` would lose inside a wrapped model.
 _TRAINER_METHODS = (
     "fit",
     "evaluate",
@@ -26,13 +26,13 @@ _TRAINER_METHODS = (
 
 
 def check_trainer(model: keras.Model) -> None:
-    """Refuses a class with a training of its own, which masks would change.
+    """Refuse models with custom training, which wrapping would change.
 
-    KerasHub's tasks are known: what they override is done around a call of
+    KerasHub tasks are supported: they override only what surrounds a call of
     the whole model.
 
     Raises:
-        ValueError: If the class of `model` is such a class.
+        ValueError: If the class of `model` customizes training.
     """
     name = _refused(type(model))
     if name is not None:
@@ -45,7 +45,7 @@ def check_trainer(model: keras.Model) -> None:
 
 
 def how_to_mask(model: keras.Model) -> str:
-    """What a user can do so that a model has masks, in words."""
+    """Return advice on how to mask a model."""
     kind = type(model)
     around = "put `keras_bimp.Masked(layer)` around the layers inside the model"
     if not isinstance(model, keras.Model) or _refused(kind) is None:
@@ -55,21 +55,21 @@ def how_to_mask(model: keras.Model) -> str:
         return around
     graph = (
         "train its graph, `keras_bimp.wrap(keras.Model(model.inputs, "
-        "model.outputs))`, in a loop of your own with `keras_bimp.prune()`"
+        "model.outputs))`, in a custom loop with `keras_bimp.prune()`"
     )
     return graph if _of_the_hub(kind) else f"{around}, or {graph}"
 
 
 def class_around(model: keras.Model, base: type) -> type:
-    """The class of a masked model around a model.
+    """Return the class of the masked model for a given model.
 
     Args:
         model: The model inside.
-        base: The class of masked models in general.
+        base: The general class of masked models.
 
     Returns:
-        `base`, or a subclass of it and of the class of a KerasHub task, whose
-        `fit`, `preprocessor`, `generate` and the like it has.
+        `base`, or a subclass of `base` and of the KerasHub task class, which
+        keeps `fit`, `preprocessor`, `generate` and similar attributes.
     """
     if not _own_trainer_methods(type(model)):
         return base
@@ -77,23 +77,23 @@ def class_around(model: keras.Model, base: type) -> type:
 
 
 def has_own_steps(kind: type) -> bool:
-    """Whether models of a class compute losses or train in a way of theirs."""
+    """Return whether a class customizes its losses or training steps."""
     around = {"fit", "evaluate", "predict", "compile"}
     return not around.issuperset(_own_trainer_methods(kind))
 
 
 def as_not_compiled(model: keras.Model) -> None:
-    """Takes back that a task compiles itself whenever it is made."""
+    """Undo the compilation that a task runs when it is created."""
     if _package(type(model).compile) == "keras_hub":
         model.compiled = False
         model.optimizer = None
 
 
 def compile_as_keras_does(target: keras.Model, source: keras.Model, **config):
-    """Compiles `target`, with what the class of `source` adds to `compile`.
+    """Compile `target`, including arguments that a task's `compile` adds.
 
-    The `compile` of a task takes other arguments than the one of Keras; what
-    it makes of them is what `source` holds.
+    A task's `compile` takes other arguments than the one in Keras. They are
+    copied from the attributes of `source`.
     """
     if _package(type(target).compile) != "keras_hub":
         target.compile(**config)
@@ -103,14 +103,14 @@ def compile_as_keras_does(target: keras.Model, source: keras.Model, **config):
         if hasattr(source, name):
             setattr(target, name, getattr(source, name))
     if getattr(target, "generate_function", None) is not None:
-        target.generate_function = None  # It was compiled with another one.
+        target.generate_function = None  # Compiled with the old settings.
 
 
 class AroundTask(SavedAsLayer):
-    """What a masked model around a KerasHub task does besides.
+    """Mixin for masked models around a KerasHub task.
 
-    Comes before the class of the task, whose methods find in it what they
-    look for: attributes of the task, and a call with masks.
+    Comes before the task class in the MRO, so that the task's methods find
+    the task's attributes and a call with masks.
     """
 
     def __getattr__(self, name):
@@ -122,7 +122,7 @@ class AroundTask(SavedAsLayer):
 
     def __setattr__(self, name, value):
         if _is_own_property(type(self), name):
-            # `task.preprocessor = None`, say.
+            # For example, `task.preprocessor = None`.
             setattr(self.wrapper.layer, name, value)
             for each in ("train", "test", "predict"):
                 setattr(self, f"{each}_function", None)
@@ -152,7 +152,7 @@ class AroundTask(SavedAsLayer):
         self.optimizer.build(self.trainable_variables)
 
     def save_to_preset(self, *args, **kwargs):
-        """Refused: a preset is that of the task, and has no masks."""
+        """Refuse to save a preset, which cannot hold masks."""
         raise ValueError(
             "A wrapped task cannot be saved as a preset. Strip it first: "
             "`keras_bimp.strip(model).save_to_preset(...)`. "
@@ -161,12 +161,12 @@ class AroundTask(SavedAsLayer):
 
 
 class AroundGenerator(AroundTask):
-    """The same for a task that generates step by step."""
+    """Mixin for masked models around a task that generates step by step."""
 
     generate_function = None
 
     def generate_step(self, *args, **kwargs):
-        """One call of the task's own, computing with masked kernels."""
+        """Run the task's `generate_step` with masked kernels."""
         sampler = getattr(self, "sampler", None)
         with self.wrapper.scope(also=getattr(sampler, "variables", ())):
             return super().generate_step(*args, **kwargs)
@@ -180,7 +180,7 @@ def _class_of(base, kind):
         (around, base, kind),
         {"__doc__": base.__doc__, "__module__": base.__module__},
     )
-    # A file says `base`, whose `from_config` finds this class again.
+    # A saved file names `base`, whose `from_config` finds this class again.
     register = keras.saving.register_keras_serializable(
         package="keras_bimp", name=base.__name__
     )
@@ -198,7 +198,7 @@ def _own_trainer_methods(kind):
 
 
 def _refused(kind):
-    """The first method of a class that a model around it would lose."""
+    """Return the first method of a class that wrapping would lose."""
     for name in _own_trainer_methods(kind):
         if _package(getattr(kind, name)) != "keras_hub":
             return name
@@ -206,7 +206,7 @@ def _refused(kind):
 
 
 def _of_the_hub(kind):
-    """Whether a class makes the layers inside by itself, as a task does."""
+    """Return whether a class is from KerasHub."""
     return any(_package(each) == "keras_hub" for each in kind.__mro__)
 
 
@@ -236,7 +236,7 @@ def _is_of_the_task(name):
 
 
 def _is_own_property(kind, name):
-    """Whether a class of KerasHub says what it is to set an attribute."""
+    """Return whether an attribute is a property of a KerasHub class."""
     owner = next((each for each in kind.__mro__ if name in vars(each)), None)
     return (
         owner is not None
@@ -247,8 +247,8 @@ def _is_own_property(kind, name):
 
 @functools.cache
 def _names_of_keras():
-    """What every model has: a masked one has its own, or is to have none."""
-    # Named: else the names of the user's layers are numbered otherwise.
+    """Return the attributes of any Keras model, not to take from a task."""
+    # Named explicitly, so that the numbering of the user's layers is kept.
     inputs = keras.Input((1,), name="inputs")
     outputs = keras.layers.Identity(name="outputs")(inputs)
     model = keras.Model(inputs, outputs, name="names")

@@ -1,4 +1,4 @@
-"""`wrap` puts a mask around a model; `strip` takes it off again."""
+"""`wrap` masks a model; `strip` removes the masks again."""
 
 import keras
 
@@ -42,7 +42,7 @@ _OF_THE_MODEL_INSIDE = (
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class MaskedModel(QuickSteps, SavedWithSignature, keras.Model):
-    """A model around one `Masked`. Made by `wrap`, undone by `strip`.
+    """Model around one `Masked`. Created by `wrap`, undone by `strip`.
 
     Args:
         masked: A built `Masked` around a model.
@@ -56,10 +56,10 @@ class MaskedModel(QuickSteps, SavedWithSignature, keras.Model):
             )
         model = masked.layer
         kwargs = {"dtype": model.dtype_policy, "name": model.name, **kwargs}
-        # Not that of a task, which would make its own layers.
+        # Not the `__init__` of a task, which would create its own layers.
         keras.Model.__init__(self, autocast=False, **kwargs)
-        # Keras saves attributes by name: the optimizer, which the model inside
-        # may share, must come before this one.
+        # Keras saves attributes in order of their names: the optimizer, which
+        # the inner model may share, must come before this one.
         self.wrapper = masked
         share_record(self, model)
         self.supports_jit = model.supports_jit
@@ -76,7 +76,7 @@ class MaskedModel(QuickSteps, SavedWithSignature, keras.Model):
         return self.wrapper.compute_output_shape(*args, **kwargs)
 
     def fit(self, *args, **kwargs):
-        """Trains as `keras.Model.fit` does, where that can."""
+        """Train like `keras.Model.fit`; refuse unsupported strategies."""
         check_strategy(self)
         with strategy_scope(self):
             self.wrapper.mask_unfrozen()
@@ -84,7 +84,7 @@ class MaskedModel(QuickSteps, SavedWithSignature, keras.Model):
         return run_fit(self, super().fit, args, kwargs)
 
     def _hold_zeros(self):
-        """Holds what is pruned, whoever pruned it or loaded its mask."""
+        """Hold pruned weights at 0, also if a mask was loaded or set."""
         hard = [
             (kernel.variable, mask)
             for kernel, mask, rule in zip(
@@ -106,39 +106,39 @@ class MaskedModel(QuickSteps, SavedWithSignature, keras.Model):
             compile_anew(self)
 
     def reset_metrics(self):
-        """Lets all metrics count from nothing, in a first epoch too."""
+        """Reset all metrics, including in the first epoch."""
         reset_given_metrics(self)
         super().reset_metrics()
 
     def build(self, *args, **kwargs):
-        """Nothing to do: `wrap` takes built models only."""
+        """Do nothing: `wrap` takes built models only."""
 
     @property
     def layers(self) -> list[keras.Layer]:
-        """The layers of the model inside, so that `get_layer` finds them."""
+        """The layers of the inner model, so that `get_layer` finds them."""
         return self.wrapper.layer.layers
 
     def __getattr__(self, name):
-        # Keras names losses and metrics of several outputs by these.
+        # Keras uses these to name the losses and metrics of several outputs.
         if name in _OF_THE_MODEL_INSIDE:
             return getattr(self.wrapper.layer, name)
-        # On torch a layer is a module, which finds its parts in this way.
+        # On torch a layer is a module, which looks up its parts this way.
         inherited = getattr(super(), "__getattr__", super().__getattribute__)
         return inherited(name)
 
     def save(self, filepath, *args, **kwargs):
-        """Saves as `keras.Model.save` does, in a format that holds masks."""
+        """Save like `keras.Model.save`, in a format that holds masks."""
         refuse_hdf5_path(filepath)
         super().save(filepath, *args, **kwargs)
 
     def export(self, *args, **kwargs):
-        """Exports what `strip` would return, as `keras.Model.export` does."""
+        """Export the stripped model, like `keras.Model.export`."""
         with self.wrapper.final_kernels():
             return self.wrapper.layer.export(*args, **kwargs)
 
     def save_signature(self):
-        """What `tf.saved_model.save` gives a model to be called by."""
-        # Keras knows it of its own classes, and on TensorFlow only.
+        """Return the serving signature for `tf.saved_model.save`."""
+        # Keras knows the signature of its own classes only.
         import tensorflow as tf
 
         @tf.function(input_signature=input_signature(self.wrapper.layer))
@@ -148,14 +148,14 @@ class MaskedModel(QuickSteps, SavedWithSignature, keras.Model):
         return serving_default
 
     def quantize(self, *args, **kwargs):
-        """Refused: a model is pruned, stripped, and then quantized."""
+        """Raise an error: prune, strip, and then quantize."""
         raise ValueError(
             "A wrapped model cannot be quantized. Strip it first: "
             f"`keras_bimp.strip(model).quantize(...)`. Received: {self!r}"
         )
 
     def summary(self, *args, **kwargs):
-        """Prints the summary of the model inside, and how sparse it is."""
+        """Print the summary of the inner model and its sparsity."""
         self.wrapper.layer.summary(*args, **kwargs)
         total = sum(kernel.size for kernel in self.wrapper.kernels)
         left = sum(count_nonzero(mask.value) for mask in self.wrapper.masks)
@@ -196,45 +196,45 @@ def wrap(
     exclude=None,
     initial_masks: str = "ones",
 ) -> keras.Model:
-    """Puts a mask over every prunable kernel of a model.
+    """Wrap a model so that every prunable kernel has a mask.
 
-    The result has the same variables and computes the same. A compiled model
-    stays compiled, with the same loss and metrics and the same optimizer
-    object, so that its slots and iterations are kept. Of `model` itself two
-    things change: until `strip`, a regularizer of a kernel that looks at all
-    weights together sees those that are left; and with
-    `initial_masks="nonzero"` the optimizer forgets what it remembers of the
-    zeros, which would move them.
+    The result has the same variables and outputs. A compiled model stays
+    compiled, with the same loss, metrics and optimizer object, so its slots
+    and iterations are kept. Two things change in `model` itself. Until
+    `strip`, a kernel regularizer that looks at all weights together sees only
+    the remaining ones. With `initial_masks="nonzero"`, the optimizer slots of
+    the zeros are reset, because momentum would move them.
 
-    Prunable is every trainable variable of rank 2 or more whose name ends in
-    "kernel": dense, convolutional, recurrent and attention layers, custom
-    layers, a layer used twice once. The table of an `Embedding` is prunable
-    only if `filters` is given and matches it. Biases and the parameters of
-    normalisation never are. Frozen layers stay as they are.
+    A variable is prunable if it is trainable, has rank 2 or more, and its name
+    ends in "kernel". This covers dense, convolutional, recurrent, attention
+    and custom layers; a shared layer counts once. The table of an `Embedding`
+    is prunable only if `filters` is given and matches it. Biases and
+    normalisation parameters are never prunable. Frozen layers are left
+    unchanged.
 
     Args:
         model: A built `keras.Model`: Sequential, Functional or subclassed.
-        rule: A `Rule`, what the kernels compute with. Defaults to hard
+        rule: A `Rule`, which computes the effective kernels. Defaults to hard
             pruning. If it adds trainable variables, a compiled model gets a
-            fresh optimizer of the same configuration.
+            fresh optimizer with the same configuration.
         filters: Which layers to prune: a regex or list of regexes searched in
             the layer's name and path, or a callable layer -> bool. Defaults to
             all.
-        exclude: Which layers not to prune, said as in `filters`. Defaults to
-            none.
-        initial_masks: `"ones"`, or `"nonzero"`, which freezes the zeros that
-            the kernels have today, so that a sparse model can be fine-tuned
-            without any callback.
+        exclude: Which layers not to prune, in the same form as `filters`.
+            Defaults to none.
+        initial_masks: `"ones"`, or `"nonzero"` to freeze the current zeros of
+            the kernels, so that a sparse model can be fine-tuned without a
+            callback.
 
     Returns:
         A `keras.Model` around one `Masked`.
 
     Raises:
         TypeError: If `model` is not a `keras.Model`.
-        ValueError: If `model` is not built, is wrapped already, has nothing to
-            prune, is quantized, or is of a class with its own training loop,
-            which a model around it would lose. Tasks of KerasHub keep theirs:
-            `fit` preprocesses, and `generate` generates, with masks.
+        ValueError: If `model` is not built, is already wrapped, has nothing to
+            prune, is quantized, or has a custom training loop, which would be
+            lost. KerasHub tasks are supported: `fit` still preprocesses, and
+            `generate` generates with masks.
 
     Example:
 
@@ -290,7 +290,7 @@ def _wrap(model, **arguments):
         and masked.rule.hard
         and model.compiled
     ):
-        # Momentum would move them: forget it.
+        # Momentum would move them, so reset it.
         kernels = [kernel.variable for kernel in masked.kernels]
         zero_pruned(kernels, masked.masks, model.optimizer)
     if model.compiled:
@@ -320,5 +320,5 @@ def _optimizer_for(model, fresh):
 
 
 def is_kerass_own(method) -> bool:
-    """Whether a method is one that Keras defines."""
+    """Return whether Keras defines a method."""
     return method.__module__.partition(".")[0] == "keras"

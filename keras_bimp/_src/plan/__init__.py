@@ -1,4 +1,4 @@
-"""The plan: a budget of epochs laid out as phases, before training starts."""
+"""The plan: a budget of epochs divided into phases before training."""
 
 from keras_bimp._src.plan.automatic import allocation_for
 from keras_bimp._src.plan.automatic import check_automatic

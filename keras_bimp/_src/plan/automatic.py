@@ -1,4 +1,4 @@
-"""The budget that is chosen where the user leaves it open."""
+"""Choose the parts of the budget that the user does not give."""
 
 import dataclasses
 import math
@@ -15,8 +15,8 @@ AUTO = "auto"
 
 _DENSE_SHARE = 1 / 4
 _MOST_CYCLES = 5
-_FEWEST_STEPS = 100  # Of a cycle.
-_SMALLEST_PRUNING = 1 / 3  # Of what is left.
+_FEWEST_STEPS = 100  # Per cycle.
+_SMALLEST_PRUNING = 1 / 3  # Of the remaining weights.
 _LAMP_FROM = 0.9
 
 
@@ -27,8 +27,8 @@ class Budget:
     Args:
         dense_epochs: Integer >= 0.
         cycles: Integer >= 1, or `"renda"`.
-        retraining: How its cycles retrain.
-        chosen: What of this was chosen, as arguments of `callbacks`.
+        retraining: The `Retraining` of its cycles.
+        chosen: The automatically chosen arguments of `callbacks`, as text.
     """
 
     dense_epochs: int
@@ -45,7 +45,7 @@ def as_budget(
     cycles: int | str,
     retraining,
 ) -> Budget:
-    """Chooses what is left open; what is given stays.
+    """Choose what is not given; keep what is.
 
     ```python
     dense_epochs = epochs / 4  # Rounded, at least 1.
@@ -61,15 +61,15 @@ def as_budget(
         target_sparsity: Float in [0, 1).
         epochs: Integer >= 1, the total budget.
         steps_per_epoch: Integer >= 1.
-        dense_epochs: Integer >= 0, or `None` to have it chosen.
-        cycles: Integer >= 1 or `"renda"`, or `"auto"`.
-        retraining: What `as_retraining` takes, or `"auto"`.
+        dense_epochs: Integer >= 0, or `None` to choose it.
+        cycles: Integer >= 1, `"renda"` or `"auto"`.
+        retraining: As in `as_retraining`, or `"auto"`.
 
     Returns:
         A `Budget`.
 
     Raises:
-        ValueError: If the epochs are too few to choose from.
+        ValueError: If there are too few epochs.
     """
     chosen = []
     if dense_epochs is None:
@@ -93,12 +93,12 @@ def as_budget(
 
 
 def is_auto(value) -> bool:
-    """Whether an argument is to be chosen."""
+    """Return whether an argument is to be chosen automatically."""
     return isinstance(value, str) and value == AUTO
 
 
 def check_automatic(cycles, retraining) -> tuple[int | str, Retraining | str]:
-    """Returns both, looked up unless they are to be chosen, or raises."""
+    """Check both arguments and look them up unless they are `"auto"`."""
     if isinstance(retraining, str):
         check_choice("retraining", retraining, [AUTO, *RETRAINING])
     return (
@@ -108,24 +108,24 @@ def check_automatic(cycles, retraining) -> tuple[int | str, Retraining | str]:
 
 
 def allocation_for(target_sparsity: float) -> str:
-    """The allocation of weights pruned by magnitude."""
+    """Return the default allocation for weights pruned by magnitude."""
     return "lamp" if target_sparsity >= _LAMP_FROM else "global"
 
 
 def _dense_epochs(epochs, target_sparsity, cycles, retraining):
     if epochs < 2:
         raise ValueError(
-            "`epochs` of `fit` must be at least 2, so that some are dense and "
-            "some retrain, or `dense_epochs=0` be given for a pretrained "
-            f"model. Received: epochs={epochs}"
+            "`epochs` of `fit` must be at least 2, one dense and one to "
+            "retrain. For a pretrained model, pass `dense_epochs=0`. "
+            f"Received: epochs={epochs}"
         )
     if cycles == "renda":
         parts = 1 + len(renda_sparsities(target_sparsity))
         if epochs % parts:
             raise ValueError(
                 "`epochs` of `fit` must be a multiple of the dense phase and "
-                f"the {parts - 1} cycles of cycles='renda', which are equally "
-                f"long, or `dense_epochs` be given. Received: epochs={epochs}"
+                f"the {parts - 1} cycles of cycles='renda', which have equal "
+                f"length, or pass `dense_epochs`. Received: epochs={epochs}"
             )
         return epochs // parts
     most = epochs - (1 if is_auto(cycles) else check_cycles(cycles))
@@ -140,18 +140,18 @@ def _dense_epochs(epochs, target_sparsity, cycles, retraining):
 
 
 def _goes_back(retraining):
-    """Whether no cycle may be longer than the dense phase."""
+    """Return whether no cycle may be longer than the dense phase."""
     return retraining.rewinds or retraining.schedule is LRW
 
 
 def _cycles(target_sparsity, epochs, steps):
     prunings = math.log1p(-target_sparsity) / math.log1p(-_SMALLEST_PRUNING)
-    # Two thirds squared are two prunings, whatever the last digit says.
+    # 2/3 squared is exactly two prunings, despite rounding errors.
     most = min(
         _MOST_CYCLES, int(prunings + 1e-9), steps // _FEWEST_STEPS, epochs
     )
     for cycles in range(most, 1, -1):
-        # The last one takes what is left over: no more than its share again.
+        # The last cycle takes the remainder: at most another share.
         if epochs % cycles <= epochs // cycles:
             return cycles
     return 1

@@ -1,4 +1,4 @@
-"""How often to prune, how far each time, and for how many epochs."""
+"""Number of cycles, their sparsities and their lengths."""
 
 import math
 
@@ -7,7 +7,7 @@ from keras_bimp._src.checks import check_integer
 
 
 def check_cycles(cycles) -> int | str:
-    """Returns `cycles`, or raises if it is no number of cycles."""
+    """Return `cycles`; raise if it is invalid."""
     if isinstance(cycles, str):
         if cycles != "renda":
             raise ValueError(
@@ -19,7 +19,7 @@ def check_cycles(cycles) -> int | str:
 
 
 def geometric_sparsities(target, cycles):
-    """Sparsities after each of so many cycles: equal shares of what remains."""
+    """Return sparsities after each cycle: equal shares of what remains."""
     progress = (j / cycles for j in range(1, cycles))
     return [
         *(sparsity_schedules.geometric(p, target) for p in progress),
@@ -28,7 +28,7 @@ def geometric_sparsities(target, cycles):
 
 
 def equal_shares(epochs, cycles):
-    """Epochs of each cycle; the last takes what is left over."""
+    """Return the epochs of each cycle; the last takes the remainder."""
     if epochs < cycles:
         raise ValueError(
             "`cycles` must not exceed the number of retraining epochs. "
@@ -40,26 +40,26 @@ def equal_shares(epochs, cycles):
 
 
 def renda_sparsities(target):
-    """Sparsities after pruning 20% of what remains until the target."""
-    # A target of exactly 36 % is two cycles, whatever the last digit says.
+    """Return sparsities of pruning 20% of what remains until the target."""
+    # A target of exactly 36% takes two cycles, despite rounding errors.
     cycles = max(1, math.ceil(math.log(1 - target) / math.log(0.8) - 1e-9))
     return [*(1 - 0.8**j for j in range(1, cycles)), target]
 
 
 def renda_shares(cycles, epochs, original_epochs):
-    """Epochs of each cycle: as many as the original training had."""
+    """Return the epochs of each cycle: the length of the original training."""
     if original_epochs is None or original_epochs != int(original_epochs):
         raise ValueError(
             "`original_epochs`, an integer, must be given for cycles='renda' "
-            "and a pretrained model: each cycle retrains as long. "
+            "and a pretrained model: it is the length of each cycle. "
             f"Received: original_epochs={original_epochs}"
         )
     length = int(original_epochs)
     if epochs != cycles * length:
         raise ValueError(
-            "`epochs` must be `dense_epochs` plus what cycles='renda' takes "
-            f"to reach the target: {cycles} cycles of {length} epochs, "
-            f"{cycles * length} epochs. Received: {epochs} after the dense "
-            "epochs"
+            "`epochs` must be `dense_epochs` plus the epochs that "
+            f"cycles='renda' takes to reach the target: {cycles} cycles of "
+            f"{length} epochs, {cycles * length} epochs. Received: {epochs} "
+            "after the dense epochs"
         )
     return [length] * cycles

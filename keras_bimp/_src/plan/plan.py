@@ -1,4 +1,4 @@
-"""The plan: a budget of epochs laid out as phases, before training starts."""
+"""The plan: a budget of epochs divided into phases before training."""
 
 import dataclasses
 from collections.abc import Callable
@@ -30,16 +30,16 @@ _LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """Epochs of one sparsity and one learning-rate schedule.
+    """Epochs with one sparsity and one learning-rate schedule.
 
     Args:
-        name: What the phase is called: "dense" or "cycle 1", "cycle 2", ...
+        name: "dense" or "cycle 1", "cycle 2", ...
         start_epoch: Integer >= 0, its first epoch.
         epochs: Integer >= 1, its length.
-        sparsity: Float in [0, 1), from its start to its end.
+        sparsity: Float in [0, 1), the sparsity during the phase.
         prunes: Whether it begins with a pruning.
-        pruned: How many weights are pruned then, an integer; `None` if it is
-            what `sparsity` says.
+        pruned: Integer, the exact number of pruned weights; `None` to derive
+            it from `sparsity`.
     """
 
     name: str
@@ -57,29 +57,29 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A budget laid out as phases: data made before training starts.
+    """A budget of epochs divided into phases before training starts.
 
-    `Plan.bimp` makes one; `callbacks` carries it out; `str(plan)` is a table.
+    `Plan.bimp` creates it, `callbacks` executes it, and `str(plan)` is a
+    table.
 
     Args:
-        phases: The phases, in order and without a gap.
+        phases: The phases, in order and without gaps.
         steps_per_epoch: Integer >= 1.
         peak: Float > 0, the largest learning rate of the original training.
         dense_schedule: `LearningRateSchedule` of the dense phase.
-        original: Array of the rates of the original training, from which
-            cycles make theirs; `None` if they are not known.
+        original: Array of the rates of the original training, on which the
+            schedules of cycles are based; `None` if unknown.
         peak_source: Where `peak` comes from, for the table.
         original_epochs: Length of the original training in epochs, the `T` of
-            ALLR's `d2`; `None` if it is not known.
-        retraining: How its cycles retrain.
+            ALLR's `d2`; `None` if unknown.
+        retraining: The `Retraining` of its cycles.
         prunable: Pairs (path, size) of the weights to prune; empty if the plan
             was made without a model.
-        skipped: Pairs (path, reason) of kernels that stay as they are.
-        pruning: What is pruned by which rules, in words.
-        staying: Pairs (path, reason) of kernels of which zeros are all that
-            pruning brings: `shrink` cannot make them smaller.
-        chosen: What was chosen because it was not given, as arguments of
-            `callbacks`.
+        skipped: Pairs (path, reason) of kernels that are not pruned.
+        pruning: The selection, in words.
+        staying: Pairs (path, reason) of kernels that get zeros but that
+            `shrink` cannot make smaller.
+        chosen: The automatically chosen arguments of `callbacks`, as text.
     """
 
     phases: tuple[Phase, ...]
@@ -113,15 +113,15 @@ class Plan:
         original_epochs: float | None = None,
         dense_schedule=None,
     ) -> "Plan":
-        """Plans budgeted iterative magnitude pruning.
+        """Plan budgeted iterative magnitude pruning.
 
-        `dense_epochs` of dense training with a linear schedule, then `cycles`
-        times a pruning and a retraining. The cycles share the rest of the
-        budget, the remainder goes to the last one. The sparsity follows
-        `keras_bimp.sparsity_schedules.geometric`.
+        The plan has `dense_epochs` of dense training with a linear schedule,
+        then `cycles`, each a pruning and a retraining. The cycles share the
+        rest of the budget; the last one gets the remainder. The sparsity
+        follows `keras_bimp.sparsity_schedules.geometric`.
 
-        With `cycles="renda"` each cycle prunes 20% of what remains and
-        retrains as long as the original training was, until the target is
+        With `cycles="renda"`, each cycle prunes 20% of the remaining weights
+        and retrains for as long as the original training, until the target is
         reached.
 
         Args:
@@ -131,50 +131,51 @@ class Plan:
             dense_epochs: Integer in [0, `epochs`); 0 for a pretrained model.
                 Defaults to a quarter of `epochs`.
             peak: Float > 0, the largest learning rate.
-            cycles: Integer >= 1, the number of prunings; or `"renda"`, then
-                `epochs` must be what that takes (the error says it); or
-                `"auto"`: 5, but so few that each prunes a third of what is
-                left, or more, and has 100 iterations.
+            cycles: Integer >= 1, the number of prunings; or `"renda"`, for
+                which `epochs` must fit exactly (the error says how many); or
+                `"auto"`: at most 5, such that each prunes at least a third of
+                the remaining weights and has at least 100 iterations.
             retraining: How to retrain. One of
 
                 - `"auto"`: `"llr"` if the dense phase takes less than half of
                   the epochs, `"allr"` if it takes more or the model is
                   pretrained
                 - `"ft"`: fine-tuning, constant at the last original rate
-                - `"lrw"`: learning-rate rewinding, the last rates again
+                - `"lrw"`: learning-rate rewinding, repeats the last rates
                 - `"slr"`: the original rates, compressed
                 - `"clr"`: a cosine from the largest to the last rate
-                - `"llr"`: a line from the largest rate to 0
-                - `"allr"`: as `"llr"`, from a rate adapted to the pruning
-                - `"accallr"`: the same, judged by the accuracy lost
-                - `"allr_d1"`, `"allr_d2"`: adapted to the change of the
-                  weights alone, to the length of the cycle alone
+                - `"llr"`: linear from the largest rate to 0
+                - `"allr"`: like `"llr"`, from a rate adapted to the pruning
+                - `"accallr"`: like `"allr"`, adapted to the accuracy lost
+                - `"allr_d1"`, `"allr_d2"`: adapted only to the change of the
+                  weights, or only to the length of the cycle
                 - `"constant"`, `"stepped"`, `"cosine"`, `"linear"`: without a
                   warm-up
-                - `"wr"`: weight rewinding, `"lrw"` from the weights of then
+                - `"wr"`: weight rewinding, `"lrw"` from the weights at that
+                  time
 
-                or a `LearningRateSchedule`, or a callable that returns one,
-                called for each cycle: a class as `schedules.SLR`, or your own
-                `f(*, original, peak, steps, discount)`, which may leave out
-                what it does not need. There, `original` is the array of the
-                rates of the original training, or `None`, and `discount` a
+                or a `LearningRateSchedule`, or a callable that returns one and
+                is called for each cycle: a class such as `schedules.SLR`, or a
+                function `f(*, original, peak, steps, discount)`, which can
+                omit parameters it does not need. `original` is the array of
+                rates of the original training, or `None`. `discount` is a
                 scalar `keras.Variable`, 1 until the cycle's pruning sets it:
                 use `discount.value` inside `__call__`.
-            original: The learning rates of the original training, if it was
+            original: The learning rates of the original training, if that is
                 not this plan's dense phase: an array with one rate per
                 iteration, a `RecordLearningRate`, or a pair `(schedule,
                 steps)`.
-            original_epochs: Length of the original training, if it was not
+            original_epochs: Length of the original training, if that is not
                 this plan's dense phase. With `retraining="auto"` it defaults
-                to what `original` has, in epochs of `steps_per_epoch`.
+                to the length of `original` in epochs of `steps_per_epoch`.
             dense_schedule: `LearningRateSchedule` of the dense phase. Defaults
-                to a line from `peak` to 0.
+                to linear from `peak` to 0.
 
         Returns:
             A `Plan`.
 
         Raises:
-            ValueError: If the budget cannot be laid out.
+            ValueError: If the budget cannot be divided as asked.
 
         Example:
 
@@ -205,7 +206,7 @@ class Plan:
         if dense_epochs is not None and dense_epochs >= epochs:
             raise ValueError(
                 "`dense_epochs` must be less than the total number of epochs, "
-                "so that epochs are left to retrain. Received: "
+                "to leave epochs for retraining. Received: "
                 f"dense_epochs={dense_epochs}, epochs={epochs}"
             )
         if dense_schedule is not None and not isinstance(
@@ -280,7 +281,7 @@ class Plan:
             retraining=retraining,
             chosen=automatic.chosen,
         )
-        plan.schedules()  # Raises what they raise.
+        plan.schedules()  # Raises the errors of the schedules early.
         return plan
 
     @property
@@ -292,7 +293,7 @@ class Plan:
         return self.phases[-1].end_epoch
 
     def phase_at(self, epoch: int) -> int:
-        """The index of the phase that `epoch` belongs to."""
+        """Return the index of the phase that `epoch` belongs to."""
         starts = [phase.start_epoch for phase in self.phases]
         return int(np.searchsorted(starts, epoch, side="right")) - 1
 
@@ -300,13 +301,13 @@ class Plan:
         return phase.epochs * self.steps_per_epoch
 
     def rewind_epoch(self, phase: Phase) -> int | None:
-        """The moment of the dense phase whose weights a cycle rewinds to.
+        """Return the dense epoch whose weights a cycle rewinds to.
 
         Args:
             phase: One of `phases`.
 
         Returns:
-            As many epochs after the beginning; `None` if the cycle does not
+            Number of epochs since the beginning; `None` if the cycle does not
             rewind, or the plan has no dense phase.
         """
         dense = self.phases[0]
@@ -315,7 +316,7 @@ class Plan:
         return dense.epochs - phase.epochs
 
     def pruned(self, total: int) -> list[int]:
-        """Pruned weights of `total` at the end of each phase, exactly."""
+        """Return how many of `total` weights each phase has pruned."""
         known = [phase.pruned for phase in self.phases]
         if None not in known:
             return known
@@ -324,7 +325,7 @@ class Plan:
         )
 
     def with_pruned(self, pruned: list[int]) -> "Plan":
-        """The plan whose phases say how many weights are pruned."""
+        """Return the plan with the exact number of pruned weights per phase."""
         phases = zip(self.phases, pruned, strict=True)
         return dataclasses.replace(
             self,
@@ -335,27 +336,27 @@ class Plan:
         )
 
     def sparsities(self, total: int) -> list[float]:
-        """Sparsity of each phase that `round(sparsity * total)` is exact for.
+        """Return phase sparsities for which `round(sparsity * total)` is exact.
 
-        Between the first and the last they follow from numbers of weights:
-        each pruning removes a rounded share of what remains.
+        Intermediate sparsities are computed from weight counts: each pruning
+        removes a rounded share of the remaining weights.
         """
         asked = [phase.sparsity for phase in self.phases]
         pruned = sparsity_schedules.pruned_weights(total, asked)
         return [*(count / total for count in pruned[:-1]), asked[-1]]
 
     def schedules(self, discount=None) -> list[_LearningRateSchedule]:
-        """Makes the learning-rate schedule of each phase.
+        """Create the learning-rate schedule of each phase.
 
         Args:
-            discount: Scalar `keras.Variable` that cycles that adapt read.
-                Defaults to a new one that holds 1.
+            discount: Scalar `keras.Variable` that adaptive schedules read.
+                Defaults to a new one with value 1.
 
         Returns:
-            The schedules, each counted from 0 at the start of its phase.
+            The schedules. Each counts from 0 at the start of its phase.
 
         Raises:
-            TypeError, ValueError: If `retraining` does not make them.
+            TypeError, ValueError: If `retraining` cannot create them.
         """
         discount = discount_variable() if discount is None else discount
         return [
@@ -371,12 +372,12 @@ class Plan:
         ]
 
     def values(self, discounts=()) -> np.ndarray:
-        """The learning rate of every iteration of the run, as float64 array.
+        """Return the learning rate of every iteration, as float64 array.
 
         Args:
             discounts: Float in [0, 1] of each pruning so far, as in
-                `Pruning.discount`; `None` for those that do not adapt. The
-                cycles that are not told take 1.
+                `Pruning.discount`, or `None` for non-adaptive schedules.
+                Missing discounts are 1.
         """
         known, discount, rates = iter(discounts), discount_variable(), []
         schedules = self.schedules(discount)

@@ -10,7 +10,7 @@ from keras_bimp._src.text_tables import printed
 
 
 def as_table(plan) -> str:
-    """What `str(plan)` shows: facts, and a table of the phases."""
+    """Return the text of `str(plan)`: facts and a table of the phases."""
     return "\n".join([*_facts(plan), printed(_table(plan), 79)])
 
 
@@ -28,7 +28,7 @@ def _facts(plan):
     for reason, paths in _by_reason(plan.staying).items():
         yield f"pruned, but `shrink` keeps it: {listed(paths)} ({reason})"
     if plan.chosen:
-        yield f"chosen, as not given: {', '.join(plan.chosen)}"
+        yield f"chosen automatically: {', '.join(plan.chosen)}"
     yield f"peak learning rate {plan.peak:g} ({plan.peak_source})"
     epochs = {plan.rewind_epoch(phase) for phase in plan.phases} - {None}
     for epoch in sorted(epochs):
@@ -36,8 +36,8 @@ def _facts(plan):
     formula = plan.retraining.formula
     if "d2" in formula and plan.original_epochs is None:
         yield (
-            "T of d2 unknown (pass original_epochs): d = min(1, d1), however "
-            "short the cycles are"
+            "T of d2 unknown (pass original_epochs): d = min(1, d1), even for "
+            "short cycles"
         )
     elif "d2" in formula:
         yield f"discount d = {formula}"

@@ -1,4 +1,4 @@
-"""The ways to retrain after a pruning, by name."""
+"""Retraining methods, by name."""
 
 import dataclasses
 import functools
@@ -36,22 +36,21 @@ def _by_length(change, fraction, retrain_epochs, original_epochs):
 
 @dataclasses.dataclass(frozen=True)
 class Retraining:
-    """How every cycle retrains.
+    """A retraining method.
 
     Args:
         schedule: Callable that returns the `LearningRateSchedule` of a cycle.
-            It gets those of the keyword arguments `original`, `peak`, `steps`
-            and `discount` that it has parameters for; see `Plan.bimp`.
+            It is passed those of the keyword arguments `original`, `peak`,
+            `steps` and `discount` that it accepts; see `Plan.bimp`.
         discount: Callable with the arguments of `discount_factor` that returns
             the tuple `(d1, d2, d)`.
-        formula: What `discount` computes, for the plan; empty if `schedule`
-            does not look at it.
-        needs_length: Whether that needs the length of the original training.
-        by_accuracy: Whether a pruning is judged by the accuracy it costs
-            rather than by the norm of what it removes.
-        rewinds: Whether a pruning sets the weights that are left back to what
-            they were in the original training, `retrain_epochs` before its
-            end.
+        formula: The formula of `discount`, for the plan; empty if `schedule`
+            does not use it.
+        needs_length: Whether it needs the length of the original training.
+        by_accuracy: Whether the discount depends on the accuracy lost rather
+            than the norm of the removed weights.
+        rewinds: Whether a pruning resets the remaining weights to their values
+            in the original training, `retrain_epochs` before its end.
     """
 
     schedule: Callable
@@ -62,7 +61,7 @@ class Retraining:
     rewinds: bool = False
 
     def make_schedule(self, **told) -> _LearningRateSchedule:
-        """The schedule of one cycle.
+        """Create the schedule of one cycle.
 
         Args:
             **told: `original`, `peak`, `steps` and `discount`.
@@ -71,8 +70,8 @@ class Retraining:
             A `LearningRateSchedule`.
 
         Raises:
-            TypeError: If `schedule` makes something else.
-            ValueError: If it is of another length than the cycle.
+            TypeError: If `schedule` returns anything else.
+            ValueError: If the schedule is not as long as the cycle.
         """
         if isinstance(self.schedule, _LearningRateSchedule):
             schedule = self.schedule
@@ -88,9 +87,9 @@ class Retraining:
             )
         if isinstance(schedule, Schedule) and schedule.steps != told["steps"]:
             raise ValueError(
-                "`retraining` must give a schedule as long as its cycle, "
-                f"{told['steps']} iterations. Received: one of "
-                f"{schedule.steps}, {schedule!r}"
+                "`retraining` must return a schedule as long as its cycle, "
+                f"{told['steps']} iterations. Received: {schedule!r} with "
+                f"{schedule.steps} iterations"
             )
         return schedule
 
@@ -119,7 +118,7 @@ RETRAINING = {
 
 
 def as_retraining(retraining) -> Retraining:
-    """Looks up a way to retrain by its name; makes one of a callable.
+    """Look up a retraining method by name, or make one from a callable.
 
     Args:
         retraining: See `Plan.bimp`.
@@ -128,8 +127,8 @@ def as_retraining(retraining) -> Retraining:
         A `Retraining`.
 
     Raises:
-        ValueError: If the name is unknown, or the callable has a parameter
-            that it will not be given.
+        ValueError: If the name is unknown, or the callable has a required
+            parameter that it is not passed.
     """
     if isinstance(retraining, Retraining):
         return retraining
@@ -143,14 +142,14 @@ def as_retraining(retraining) -> Retraining:
 
 
 def _parameters(function):
-    """Those of the four arguments that a callable has parameters for."""
-    # What a partial was given already is not given again.
+    """Return which of the four arguments to pass to a callable."""
+    # Skip the arguments that a partial already binds.
     given = ()
     if isinstance(function, functools.partial):
         given = function.keywords
     try:
         parameters = inspect.signature(function).parameters.values()
-    except ValueError:  # Some builtins do not tell.
+    except ValueError:  # Some builtins have no signature.
         return [name for name in _TOLD if name not in given]
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return [name for name in _TOLD if name not in given]

@@ -1,4 +1,4 @@
-"""Pruning and retraining: `prune`, and the callbacks that carry a plan out."""
+"""Pruning and retraining: `prune`, and the callbacks that execute a plan."""
 
 from keras_bimp._src.retraining.accuracy import Accuracy
 from keras_bimp._src.retraining.batch_norm import recalibrate_batch_norm

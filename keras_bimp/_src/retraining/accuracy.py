@@ -1,4 +1,4 @@
-"""The accuracy of a model, as AccALLR measures it around a pruning."""
+"""Measure a model's accuracy around a pruning, for AccALLR."""
 
 import keras
 import numpy as np
@@ -13,9 +13,9 @@ class Accuracy:
 
     Args:
         samples: The data.
-        what: What needs it, for errors.
-        metric: Name of the metric that tells it. By default the one whose
-            name ends in "accuracy" or "acc", the shortest of several.
+        what: The feature that needs the accuracy, for error messages.
+        metric: Name of the metric. By default the shortest name that ends in
+            "accuracy" or "acc".
     """
 
     def __init__(
@@ -29,27 +29,27 @@ class Accuracy:
         self._metric = metric
 
     def check(self, model: keras.Model) -> None:
-        """Raises ValueError if the model tells no accuracy of the data."""
+        """Raise ValueError if the model reports no accuracy on the data."""
         self._samples.size()
-        # Not one sample: each of several replicas needs one.
+        # Not a single sample, because each of several replicas needs one.
         self._evaluate(model, 32 if self._samples.arrays else 1)
 
     def __call__(self, model: keras.Model) -> float:
-        """Returns the accuracy of `model`, a float in [0, 1]."""
+        """Return the accuracy of `model`, a float in [0, 1]."""
         return self._evaluate(model, self._samples.size())
 
     def _evaluate(self, model, size):
-        """Evaluates on as many samples of arrays, or batches of a dataset."""
+        """Evaluate on `size` samples of arrays, or batches of a dataset."""
         if self._samples.arrays:
             part = self._samples.part(size)
             given = dict(zip(("x", "y", "sample_weight"), part, strict=False))
         else:
             given = {"x": self._samples.data, "steps": size}
-        reset_given_metrics(model)  # Before the first batch, Keras does not.
+        reset_given_metrics(model)  # Keras does not, before the first batch.
         logs = model.evaluate(
             **batched(model, given), verbose=0, return_dict=True
         )
-        model.reset_metrics()  # Those of the epoch begin at nothing.
+        model.reset_metrics()  # The epoch's metrics must start from zero.
         names = [name for name in logs if name.endswith(("accuracy", "acc"))]
         if self._metric is not None:
             names = [self._metric] if self._metric in logs else []
@@ -57,7 +57,7 @@ class Accuracy:
             raise ValueError(
                 f"The model must be compiled with {self._wanted()}, for "
                 f"{self._what}. "
-                f"Received: a model that tells {', '.join(logs)}"
+                f"Received: a model that reports {', '.join(logs)}"
             )
         accuracy = float(logs[min(names, key=len)])
         if not np.isfinite(accuracy):

@@ -1,4 +1,4 @@
-"""Files of arrays that are either whole or not there."""
+"""Atomic reading and writing of array files."""
 
 import os
 import pathlib
@@ -10,10 +10,10 @@ _UNREADABLE = (EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile)
 
 
 def write_arrays(path: str | os.PathLike, arrays: dict) -> None:
-    """Writes named arrays, in order; makes the folder if there is none."""
+    """Write named arrays, in order; create the folder if needed."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Replaced at once: whoever kills the run leaves the old file or the new.
+    # Replaced atomically: a killed run leaves either the old file or the new.
     unfinished = path.with_name(f"{path.name}.unfinished")
     with open(unfinished, "wb") as file:
         np.savez(file, **arrays)
@@ -21,11 +21,11 @@ def write_arrays(path: str | os.PathLike, arrays: dict) -> None:
 
 
 def read_arrays(path: str | os.PathLike, argument: str) -> dict:
-    """Reads what `write_arrays` wrote.
+    """Read a file of `write_arrays`.
 
     Raises:
-        ValueError: If the file is another one. `argument` is what the message
-            calls it.
+        ValueError: If the file is not one of those. The message names
+            `argument`.
     """
     try:
         with open(path, "rb") as file, np.load(file) as arrays:

@@ -1,4 +1,4 @@
-"""The selection that is chosen where the user leaves it open."""
+"""Choose the parts of the selection that the user does not give."""
 
 from keras_bimp._src import selection
 from keras_bimp._src.checks import check_choice
@@ -11,15 +11,15 @@ from keras_bimp._src.plan import is_auto
 def automatic_policy(
     target_sparsity: float | Plan, allocation, *how
 ) -> tuple[selection.Policy, tuple[str, ...]]:
-    """Returns the policy of a run, and what of it was chosen.
+    """Return the policy of a run, and the settings chosen automatically.
 
     Args:
-        target_sparsity: Of the run, or its plan.
-        allocation: What `as_policy` takes, or `"auto"`.
-        *how: The arguments of `as_policy` that follow.
+        target_sparsity: Target of the run, or its plan.
+        allocation: As in `as_policy`, or `"auto"`.
+        *how: The other arguments of `as_policy`.
 
     Returns:
-        The tuple `(policy, chosen)`, chosen as `Plan` has it.
+        The tuple `(policy, chosen)`, with `chosen` as in `Plan`.
     """
     if isinstance(allocation, str):
         names = ["auto", *selection.ALLOCATIONS]
@@ -46,7 +46,7 @@ def automatic_policy(
 def automatic_cycles(
     cycles: int | str, policy: selection.Policy
 ) -> tuple[int | str, tuple[str, ...]]:
-    """Returns the cycles, and what of them was chosen: of N:M, one."""
+    """Return the cycles, and what was chosen: one cycle for N:M."""
     if is_auto(cycles) and policy.granularity.sparsity is not None:
         return 1, ("cycles=1",)
     return cycles, ()

@@ -1,4 +1,4 @@
-"""Batch-norm statistics of a model whose weights were changed."""
+"""Recalibrate batch-norm statistics after the weights changed."""
 
 import itertools
 
@@ -16,28 +16,29 @@ from keras_bimp._src.retraining.samples import split
 def recalibrate_batch_norm(
     model: keras.Model, data, steps: int | None = None
 ) -> int:
-    """Estimates the statistics of all batch normalisation again from data.
+    """Recompute the statistics of all batch normalisation from data.
 
-    A pruning changes the activations, so that the moving means and variances
-    no longer fit until retraining has updated them. This sets them to the
-    averages over the batches of `data` and changes nothing else. Use it on a
-    model that was pruned and is not retrained, or to see how much of the loss
-    of accuracy they cause. Neither `prune` nor `callbacks` does this.
+    A pruning changes the activations, so the moving means and variances no
+    longer fit until retraining has updated them. This function sets them to
+    the averages over the batches of `data` and changes nothing else. Use it
+    on a pruned model that is not retrained, or to find how much of the
+    accuracy loss they cause. Neither `prune` nor `callbacks` calls it.
 
-    Dropout and noise act as in training. Frozen normalisation layers stay.
+    Dropout and noise are active, as in training. Frozen normalisation layers
+    are left unchanged.
 
     Args:
         model: A built `keras.Model`, wrapped or not.
-        data: An array of inputs or a tuple of arrays `(x, y)`, of which only
-            `x` counts; or batches of these, as `fit` takes them.
+        data: An array of inputs, or a tuple of arrays `(x, y)`, of which only
+            `x` is used; or batches of these, as in `fit`.
         steps: Integer >= 1, how many batches to use. Defaults to all.
 
     Returns:
-        The number of batch-normalisation layers that were recalibrated.
+        The number of recalibrated batch-normalisation layers.
 
     Raises:
-        ValueError: If the model has none, `data` has no batch, or `steps` is
-            less than 1. Nothing has changed then.
+        ValueError: If the model has no such layers, `data` has no batch, or
+            `steps` is less than 1. The model is unchanged then.
 
     Example:
 
@@ -78,14 +79,14 @@ def recalibrate_batch_norm(
     try:
         for variable, _ in before:
             if id(variable) in statistics:
-                # Not what it was: 0 times NaN would be NaN.
+                # Reset first, because 0 times NaN would be NaN.
                 variable.assign(ops.zeros_like(variable.value))
         for inputs, size in itertools.islice(
             _batches(data, fixed_batch_size(model)), steps
         ):
             seen += size
             for layer in layers:
-                # The average of all so far, each weighted by its size.
+                # The running average, weighted by batch size.
                 layer.momentum = 1 - size / seen
             model(inputs, training=True)
         done = seen > 0
@@ -103,7 +104,7 @@ def recalibrate_batch_norm(
 
 
 def _batches(data, batch_size):
-    """Yields pairs (inputs of a batch, its size)."""
+    """Yield pairs (inputs of a batch, its size)."""
     if isinstance(data, tuple | dict) or hasattr(data, "shape"):
         arrays = data[0] if isinstance(data, tuple) else data
         data = split(arrays, batch_size)

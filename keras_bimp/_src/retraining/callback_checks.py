@@ -1,4 +1,4 @@
-"""What may stand beside a callback that prunes in the same `fit`."""
+"""Check which callbacks can be combined with pruning in one `fit`."""
 
 import warnings
 
@@ -7,12 +7,12 @@ import keras
 from keras_bimp._src.backup import Resumable
 from keras_bimp._src.backup.backup_callback import check_places
 
-# They set learning rates, as a plan does.
+# Callbacks that set the learning rate, like a plan.
 _SET_RATES = (
     keras.callbacks.LearningRateScheduler,
     keras.callbacks.ReduceLROnPlateau,
 )
-# They write logs down, those of a plan too if they come after it.
+# Callbacks that write logs. They must come after a plan to see its logs.
 _WRITE_LOGS = (
     keras.callbacks.CSVLogger,
     keras.callbacks.RemoteMonitor,
@@ -21,36 +21,36 @@ _WRITE_LOGS = (
 
 
 def check_others(callback: Resumable, callbacks: list, kind: type) -> None:
-    """Raises ValueError if another callback would do the same work, too.
+    """Raise ValueError if another callback prunes in the same `fit`.
 
     Args:
-        callback: What prunes.
-        callbacks: All of the same `fit` in their order, `callback` among them.
-        kind: The class of what prunes.
+        callback: The pruning callback.
+        callbacks: All callbacks of the `fit` in order, including `callback`.
+        kind: The base class of pruning callbacks.
     """
     check_places(callbacks)
     place = callbacks.index(callback)
     for other in callbacks[:place] + callbacks[place + 1 :]:
         if isinstance(other, kind):
             raise ValueError(
-                "`callbacks` of one `fit` must hold what "
-                "`keras_bimp.callbacks` returns, or those of one recipe, and "
-                "only once: two would prune against each other. Received: "
+                "`callbacks` of one `fit` must hold the result of "
+                "`keras_bimp.callbacks` or of one recipe, and only once: two "
+                "pruning callbacks would conflict. Received: "
                 f"{type(other).__name__} beside {type(callback).__name__}"
             )
 
 
 def check_plans(callback: Resumable, callbacks: list) -> None:
-    """The same for a callback that sets the learning rate and adds to logs.
+    """Raise ValueError if another callback sets the learning rate.
 
-    Warns of those that come too early to see what it logs.
+    Warns if callbacks that write logs come before `callback`.
     """
     for other in callbacks:
         if isinstance(other, _SET_RATES):
             raise ValueError(
                 "`callbacks` of one `fit` must not hold another callback "
-                "that sets the learning rate, which is the plan's in every "
-                f"step. Received: {type(other).__name__}"
+                "that sets the learning rate, because the plan sets it in "
+                f"every step. Received: {type(other).__name__}"
             )
     before = callbacks[: callbacks.index(callback)]
     early = [type(c).__name__ for c in before if isinstance(c, _WRITE_LOGS)]

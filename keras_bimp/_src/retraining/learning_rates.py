@@ -1,4 +1,4 @@
-"""What a run needs of an optimizer: its learning rate and its count."""
+"""Read and replace the learning rate and step count of an optimizer."""
 
 import keras
 import numpy as np
@@ -15,19 +15,19 @@ from keras_bimp._src.slots import innermost
 
 
 def step_count(optimizer) -> int:
-    """The count that the optimizer calls its schedule with next."""
+    """Return the step that the optimizer passes to its schedule next."""
     return int(as_array(counter_of(innermost(optimizer))))
 
 
 def peak_rate(optimizer, steps: int) -> tuple[float, str]:
-    """The largest learning rate the optimizer yields in its next steps.
+    """Return the largest learning rate of the optimizer's next steps.
 
     Args:
         optimizer: A compiled optimizer.
         steps: Integer >= 1, how many steps to look ahead.
 
     Returns:
-        The tuple `(peak, source)`, source in words.
+        The tuple `(peak, source)`, where `source` is a description.
 
     Raises:
         ValueError: If there is no finite rate > 0.
@@ -37,12 +37,12 @@ def peak_rate(optimizer, steps: int) -> tuple[float, str]:
         raise ValueError(
             "The model must be compiled with one learning rate. Received: "
             "MultiOptimizer, each of whose optimizers has its own. Use one "
-            "optimizer, or prune in a loop of your own with `prune()`"
+            "optimizer, or prune in a custom training loop with `prune()`"
         )
     rate = rate_of(optimizer)
     start = step_count(optimizer)
     if isinstance(rate, Joined):
-        # A run that was left in its midst: look from where it began.
+        # An interrupted run: look from where it began.
         if rate.begun(0):
             start = rate.began_at(0)
         rate = rate.replaced
@@ -65,10 +65,10 @@ def peak_rate(optimizer, steps: int) -> tuple[float, str]:
 
 
 def install(optimizer, joined: Joined):
-    """Makes `joined` the learning rate, until `uninstall`.
+    """Make `joined` the learning rate, until `uninstall`.
 
     Returns:
-        What the learning rate was: a variable, a schedule or a callable.
+        The previous learning rate: a variable, a schedule or a callable.
     """
     optimizer = innermost(optimizer)
     present = rate_of(optimizer)
@@ -81,14 +81,14 @@ def install(optimizer, joined: Joined):
     optimizer.learning_rate = joined
     checkpointed = optimizer.variables
     if isinstance(joined.replaced, float):
-        # In its place, so that a checkpoint fits an optimizer before or after.
+        # In its old position, so that checkpoints stay compatible.
         checkpointed.insert(1, _rate_variable(optimizer, joined.replaced))
     set_variables(optimizer, optimizer.variables, checkpointed)
     return present
 
 
 def uninstall(optimizer) -> None:
-    """Puts the learning rate back that `install` replaced."""
+    """Restore the learning rate that `install` replaced."""
     optimizer = innermost(optimizer)
     present = rate_of(optimizer)
     if not isinstance(present, Joined):
@@ -97,8 +97,8 @@ def uninstall(optimizer) -> None:
     if isinstance(present.replaced, float):
         rate = _rate_variable(optimizer, present.replaced)
         replace_rate(optimizer, rate)
-        # Keras creates it right after the iteration count and saves by
-        # position.
+        # Keras creates it right after the iteration count and saves variables
+        # by position.
         variables.insert(1, rate)
     else:
         replace_rate(optimizer, present.replaced)

@@ -1,4 +1,4 @@
-"""Gradients of a model's loss, for the saliency criterion."""
+"""Gradients of the loss, for the saliency criterion."""
 
 import functools
 
@@ -20,21 +20,21 @@ def gradients(
     samples: Samples,
     limit: int | None = None,
 ) -> list[np.ndarray]:
-    """The gradient of the mean loss over data, in inference mode.
+    """Return the gradient of the mean loss over data, in inference mode.
 
-    Nothing changes: not the state of the model, not its metrics.
+    The state and the metrics of the model do not change.
 
     Args:
         model: A compiled model.
-        variables: What to derive by.
+        variables: The variables to differentiate by.
         samples: The data.
-        limit: How many batches to use at most. Defaults to all.
+        limit: Maximum number of batches. Defaults to all.
 
     Returns:
         An array per variable.
 
     Raises:
-        ValueError: If the model is not compiled with a loss, the data are
+        ValueError: If the model is not compiled with a loss, the data is
             empty, or a gradient is not finite.
     """
     check_alone("criterion='saliency'")
@@ -43,7 +43,7 @@ def gradients(
             "`model` must be compiled with a loss for criterion='saliency'. "
             f"Received: model={model!r}"
         )
-    # In half precision small gradients vanish, and large ones overflow.
+    # In half precision, small gradients vanish and large ones overflow.
     scales = [1.0]
     if model.optimizer is not None:
         scales = sorted({1.0, float(model.optimizer.scale_loss(1.0))})
@@ -62,7 +62,7 @@ def gradients(
             return averages
     raise ValueError(
         "The gradients of the loss on `data` must be finite. "
-        f"Received: that of '{unbounded[0]}' is not"
+        f"Received: a non-finite gradient of '{unbounded[0]}'"
     )
 
 
@@ -74,7 +74,7 @@ def _averages(model, variables, samples, limit, scale):
     for x, y, sample_weight in samples.batches(limit, fixed_batch_size(model)):
         size = len(keras.tree.flatten(x)[0])
         seen += size
-        # As `fit` does, for a loss that computes with them at once.
+        # As in `fit`, for losses that need tensors.
         x, y, sample_weight = keras.tree.map_structure(
             _as_tensor, (x, y, sample_weight)
         )

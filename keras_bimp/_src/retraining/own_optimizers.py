@@ -1,4 +1,4 @@
-"""Models that are trained by other optimizers than the compiled one."""
+"""Models trained by optimizers other than the compiled one."""
 
 import gc
 import warnings
@@ -16,7 +16,7 @@ from keras_bimp._src.slots import leaves
 
 
 def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
-    """All optimizers that a model holds: the compiled one and its own."""
+    """Return all optimizers of a model: compiled ones and attributes."""
     compiled = model.optimizer if getattr(model, "compiled", False) else None
     found = [] if compiled is None else [compiled]
     if _trains_itself(model):
@@ -25,13 +25,13 @@ def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
 
 
 def warn_if_unknown(model: keras.Model, kernels: list, known: list) -> None:
-    """Warns that an optimizer nobody named remembers pruned weights.
+    """Warn if an unknown optimizer has slots of pruned weights.
 
-    One that has made no step yet remembers nothing.
+    An optimizer that has made no step yet does not count.
 
     Args:
         model: A masked model.
-        kernels: What is pruned for good.
+        kernels: The kernels that are pruned for good.
         known: The optimizers that are known to train it.
     """
     if not kernels or any(_made_steps(one) for one in known):
@@ -44,8 +44,8 @@ def warn_if_unknown(model: keras.Model, kernels: list, known: list) -> None:
         or _others_that_train(kernels, [*known, *map(_compiled, masked)])
     ):
         warnings.warn(
-            "The optimizer that trains `model` is not known: what it remembers "
-            "of pruned weights moves them. "
+            "The optimizer that trains `model` is not known: its momentum "
+            "moves pruned weights. "
             "The masks hold, but files saved before `strip` are not sparse. "
             "Pass `optimizer`, or an empty list if there is none.",
             stacklevel=3,
@@ -53,13 +53,13 @@ def warn_if_unknown(model: keras.Model, kernels: list, known: list) -> None:
 
 
 def _others_that_train(kernels, known):
-    """Whether another optimizer of Keras has made steps of some kernels."""
+    """Return whether another Keras optimizer has trained some kernels."""
     ids = {id(kernel) for kernel in kernels}
     of_known = {id(leaf) for one in known if one for leaf in leaves(one)}
 
     def found():
         return any(
-            # By its type: a lazy module would be loaded by `isinstance`.
+            # Check the type, because `isinstance` would load lazy modules.
             issubclass(type(one), keras.optimizers.Optimizer)
             and id(one) not in of_known
             and any(id(v) in ids for v in trained_by(one))
@@ -69,7 +69,7 @@ def _others_that_train(kernels, known):
 
     if not found():
         return False
-    gc.collect()  # One that nobody holds.
+    gc.collect()  # It may be unreferenced.
     return found()
 
 
@@ -85,41 +85,40 @@ def _compiled(masked):
 
 
 def _have_gradients(kernels):
-    """Whether a loop on torch has taken gradients of some kernels."""
+    """Return whether a torch loop has computed gradients of some kernels."""
     return backend() == "torch" and any(
         kernel.value.grad is not None for kernel in kernels
     )
 
 
 def check_own_optimizers(model: keras.Model) -> None:
-    """Raises ValueError if a model holds others than the compiled one.
+    """Raise ValueError if a model has optimizers besides the compiled one.
 
-    Which of them makes the steps of which kernel is known to its `train_step`
-    only.
+    Only its `train_step` knows which optimizer trains which kernel.
     """
     others = [
         f"{name} ({type(innermost(one)).__name__})"
         for name, value in vars(model).items()
-        if not name.startswith("_self_")  # TensorFlow lists them once more.
+        if not name.startswith("_self_")  # TensorFlow lists them twice.
         for one in (_held([value]) if _trains_itself(model) else ())
         if innermost(one) is not innermost(model.optimizer)
     ]
     if others:
         raise ValueError(
             "`model` must be trained by the optimizer that it is compiled "
-            "with, whose learning rate the callbacks set. Received: a model "
-            f"of class {type(model).__name__} with a `train_step` and with "
-            f"optimizers of its own: {', '.join(others)}. Prune it with "
-            "`keras_bimp.prune(model, ...)` in a callback or loop, which knows "
+            "with, because the callbacks set its learning rate. Received: a "
+            f"model of class {type(model).__name__} with its own `train_step` "
+            f"and optimizers: {', '.join(others)}. Prune it with "
+            "`keras_bimp.prune(model, ...)` in a callback or loop, which finds "
             "them"
         )
 
 
 class Steps:
-    """Whether the compiled optimizer is the one that makes the steps.
+    """Checks that the compiled optimizer makes the training steps.
 
     Args:
-        model: A compiled model whose training begins.
+        model: A compiled model, at the start of its training.
     """
 
     def __init__(self, model: keras.Model):
@@ -128,21 +127,21 @@ class Steps:
         self._warned = False
 
     def check(self, model: keras.Model, found) -> None:
-        """To be called at the end of each epoch.
+        """Check the optimizer. Called at the end of each epoch.
 
         Warns if pruned weights are no longer 0.
 
         Raises:
-            ValueError: If no step was made.
+            ValueError: If the optimizer made no step.
         """
         self._made = self._made or _counts(model.optimizer) != self._begin
         if not self._made:
             raise ValueError(
                 "`model` must be trained by the optimizer that it is compiled "
-                "with, whose learning rate the callbacks set. Received: "
+                "with, because the callbacks set its learning rate. Received: "
                 f"{type(innermost(model.optimizer)).__name__}, which made no "
-                "step in the first epoch. If a `train_step` has optimizers of "
-                "its own, prune with `keras_bimp.prune(model, ..., "
+                "step in the first epoch. If a `train_step` has its own "
+                "optimizers, prune with `keras_bimp.prune(model, ..., "
                 "optimizer=[...])` in a callback or loop"
             )
         if not self._warned:
@@ -150,13 +149,13 @@ class Steps:
 
 
 def warn_if_moved(found) -> bool:
-    """Warns if weights that are pruned for good are not 0.
+    """Warn if weights that are pruned for good are not 0.
 
     Args:
         found: The `Targets` of the model.
 
     Returns:
-        Whether it did.
+        Whether it warned.
     """
     moved = [
         target.path
@@ -165,10 +164,10 @@ def warn_if_moved(found) -> bool:
     ]
     if moved:
         warnings.warn(
-            f"Pruned weights of {', '.join(moved)} are no longer 0: something "
-            "trains them that is not known here. The masks hold, and `strip` "
+            f"Pruned weights of {', '.join(moved)} are no longer 0: an unknown "
+            "optimizer trains them. The masks hold, and `strip` "
             "writes zeros, but files saved before are not sparse. Prune with "
-            "`keras_bimp.prune(model, ..., optimizer=...)`, given all "
+            "`keras_bimp.prune(model, ..., optimizer=...)` and pass all "
             "optimizers that train them, and wrap models that share layers as "
             "one.",
             stacklevel=3,
@@ -177,7 +176,7 @@ def warn_if_moved(found) -> bool:
 
 
 def _moved(kernel, mask):
-    there = ops.abs(kernel.value) > 0  # NaN is not: that is told elsewhere.
+    there = ops.abs(kernel.value) > 0  # Not NaN, which is reported elsewhere.
     return bool(ops.any(ops.logical_and(there, ops.logical_not(mask.value))))
 
 
@@ -187,7 +186,7 @@ def _trains_itself(model):
 
 
 def _held(values):
-    """The optimizers among some values, in lists and dicts too."""
+    """Return the optimizers among some values, including nested ones."""
     found = []
     for value in values:
         if isinstance(value, keras.optimizers.Optimizer):
@@ -200,7 +199,7 @@ def _held(values):
 
 
 def _counts(optimizer):
-    """What changes with every step of an optimizer, one skipped too."""
+    """Return counters that change with every step, even a skipped one."""
     counts = []
     while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         if optimizer.built:

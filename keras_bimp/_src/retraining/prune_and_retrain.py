@@ -1,4 +1,4 @@
-"""The callback that carries a plan out during `model.fit`."""
+"""The callback that executes a plan during `model.fit`."""
 
 import dataclasses
 import warnings
@@ -33,23 +33,23 @@ from keras_bimp._src.schedules import schedule_values
 
 
 class PruneAndRetrain(Leader):
-    """Carries out a plan: installs the schedule, prunes, starts the phases.
+    """Executes a plan: installs the schedule, prunes, starts the phases.
 
-    Made by `keras_bimp.callbacks`.
+    Created by `keras_bimp.callbacks`.
 
     Args:
         planner: Callable (epochs, steps_per_epoch, optimizer) -> `Plan`.
-        steps_per_epoch: Integer, or `None` to ask `fit`.
-        policy: Which weights stay, a `selection.Policy`.
-        filters: Which layers to prune, as `prune` takes it.
-        exclude: Which not, as `prune` takes it.
-        samples: `Samples` for what needs data, or `None`.
+        steps_per_epoch: Integer, or `None` to take it from `fit`.
+        policy: The selection, a `selection.Policy`.
+        filters: Which layers to prune, as in `prune`.
+        exclude: Which layers not to prune, as in `prune`.
+        samples: `Samples` for settings that need data, or `None`.
         rewind_to: File of the weights to rewind to, or directory to keep them
             in, or `None`.
         verbose: 0 or 1.
 
     Attributes:
-        plan: The `Plan`, from the beginning of `fit` on.
+        plan: The `Plan`, once `fit` has begun.
         prunings: The `Pruning` of each cycle so far.
     """
 
@@ -131,12 +131,12 @@ class PruneAndRetrain(Leader):
     def end_epoch(self, epoch, logs):
         self._validation.remember(self.model, logs)
         if not self.prunings:
-            # In every epoch from the first on, for files with columns.
+            # In every epoch from the first, for log files with columns.
             logs.update(no_pruning_yet(self._validation(self.model)))
         cycle = sum(p.prunes for p in self.plan.phases[: self._phase + 1])
         logs["cycle"] = cycle
         step = optimizers.step_count(self.model.optimizer)
-        # Not by a call: JAX would compile each of its operations first.
+        # Not by a call, because JAX would first compile each operation.
         (rate,) = schedule_values(self._schedule, 1, max(step - 1, 0))
         logs["learning_rate"] = float(np.asarray(rate, keras.config.floatx()))
         logs.update(self._logs)
@@ -199,7 +199,7 @@ class PruneAndRetrain(Leader):
         )
 
     def _check(self):
-        """Tries all that a pruning could stumble over hours later."""
+        """Check everything that could make a later pruning fail."""
         self._held = kernels_to_hold(self._found.hard, self.model.optimizer)
         if self.plan.retraining.by_accuracy:
             self._accuracy.check(self.model)
@@ -210,12 +210,12 @@ class PruneAndRetrain(Leader):
         self.plan = self.plan.with_pruned(planned)
 
     def _begin_at(self, epoch, current):
-        """Takes up a run in its midst, where `fit` has an `initial_epoch`."""
+        """Start in the middle of a run, if `fit` has an `initial_epoch`."""
         phases = self.plan.phases
         if epoch > 0:
             self._take_over(self._replaced, current)
         for i, phase in enumerate(phases[: current + 1]):
-            # Whoever restores the masks may not restore the schedule.
+            # The masks may have been restored without the schedule.
             pruned = (
                 epoch > phase.start_epoch
                 and self._found.pruned >= self._pruned[i]
@@ -232,20 +232,20 @@ class PruneAndRetrain(Leader):
         if missed:
             warnings.warn(
                 f"`fit` begins at epoch {epoch}, in {phases[current].name} of "
-                f"the plan: the prunings of {missed} earlier cycles are made "
-                "up for now, at once.",
+                f"the plan: the prunings of {missed} earlier cycles were "
+                "missed and are done now, in one step.",
                 stacklevel=2,
             )
 
     def _take_over(self, before, current):
-        """Goes on with the schedule of a model that was saved in mid-run."""
+        """Continue with the schedule of a model saved during a run."""
         if not self._schedule.has_the_phases_of(before):
             return
         last = max(
             (i for i in range(len(before.schedules)) if before.begun(i)),
             default=-1,
         )
-        # Saved in this phase, or at the end of the one before.
+        # Saved in this phase, or at the end of the previous one.
         if last in (current, current - 1):
             self._schedule.set_state(before.state())
             self._logs["discount"] = before.state()["discount"]
@@ -258,8 +258,8 @@ class PruneAndRetrain(Leader):
             if self._found.pruned:
                 warnings.warn(
                     "The accuracy of the dense model is not known: the "
-                    "accuracy lost is taken against that of the model as it "
-                    f"is, {self._found.pruned / self._found.size:.2%} sparse.",
+                    "accuracy lost is measured against the current model, "
+                    f"{self._found.pruned / self._found.size:.2%} sparse.",
                     stacklevel=2,
                 )
             notes["dense_accuracy"] = self._accuracy(self.model)
@@ -310,7 +310,7 @@ class PruneAndRetrain(Leader):
             self._print(line)
 
     def _accuracy_lost(self):
-        """The share of the dense model's accuracy that is gone, in [0, 1]."""
+        """Return the share of the dense model's accuracy lost, in [0, 1]."""
         dense = self._schedule.notes["dense_accuracy"]
         accuracy = self._accuracy(self.model)
         return min(max((dense - accuracy) / dense, 0.0), 1.0) if dense else 0.0
@@ -329,7 +329,7 @@ class PruneAndRetrain(Leader):
     def _is_at_target(self):
         phases = self.plan.phases
         prunings = [i for i, phase in enumerate(phases) if phase.prunes]
-        # Whoever restores the masks may not restore the schedule.
+        # The masks may have been restored without the schedule.
         return not prunings or (
             self._schedule.begun(prunings[-1])
             or self._found.pruned >= self._pruned[prunings[-1]]

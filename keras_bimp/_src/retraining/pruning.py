@@ -1,4 +1,4 @@
-"""One pruning of a masked model."""
+"""A single pruning of a masked model."""
 
 import dataclasses
 from collections.abc import Callable
@@ -27,20 +27,20 @@ from keras_bimp._src.slots import zero_pruned
 
 @dataclasses.dataclass(frozen=True)
 class Pruning:
-    """What one pruning did.
+    """The result of one pruning.
 
     Args:
-        counts: Path of each kernel -> number of its weights that are left.
-        norm_drop: Norm of what was removed over the norm of all prunable
-            weights just before.
-        pruned_fraction: Share of the weights remaining before that was
+        counts: Path of each kernel -> number of its remaining weights.
+        norm_drop: Norm of the removed weights divided by the norm of all
+            prunable weights just before.
+        pruned_fraction: Share of the previously remaining weights that was
             removed.
         protected: Paths of the kernels that would have collapsed.
-        skipped: Pairs (path, reason) of kernels that stay as they are.
-        units: With `granularity="unit"`: name of what each layer has, as
-            `"heads of attention"` -> pair of how many are left, of how many.
-        discount: Of the learning rate of the cycle that it begins; `None`
-            where that does not adapt.
+        skipped: Pairs (path, reason) of kernels that are not pruned.
+        units: With `granularity="unit"`: name of the units of a layer, such as
+            `"heads of attention"` -> pair (number left, total number).
+        discount: Discount of the learning rate in the following cycle; `None`
+            if the retraining does not adapt.
     """
 
     counts: dict[str, int]
@@ -53,7 +53,7 @@ class Pruning:
 
     @classmethod
     def of(cls, fields: dict) -> "Pruning":
-        """Makes one of what `dataclasses.asdict` returned, lists for tuples."""
+        """Create one from `dataclasses.asdict`, with lists for tuples."""
         return cls(
             **{
                 **fields,
@@ -67,10 +67,10 @@ class Pruning:
         )
 
     def lines(self, name: str, size: int) -> list[str]:
-        """What to print of a pruning.
+        """Return lines to print about the pruning.
 
         Args:
-            name: Of the cycle.
+            name: Name of the cycle.
             size: Number of prunable weights.
         """
         adapted = self.discount is not None
@@ -116,51 +116,51 @@ def prune(
     data=None,
     data_fraction: float = 1.0,
 ) -> Pruning:
-    """Prunes a wrapped model now. For training loops of your own.
+    """Prune a wrapped model now. For custom training loops.
 
-    Sets the masks; with hard pruning also zeros the pruned weights and what
-    the optimizer remembers of them, so that any checkpoint is sparse. What is
-    pruned stays pruned. `keras_bimp.callbacks` does all this during `fit`.
+    Sets the masks. Hard pruning also zeros the pruned weights and their
+    optimizer slots, so that checkpoints are sparse. Pruned weights stay
+    pruned. `keras_bimp.callbacks` does all this during `fit`.
 
     Args:
         model: A model made by `wrap`, or with `Masked` layers inside.
         target_sparsity: Float in [0, 1), the fraction of all prunable weights
             (filters, units, blocks) that is pruned after the call: exactly
-            `round(target * weights)`; where the allocation gives each kernel
-            its share, the sum of what each one rounds.
+            `round(target * weights)`. If the allocation gives each kernel its
+            own share, each share is rounded.
         allocation: See `keras_bimp.select`.
         criterion: See `keras_bimp.select`.
         granularity: See `keras_bimp.select`.
-        optimizer: The Keras optimizer that trains `model`, or a list of them
-            if several do; an empty list says that none has yet. Defaults to
-            the compiled one, and to those that are attributes of a model with
-            a `train_step` of its own. Compile your own step again after
-            the call if it uses an optimizer that mixes the entries of a
-            kernel, as Muon does.
+        optimizer: The Keras optimizer that trains `model`, or a list of
+            several; an empty list means none yet. Defaults to the compiled
+            one, and to those that are attributes of a model with its own
+            `train_step`. Recompile a custom train step after the call if its
+            optimizer mixes the entries of a kernel, such as Muon.
         on_collapse: See `keras_bimp.select`. Defaults to `"protect"`.
-        max_layer_sparsity: The sparsity that no kernel exceeds: a float in
+        max_layer_sparsity: The highest sparsity of any kernel: a float in
             [0, 1), or a mapping from names of kernels, or regexes searched in
-            them, to floats. What they spare, the others give up.
-        layer_sparsity: Mapping from names of kernels, or regexes, to the
-            sparsity that they have whatever the allocation says; 0.0 leaves
-            one as it is. The total stays what it is.
+            them, to floats. Other kernels lose more, so that the total stays
+            exact.
+        layer_sparsity: Mapping from names of kernels, or regexes, to fixed
+            sparsities, which override the allocation; 0.0 leaves a kernel
+            unchanged. The total stays the same.
         filters: Which layers to prune: a regex or list of regexes searched in
-            the layer's name and path, or a callable layer -> bool. Others do
-            not count. Defaults to all that are masked.
-        exclude: Which of them not to prune, said in the same way.
+            the layer's name and path, or a callable layer -> bool. Other
+            layers do not count. Defaults to all masked layers.
+        exclude: Which layers not to prune, in the same form.
         data: For `criterion="saliency"`: a tuple of arrays `(x, y)`, or
             batches.
-        data_fraction: Float in (0, 1], how much of `data` to use: its first
+        data_fraction: Float in (0, 1], the share of `data` to use: its first
             batches.
 
     Returns:
         A `Pruning`.
 
     Raises:
-        TypeError: If `optimizer` is none of Keras.
+        TypeError: If `optimizer` is not a Keras optimizer.
         ValueError: If the model is not wrapped, a weight is not finite, no
             weight would be left, the optimizer would move pruned weights, or
-            the arguments do not go together. Nothing has changed then.
+            arguments are incompatible. The model is unchanged then.
 
     Example:
 
@@ -190,8 +190,8 @@ def prune(
     samples = samples_for(policy, data, data_fraction)
     if samples is not None and not policy.criterion.needs_gradients:
         raise ValueError(
-            "`data` must not be given for this criterion, which has no use "
-            f"for it. Received: criterion={criterion!r}"
+            "`data` must not be given for this criterion, which does not use "
+            f"it. Received: criterion={criterion!r}"
         )
     found = find_targets(model, policy, filters, exclude)
     if optimizer is None:
@@ -220,14 +220,14 @@ def prune(
 def samples_for(
     policy: selection.Policy, data, data_fraction: float
 ) -> Samples | None:
-    """The data of an argument `data`, which `policy` may need."""
+    """Return the `Samples` for an argument `data`; check if it is needed."""
     check_fraction(data_fraction)
     if data is not None:
         return Samples(data, data_fraction)
     if policy.criterion.needs_gradients:
         raise ValueError(
             "`data` must be given for criterion='saliency': the training data "
-            "that gradients are taken of. Received: data=None"
+            "to compute gradients on. Received: data=None"
         )
     return None
 
@@ -242,11 +242,11 @@ def prune_to(
     gradients=None,
     policy=None,
 ) -> Pruning:
-    """Prunes to a total sparsity of all units. See `prune`.
+    """Prune to a total sparsity of all units. See `prune`.
 
     Args:
         model: The model.
-        found: What is pruned.
+        found: The `Targets` to prune.
         sparsity: Float in [0, 1).
         optimizer: See `apply_masks`.
         held: See `apply_masks`.
@@ -273,7 +273,7 @@ def prune_to(
         units=chosen.units,
     )
     new_masks = chosen.masks
-    del chosen, kernels, masks  # Or old and new weights would be in memory.
+    del chosen, kernels, masks  # Do not hold both old and new weights.
     if after == before:
         new_masks = None
     apply_masks(model, found, new_masks, optimizer, held)
@@ -288,31 +288,31 @@ def apply_masks(
     held: list[tuple] = (),
     forget: bool = False,
 ) -> None:
-    """Sets masks, and does all that follows from it.
+    """Set masks and update everything that depends on them.
 
-    Pruned weights are 0 and stay so, and so does what the optimizer remembers
-    of them. The train step is compiled again if it must be.
+    Pruned weights and their optimizer slots become 0 and stay 0. The train
+    step is recompiled if needed.
 
     Args:
         model: The model.
-        found: What is masked.
-        masks: A mask for each target, which this empties; `None` if they are
-            set already.
-        optimizer: What trains the model, or `None` to leave it alone.
-        held: What `kernels_to_hold` found.
-        forget: Whether the optimizer forgets weights, too, that are not
-            pruned for good.
+        found: The `Targets` that are masked.
+        masks: A mask for each target; the list is emptied. `None` if they are
+            already set.
+        optimizer: The optimizer of the model, or `None` to leave it unchanged.
+        held: The result of `kernels_to_hold`.
+        forget: Whether to reset the optimizer slots of pruned weights even if
+            they are not pruned for good.
     """
     if masks is not None:
         kinds = {True: [], False: []}
         for target in found.targets:
             kinds[target.rule.hard].append(target)
         if optimizer is not None and kinds[True]:
-            # Raises before anything has changed.
+            # Raises an error before anything changes.
             slots(optimizer, [t.kernel.variable for t in kinds[True]])
         masks.reverse()
         for target in found.targets:
-            mask = masks.pop()  # So that it takes memory no longer.
+            mask = masks.pop()  # To free its memory.
             if isinstance(mask, selection.Shards):
                 mask = mask.spread()
             target.mask.assign(mask)

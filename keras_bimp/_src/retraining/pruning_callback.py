@@ -1,4 +1,4 @@
-"""What all callbacks do that prune during `fit`."""
+"""The base class of callbacks that prune during `fit`."""
 
 from keras_bimp._src import failures
 from keras_bimp._src.backends import give_each_its_own_buffer
@@ -21,9 +21,9 @@ from keras_bimp._src.strategies import check_strategy
 
 
 class Leader(Resumable):
-    """A callback that prunes during `fit`.
+    """Base class for callbacks that prune during `fit`.
 
-    A subclass says what it prunes, when, and how far that is.
+    Subclasses define what to prune, when and how far.
 
     Args:
         verbose: 0 or 1.
@@ -34,33 +34,34 @@ class Leader(Resumable):
         self._verbose = verbose
 
     def begin(self) -> None:
-        """Checks all before anything changes.
+        """Check everything before anything changes.
 
-        Sets `_found`, the `Targets`, and `_held`, what `hold_zeros` takes.
+        Sets `_found`, the `Targets`, and `_held`, the argument of
+        `hold_zeros`.
         """
         raise NotImplementedError
 
     def install(self) -> list | None:
-        """Prepares the model, whose optimizer is built.
+        """Prepare the model, whose optimizer is built.
 
         Returns:
-            Variables that the step of JAX must be given; `None` if steps that
-            are compiled already are good for this `fit`, too.
+            Variables to pass to the JAX train step; `None` if an already
+            compiled train step can be used in this `fit`.
         """
 
     def uninstall(self) -> None:
-        """Undoes what `install` did, if it did."""
+        """Undo `install`, if it ran."""
 
     def begin_epoch(self, epoch: int) -> None:
-        """Prunes, where an epoch begins with that."""
+        """Prune, if this epoch begins with a pruning."""
         raise NotImplementedError
 
     def end_epoch(self, epoch: int, logs: dict) -> None:
-        """Does what is to be done at the end of an epoch; adds to `logs`."""
+        """Run the work at the end of an epoch; add to `logs`."""
         raise NotImplementedError
 
     def progress(self) -> Progress:
-        """How far the training is."""
+        """Return the progress of the training."""
         raise NotImplementedError
 
     def on_train_begin(self, logs=None):
@@ -89,7 +90,7 @@ class Leader(Resumable):
             self._fit.warn_if_unknown(
                 self.model,
                 "the metrics around prunings are not logged, and callbacks "
-                "that keep the best epoch keep those before a pruning, too",
+                "that keep the best epoch may keep one from before a pruning",
             )
         self._fit.end_epoch(self.model, epoch, logs)
         try:
@@ -111,7 +112,7 @@ class Leader(Resumable):
         leave(self)
 
     def note_progress(self) -> Progress:
-        """Writes down how far the training is."""
+        """Record the progress of the training."""
         record = record_of(self.model)
         record.progress = self.progress()
         return record.progress

@@ -1,4 +1,4 @@
-"""`callbacks`: pruning and retraining during `model.fit`."""
+"""`callbacks`: prune and retrain during `model.fit`."""
 
 import dataclasses
 import os
@@ -49,111 +49,112 @@ def callbacks(
     save_freq: str | int = "epoch",
     verbose: int = 1,
 ) -> list[keras.callbacks.Callback]:
-    """The callbacks that prune and retrain a wrapped model during `fit`.
+    """Create the callbacks that prune and retrain a wrapped model in `fit`.
 
     `fit(epochs=E)` is the whole budget: `dense_epochs` of dense training with
-    a learning rate that falls linearly to 0, then `cycles` times a pruning and
-    a retraining. What is not given of that is chosen, and the plan says so.
-    The largest rate is the one that the model is compiled with; after the run
-    the optimizer has it back.
+    a learning rate that falls linearly to 0, then `cycles`, each a pruning and
+    a retraining. Settings that are not given are chosen automatically and
+    listed in the printed plan. The largest rate is the compiled one, which is
+    restored after the run.
 
-    The paper's method, as plain as can be, is `callbacks(target, dense_epochs=
+    The paper's method in its simplest form is `callbacks(target, dense_epochs=
     E // 2, cycles=1, retraining="allr", allocation="global")`.
 
-    List the callbacks before those that write logs. To these they add
-    `sparsity`, `learning_rate` and `cycle`, and of the last pruning
-    `norm_drop`, `d1`, `d2` and `discount` (see `schedules.discount_factor`).
-    If `fit` has validation data that can be gone through again (no generator),
-    they also add what each metric was on it just before and after that
-    pruning, as `val_accuracy_before_pruning` and `val_accuracy_after_pruning`;
-    NaN while nothing was pruned. That takes one more validation per pruning.
+    List these callbacks before those that write logs. They log `sparsity`,
+    `learning_rate` and `cycle`, and `norm_drop`, `d1`, `d2` and `discount` of
+    the last pruning (see `schedules.discount_factor`). If `fit` has validation
+    data that can be read repeatedly (not a generator), they also log each
+    metric on it just before and after the last pruning, such as
+    `val_accuracy_before_pruning` and `val_accuracy_after_pruning`, or NaN
+    before the first pruning. This costs one extra validation per pruning.
 
-    A `fit` that ends with an exception leaves the schedule of the run in the
-    optimizer; the next `fit` with these callbacks puts that right. With
-    `backup_dir`, it also resumes where the previous one stopped, in the same
-    program or in another.
+    If `fit` ends with an exception, the optimizer keeps the schedule of the
+    run; the next `fit` with these callbacks corrects that. With `backup_dir`,
+    it also resumes where the previous one stopped, in the same program or in
+    another.
 
-    A `fit` whose loss or weights are no longer finite is stopped.
+    Training stops if the loss or the weights are no longer finite.
 
     If you use `EarlyStopping` or `ModelCheckpoint(save_best_only=True)` with
-    these callbacks, they start comparing again at each pruning, because the
-    weights of an earlier epoch would bring pruned weights back. Callbacks that
-    set the learning rate are refused.
+    these callbacks, they restart their comparison at each pruning, because
+    the weights of an earlier epoch would bring pruned weights back. Other
+    callbacks that set the learning rate raise an error.
 
     Args:
         target_sparsity: Float in [0, 1), of all prunable weights, reached
             exactly; see `keras_bimp.prune`. Or a `Plan`, which replaces all
             arguments from `dense_epochs` to `dense_schedule`, except those of
             the selection.
-        dense_epochs: Integer >= 0 and less than `fit`'s epochs; 0 says that
-            the model is pretrained. Defaults to a quarter of `fit`'s epochs.
+        dense_epochs: Integer >= 0 and less than the epochs of `fit`; 0 for a
+            pretrained model. Defaults to a quarter of the epochs.
         cycles: Integer >= 1, how often to prune and retrain; or `"renda"`:
             prune 20% of what remains and retrain for as long as the original
-            training, until the target is reached; or `"auto"`: 5, fewer for
-            a low target and for few iterations, see `Plan.bimp`.
+            training, until the target is reached; or `"auto"`: 5, or fewer
+            for a low target or few iterations, see `Plan.bimp`.
         retraining: How to retrain: `"allr"` (adaptive linear), `"llr"`
-            (linear), `"ft"` (constant, the last rate), `"lrw"` (the last
-            rates again), `"wr"` (the same, weights rewound too), `"slr"` (all
-            rates, compressed), `"clr"` (cosine), `"accallr"` (adaptive, by
-            accuracy; needs `data`), `"allr_d1"`, `"allr_d2"`, `"constant"`,
-            `"stepped"`, `"cosine"`, `"linear"`; or a schedule, its class, or a
-            callable that makes one; see `Plan.bimp`. `"auto"` is `"llr"` after
-            a dense phase of less than half of the epochs, else `"allr"`.
-        allocation: See `keras_bimp.select`. `"auto"` is `"lamp"` from a target
-            of 0.9 on if single weights are pruned by magnitude, and otherwise
-            what is usual for the granularity.
+            (linear), `"ft"` (constant, the last rate), `"lrw"` (repeats the
+            last rates), `"wr"` (like `"lrw"`, with the weights rewound too),
+            `"slr"` (all rates, compressed), `"clr"` (cosine), `"accallr"`
+            (adaptive, by accuracy; needs `data`), `"allr_d1"`, `"allr_d2"`,
+            `"constant"`, `"stepped"`, `"cosine"`, `"linear"`; or a schedule,
+            its class, or a callable that returns one; see `Plan.bimp`.
+            `"auto"` is `"llr"` after a dense phase of less than half of the
+            epochs, otherwise `"allr"`.
+        allocation: See `keras_bimp.select`. `"auto"` is `"lamp"` for targets
+            of 0.9 or more if single weights are pruned by magnitude, otherwise
+            the default of the granularity.
         criterion: See `keras_bimp.select`.
         granularity: See `keras_bimp.select`.
         original: Learning rates of the original training of a pretrained
             model: an array with one rate per iteration, a
-            `RecordLearningRate`, or a pair `(schedule, steps)`. `"ft"`,
-            `"lrw"`, `"wr"`, `"slr"`, `"clr"` and `"stepped"` need it then.
+            `RecordLearningRate`, or a pair `(schedule, steps)`. Required then
+            by `"ft"`, `"lrw"`, `"wr"`, `"slr"`, `"clr"` and `"stepped"`.
         original_epochs: Length of the original training of a pretrained model,
-            for ALLR. Unknown by default; ALLR then uses `min(1, d1)`. With
-            `retraining="auto"` it follows from `original` if that is given.
+            for ALLR. If unknown (the default), ALLR uses `min(1, d1)`. With
+            `retraining="auto"` it is computed from `original` if given.
         dense_schedule: `LearningRateSchedule` of the dense phase. Defaults to
-            a line from the peak rate to 0.
-        steps_per_epoch: Integer >= 1. Needed only where the data has no known
-            length.
-        data: Training data for `"accallr"`, which goes through it once before
-            the first pruning and once after each, and for
-            `criterion="saliency"`, once before each: a tuple of arrays `(x,
-            y)`, or batches, as a `tf.data.Dataset` or a `PyDataset`. Not the
-            very object that `fit` shuffles: it would come in another order.
-        data_fraction: Float in (0, 1], how much of `data` to use: its first
+            linear from the peak rate to 0.
+        steps_per_epoch: Integer >= 1. Needed only if the length of the data
+            is unknown.
+        data: Training data: a tuple of arrays `(x, y)`, or batches, such as a
+            `tf.data.Dataset` or a `PyDataset`. `"accallr"` reads it once
+            before the first pruning and once after each;
+            `criterion="saliency"` reads it once before each. Do not pass the
+            same object that `fit` shuffles, because its order would change.
+        data_fraction: Float in (0, 1], the share of `data` to use: its first
             batches.
-        rewind_to: For `"wr"`. With a pretrained model the file, `.keras` or
-            `.weights.h5`, of its weights when the original training had as
-            many epochs to go as a cycle has; a `.keras` file may also hold
-            what the optimizer remembered, else that stays as it is. With a
-            dense phase a directory in which to keep these weights; defaults
-            to memory, one copy of the weights and the optimizer's slots (two
-            if the last cycle is longer than the others). A run that is to go
-            on after a kill needs the directory.
-        on_collapse: What to do when a pruning would leave a kernel fewer
+        rewind_to: For `"wr"`. For a pretrained model: a `.keras` or
+            `.weights.h5` file of its weights when the original training had as
+            many epochs left as a cycle has. A `.keras` file can also contain
+            the optimizer slots; otherwise they are left unchanged. With a
+            dense phase: a directory to keep these weights in. Defaults to
+            memory: one copy of the weights and the optimizer's slots (two if
+            the last cycle is longer than the others). Resuming a killed run
+            needs the directory.
+        on_collapse: What to do if a pruning would leave a kernel fewer
             weights than it has output units: `"protect"`, `"raise"` or
             `"ignore"`; see `keras_bimp.select`.
-        max_layer_sparsity: The sparsity that no kernel exceeds; see
+        max_layer_sparsity: The highest sparsity of any kernel; see
             `keras_bimp.prune`.
-        layer_sparsity: Mapping from names of kernels, or regexes, to the
-            sparsity that they have at the end, whatever the allocation says;
-            on the way there each follows a geometric path of its own, and
-            the total gives way if it must.
+        layer_sparsity: Mapping from names of kernels, or regexes, to fixed
+            final sparsities, which override the allocation. In between, each
+            follows its own geometric path, and the total deviates if
+            necessary.
         filters: Which layers to prune; see `keras_bimp.prune`.
-        exclude: Which of them not to prune.
-        backup_dir: Folder in which to keep all that is needed to go on after
-            a crash; see `Backup`. Defaults to none.
-        save_freq: How often to write there: see `Backup`.
+        exclude: Which layers not to prune.
+        backup_dir: Folder for everything needed to resume after a crash; see
+            `Backup`. Defaults to none.
+        save_freq: How often to write the backup; see `Backup`.
         verbose: 0 is silent; 1 prints the plan and a line at each pruning.
 
     Returns:
         A list of Keras callbacks.
 
     Raises:
-        TypeError: If an argument is of the wrong type.
-        ValueError: If an argument has a value that cannot be. What depends on
-            the model and the data is checked when `fit` begins, before
-            anything has changed.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has an invalid value. Settings that depend
+            on the model and the data are checked when `fit` begins, before
+            anything changes.
 
     Example:
 
@@ -205,7 +206,7 @@ def callbacks(
             if value is not None:
                 raise ValueError(
                     f"`{name}` must not be given together with a `Plan`, "
-                    f"which says it. Received: {name}={value!r}"
+                    f"which contains it. Received: {name}={value!r}"
                 )
         planner = _GivenPlan(target_sparsity, chosen)
         retraining = target_sparsity.retraining
@@ -218,8 +219,8 @@ def callbacks(
         elif original is not None or original_epochs is not None:
             raise ValueError(
                 "`dense_epochs` must be given together with the `original` "
-                "training or its length: 0, if the model is what came out of "
-                "it. Received: dense_epochs=None"
+                "training or its length: 0, if the model is its result. "
+                "Received: dense_epochs=None"
             )
         cycles, chosen_cycles = automatic_cycles(cycles, policy)
         cycles, retraining = check_automatic(cycles, retraining)
@@ -242,13 +243,13 @@ def callbacks(
         policy.check_target("target_sparsity", target_sparsity.target_sparsity)
     if policy.granularity.sparsity is not None and prunings != 1:
         raise ValueError(
-            f"`cycles` must be 1 for {policy.granularity.unit}: there is "
-            "nothing between dense and that. To get there in steps, call "
-            "`keras_bimp.prune` with `selection.NM(3, 4)`, say, first. "
+            f"`cycles` must be 1 for {policy.granularity.unit}, which has no "
+            "intermediate steps. To get there gradually, first call "
+            "`keras_bimp.prune` with, for example, `selection.NM(3, 4)`. "
             f"Received: cycles={prunings!r}"
         )
     if is_auto(retraining):
-        retraining = RETRAINING["allr"]  # What is chosen needs no more.
+        retraining = RETRAINING["allr"]  # "auto" needs nothing more.
     if retraining.by_accuracy and data is None:
         raise ValueError(
             "`data` must be given for retraining='accallr': the training "
@@ -297,7 +298,7 @@ def _check_rewind_to(rewind_to, retraining, pretrained):
 
 
 class _BimpPlan:
-    """Makes the plan once `fit` tells its epochs, steps and optimizer."""
+    """Creates the plan once `fit` provides epochs, steps and optimizer."""
 
     def __init__(self, chosen, **arguments):
         self.chosen = chosen
@@ -317,7 +318,7 @@ class _BimpPlan:
 
 
 class _GivenPlan:
-    """Uses a plan that the user made, if `fit` runs as it says."""
+    """Uses a given plan, if it matches `fit`."""
 
     def __init__(self, plan, chosen):
         self.plan = plan

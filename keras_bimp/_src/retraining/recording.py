@@ -1,4 +1,4 @@
-"""A record of the learning rates of a training."""
+"""Record the learning rates of a training."""
 
 import os
 import warnings
@@ -22,27 +22,27 @@ from keras_bimp._src.slots import innermost
 class RecordLearningRate(Resumable):
     """Records the learning rate of every iteration of a training.
 
-    Most retraining schedules are made of the rates of the original training.
-    This callback records them, whatever sets them: a number, a
-    `LearningRateSchedule`, or callbacks as `ReduceLROnPlateau`. Pass it, or
-    another one made of the same file, as `original` later on. List it before
-    callbacks that change the learning rate in between batches.
+    Most retraining schedules are based on the rates of the original training.
+    This callback records them, whether they are set by a number, a
+    `LearningRateSchedule`, or callbacks such as `ReduceLROnPlateau`. Pass it
+    later as `original`, or create another one from the same file. List it
+    before callbacks that change the learning rate between batches.
 
-    A new `fit` starts a new record; one with an `initial_epoch`, or one that
-    `Backup` or `BackupAndRestore` takes up, keeps the epochs before.
+    A new `fit` starts a new record. A `fit` with an `initial_epoch`, or
+    resumed by `Backup` or `BackupAndRestore`, keeps the earlier epochs.
 
-    With a learning rate that is a number, which callbacks may change, it is
-    read after every execution of the train step, for which a GPU must wait and
-    JAX must bring all variables up to date: `steps_per_execution` makes these
-    fewer. A schedule costs nothing per step.
+    If the learning rate is a number, which callbacks may change, it is read
+    after every execution of the train step. A GPU must wait for this, and JAX
+    must update all variables: set `steps_per_execution` to do it less often.
+    A schedule costs nothing per step.
 
     Args:
-        filepath: Where to keep the record, written after every epoch and read
-            if it exists. Defaults to in memory only.
+        filepath: File for the record, written after every epoch and read if it
+            exists. Defaults to memory only.
 
     Raises:
-        ValueError: If `filepath` is a file of something else, or, when `fit`
-            begins, the model is compiled with a `MultiOptimizer`.
+        ValueError: If `filepath` is some other file, or if the model is
+            compiled with a `MultiOptimizer` (when `fit` begins).
 
     Example:
 
@@ -71,7 +71,7 @@ class RecordLearningRate(Resumable):
             self._epochs = self._load()
 
     def values(self) -> np.ndarray:
-        """Returns the rates, one per iteration, as a float64 array."""
+        """Return the rates, one per iteration, as a float64 array."""
         return np.concatenate([np.empty(0), *self._epochs])
 
     def on_train_begin(self, logs=None):
@@ -87,9 +87,9 @@ class RecordLearningRate(Resumable):
     def on_epoch_begin(self, epoch, logs=None):
         if self._first and epoch > len(self._epochs):
             warnings.warn(
-                f"`fit` begins at epoch {epoch}, but the rates of only "
-                f"{len(self._epochs)} epochs before are recorded: what is "
-                "recorded now is not the whole training.",
+                f"`fit` begins at epoch {epoch}, but only the rates of "
+                f"{len(self._epochs)} earlier epochs are recorded: the "
+                "record will not cover the whole training.",
                 stacklevel=2,
             )
         if self._first:
@@ -131,7 +131,7 @@ class RecordLearningRate(Resumable):
         self._before = state["running"].tolist()
 
     def _rates_of_epoch(self):
-        """The rates of the running epoch so far."""
+        """Return the rates of the current epoch so far."""
         rates = self._rates
         if self._follows_schedule:
             optimizer = self._optimizer()
@@ -141,7 +141,7 @@ class RecordLearningRate(Resumable):
         return np.asarray(rates, dtype="float64")
 
     def _optimizer(self):
-        # On JAX, reading `self.model` brings its variables up to date.
+        # On JAX, reading `self.model` updates its variables.
         return innermost(self.model.optimizer)
 
     def _save(self):

@@ -1,4 +1,4 @@
-"""Weight rewinding: what a model was at the end of earlier epochs."""
+"""Weight rewinding: restore weights from earlier epochs."""
 
 import os
 import pathlib
@@ -21,13 +21,13 @@ from keras_bimp._src.slots import zero_pruned
 
 
 class Rewinding:
-    """Weight rewinding, as a plan says.
+    """Rewinds weights according to a plan.
 
-    Keeps the model at the moments of the dense phase that cycles rewind to,
-    and sets the weights that a pruning left back to what they were.
+    Keeps the model at the epochs of the dense phase that cycles rewind to, and
+    restores the weights that remain after a pruning.
 
     Args:
-        plan: A `Plan`. If it does not rewind, neither does this.
+        plan: A `Plan`. If it does not rewind, this does nothing.
         rewind_to: File of the weights to rewind to, or directory to keep them
             in, or `None` for memory.
     """
@@ -35,7 +35,7 @@ class Rewinding:
     def __init__(self, plan, rewind_to: str | os.PathLike | None):
         self._file = rewind_to if is_file_name(rewind_to) else None
         self._snapshots = Snapshots(None if self._file else rewind_to)
-        # Cycles of the same length share what they rewind to.
+        # Cycles of the same length rewind to the same epoch.
         self._moments = {
             phase.name: "file" if self._file else plan.rewind_epoch(phase)
             for phase in plan.phases
@@ -43,10 +43,11 @@ class Rewinding:
         }
 
     def prepare(self, model: keras.Model) -> None:
-        """Reads the file, or makes the directory, if there is one.
+        """Read the file, or create the directory, if there is one.
 
         Raises:
-            ValueError: If it is no file of this model, or no directory.
+            ValueError: If the file is not of this model, or the directory
+                cannot be written.
         """
         if self._file:
             self._snapshots.keep_file("file", self._file, model)
@@ -54,11 +55,11 @@ class Rewinding:
             self._snapshots.make_directory()
 
     def forget(self, phase) -> None:
-        """Says that `phase` has rewound already, in a run before."""
+        """Mark `phase` as rewound by an earlier run."""
         self._moments.pop(phase.name, None)
 
     def state(self) -> dict:
-        """Which cycles are still to rewind, and what is kept in memory."""
+        """Return the cycles that still rewind, and the copies in memory."""
         return {
             "moments": self._moments,
             "kept": [
@@ -69,12 +70,12 @@ class Rewinding:
         }
 
     def set_state(self, state: dict) -> None:
-        """Sets it to what `state` returned."""
+        """Restore a state that `state` returned."""
         self._moments = state["moments"]
         self._snapshots.in_memory.update(state["kept"])
 
     def check(self, epoch: int, model: keras.Model) -> None:
-        """Raises ValueError if a `fit` from `epoch` on could not rewind."""
+        """Raise ValueError if a `fit` from `epoch` could not rewind."""
         if self._file:
             return
         for name, moment in self._moments.items():
@@ -84,19 +85,19 @@ class Rewinding:
                 raise ValueError(
                     f"{name} rewinds to the weights after {moment} epochs, "
                     f"but `fit` begins at epoch {epoch}. Pass `rewind_to=` "
-                    "the directory in which the run before kept them, or a "
-                    f"file of them. Received: rewind_to="
+                    "the directory in which the previous run kept them, or a "
+                    f"file with them. Received: rewind_to="
                     f"{self._snapshots.directory}"
                 )
             self._snapshots.check(moment, model)
 
     def keep(self, epoch: int, model: keras.Model) -> None:
-        """Keeps what `model` is before `epoch`, if a cycle rewinds to it."""
+        """Keep the model before `epoch`, if a cycle rewinds to it."""
         if epoch in self._moments.values():
             self._snapshots.keep(epoch, model)
 
     def rewind(self, phase, model: keras.Model, targets) -> None:
-        """Sets `model`, just pruned for `phase`, back, but for its zeros."""
+        """Rewind `model`, just pruned for `phase`, and keep its zeros."""
         if phase.name not in self._moments:
             return
         moment = self._moments.pop(phase.name)
@@ -112,22 +113,22 @@ class Rewinding:
 
 
 def is_file_name(path) -> bool:
-    """Whether a `rewind_to` names a file of weights, not a directory."""
+    """Return whether a `rewind_to` names a file, not a directory."""
     return path is not None and os.fspath(path).endswith(
         (".keras", ".weights.h5")
     )
 
 
 class Snapshots:
-    """Keeps the variables of a model at some moments, and brings them back.
+    """Keeps and restores the variables of a model.
 
-    These are its weights, except for masks, and what the optimizer remembers
-    of them: momenta, moments, averages. The optimizer's iteration count and
-    learning rate go on. Where nothing is remembered, before the first step or
-    in a file without an optimizer, it goes on with what it remembers now.
+    These are its weights, except masks, and their optimizer slots. The
+    optimizer's iteration count and learning rate are not restored. If there
+    are no slots, before the first step or in a file without an optimizer, the
+    current slots are kept.
 
     Args:
-        directory: Where to keep them, one file each. Defaults to memory.
+        directory: Directory with one file per copy. Defaults to memory.
     """
 
     def __init__(self, directory: str | os.PathLike | None = None):
@@ -140,10 +141,10 @@ class Snapshots:
         )
 
     def make_directory(self) -> None:
-        """Makes the directory, if there is to be one.
+        """Create the directory, if one is given.
 
         Raises:
-            ValueError: If it cannot be made or written to.
+            ValueError: If it cannot be created or written to.
         """
         if self.directory is None:
             return
@@ -157,7 +158,7 @@ class Snapshots:
             ) from error
 
     def keep(self, key, model: keras.Model) -> None:
-        """Keeps what `model` is now, as `key`."""
+        """Keep the current variables of `model` as `key`."""
         variables = _weights(model)
         if step_count(model.optimizer):
             variables += all_slots(model.optimizer)
@@ -169,16 +170,16 @@ class Snapshots:
             write_arrays(self._path(key), dict(zip(names, arrays, strict=True)))
 
     def keep_file(self, key, path: str | os.PathLike, model) -> None:
-        """Keeps what a file of `model` holds, as `key`.
+        """Keep the contents of a file of `model` as `key`.
 
         Raises:
-            ValueError: If the file is none of this model.
+            ValueError: If the file is not of this model.
         """
         weights, remembered = _read_file(path, model)
         self.in_memory[key] = [*weights, *remembered]
 
     def restore(self, key, model: keras.Model) -> None:
-        """Brings back to `model` what was kept as `key`."""
+        """Restore `model` to the copy `key`."""
         arrays = self._arrays(key)
         variables = _weights(model)
         if len(arrays) > len(variables):
@@ -189,7 +190,7 @@ class Snapshots:
             _average_from_here(model.optimizer)
 
     def check(self, key, model: keras.Model) -> None:
-        """Raises ValueError if what is kept as `key` is not of this model."""
+        """Raise ValueError if the copy `key` is not of this model."""
         shapes = [array.shape for array in self._arrays(key)]
         weights = [tuple(v.shape) for v in _weights(model)]
         remembered = [tuple(v.shape) for v in all_slots(model.optimizer)]
@@ -201,7 +202,7 @@ class Snapshots:
             )
 
     def drop(self, key) -> None:
-        """Forgets what is kept in memory as `key`."""
+        """Drop the copy `key` from memory."""
         self.in_memory.pop(key, None)
 
     def _arrays(self, key):
@@ -219,15 +220,15 @@ def _weights(model):
 
 
 def _average_from_here(optimizer):
-    """Lets moving averages of weights begin at what the weights are now."""
+    """Restart moving averages from the current weights."""
     for leaf in leaves(optimizer):
         for variable, average in averages_of(leaf):
-            # A copy: JAX donates each buffer once.
+            # A copy, because JAX donates each buffer once.
             average.assign(as_array(variable))
 
 
 def _read_file(path, model):
-    """Returns the weights, and what the optimizer remembers or nothing."""
+    """Return the weights and the optimizer slots, if any."""
     path = os.fspath(path)
     try:
         if path.endswith(".keras"):
@@ -250,9 +251,9 @@ def _read_file(path, model):
 
 
 def _remembered_alike(loaded, model):
-    """What a loaded optimizer remembers, nothing if it is of another kind.
+    """Return the slots of a loaded optimizer, if it is of the same type.
 
-    Builds that of `model` if nothing has yet.
+    Builds the optimizer of `model` if needed.
     """
     optimizer = getattr(loaded, "optimizer", None)
     if type(innermost(optimizer)) is not type(innermost(model.optimizer)):
@@ -265,11 +266,11 @@ def _remembered_alike(loaded, model):
 
 
 def _read_weights(path, model):
-    # Only Keras knows how to read it: into the model, whose own come back.
+    # Only Keras can read it. So load it into the model and restore that.
     plain = model.wrapper.layer if isinstance(model, MaskedModel) else model
     optimizer = getattr(plain, "optimizer", None)
     with put_back(plain.weights):
-        # The file may hold an optimizer too, for which this one is in use.
+        # Skip an optimizer in the file, because the model's is in use.
         plain.load_weights(
             path, objects_to_skip=[] if optimizer is None else [optimizer]
         )

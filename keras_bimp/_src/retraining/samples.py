@@ -1,4 +1,4 @@
-"""Data that users give beside that of `fit`, gone through in batches."""
+"""Extra data besides that of `fit`, read in batches."""
 
 import itertools
 import math
@@ -9,16 +9,16 @@ import keras
 
 from keras_bimp._src.checks import check_positive
 
-_BATCH_SIZE = 128  # Of arrays.
+_BATCH_SIZE = 128  # For arrays.
 
 
 class Samples:
-    """A part of the data of an argument `data`.
+    """Part of the data passed as `data`.
 
     Args:
         data: A tuple of arrays `(x, y)` or `(x, y, sample_weight)`, or a
-            dataset of batches that can be gone through again.
-        fraction: Float in (0, 1], how much of the data to use: its first
+            dataset of batches that can be read repeatedly.
+        fraction: Float in (0, 1], the share of the data to use: its first
             batches.
     """
 
@@ -51,7 +51,7 @@ class Samples:
         ):
             raise ValueError(
                 "`data` must be a tuple of arrays (x, y), or batches that can "
-                "be gone through again, as a tf.data.Dataset or a PyDataset. "
+                "be read repeatedly, such as a tf.data.Dataset or a PyDataset. "
                 f"Received: data of type {kind}"
             )
         endless = getattr(self.data, "num_batches", 0) is None
@@ -59,16 +59,17 @@ class Samples:
             endless = int(self.data.cardinality()) == -1
         if endless:
             raise ValueError(
-                f"`data` must have an end. Received: a {kind} that never ends"
+                "`data` must not be infinite. "
+                f"Received: a {kind} that never ends"
             )
 
     @property
     def arrays(self) -> bool:
-        """Whether the data are arrays, not batches."""
+        """Whether the data is arrays, not batches."""
         return isinstance(self.data, tuple)
 
     def size(self) -> int | None:
-        """How many samples of arrays, or batches, to use; `None` for all."""
+        """Return how many samples or batches to use; `None` for all."""
         if self.fraction == 1:
             return None
         counted = self.data
@@ -83,13 +84,13 @@ class Samples:
             ) from error
 
     def part(self, size: int | None):
-        """The first samples of arrays."""
+        """Return the first samples of arrays."""
         return keras.tree.map_structure(
             operator.itemgetter(slice(size)), self.data
         )
 
     def batches(self, limit: int | None = None, batch_size: int | None = None):
-        """Yields `(x, y, sample_weight)` of each batch, `limit` at most.
+        """Yield `(x, y, sample_weight)` of at most `limit` batches.
 
         Arrays are split into batches of `batch_size`.
         """
@@ -103,7 +104,7 @@ class Samples:
 
 
 def check_fraction(fraction) -> float:
-    """Returns `data_fraction`, or raises if it is none."""
+    """Return `data_fraction`; raise if it is invalid."""
     if check_positive("data_fraction", fraction) > 1:
         raise ValueError(
             "`data_fraction` must be in (0, 1]. "
@@ -113,7 +114,7 @@ def check_fraction(fraction) -> float:
 
 
 def split(arrays, batch_size: int | None = None):
-    """Yields batches of arrays, which may be nested."""
+    """Yield batches of (possibly nested) arrays."""
     batch_size = batch_size or _BATCH_SIZE
     for begin in range(0, len(keras.tree.flatten(arrays)[0]), batch_size):
         part = slice(begin, begin + batch_size)

@@ -1,21 +1,21 @@
-"""How many steps an epoch of a `fit` has."""
+"""The number of steps per epoch."""
 
 
 def steps_of_epoch(given: int | None, params: dict) -> int:
-    """The number of steps, which callbacks must know before the first.
+    """Return the steps per epoch, which callbacks need in advance.
 
     Args:
-        given: What the user says it is, or `None`.
-        params: What `fit` tells its callbacks.
+        given: The user's `steps_per_epoch`, or `None`.
+        params: The `params` of a Keras callback.
 
     Raises:
-        ValueError: If nobody says it, or two say different numbers.
+        ValueError: If the number is unknown, or the two disagree.
     """
     known = params.get("steps")
     steps = given or known
     if known not in (None, steps):
         raise ValueError(
-            "`steps_per_epoch` must be that of `fit`, or not be given. "
+            "`steps_per_epoch` must match that of `fit`, or not be given. "
             f"Received: steps_per_epoch={steps}, but `fit` runs {known}"
         )
     if steps is None:

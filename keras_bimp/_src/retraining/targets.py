@@ -1,4 +1,4 @@
-"""Which kernels of a model a pruning acts on."""
+"""Find the kernels of a model to prune."""
 
 import collections
 import dataclasses
@@ -30,9 +30,9 @@ from keras_bimp._src.shrinking import find_units
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A kernel that pruning acts on, with its mask and its rule.
+    """A kernel to prune, with its mask and rule.
 
-    `path` is the kernel's, made unique where several have the same.
+    `path` is the path of the kernel, made unique.
     """
 
     kernel: Kernel
@@ -43,17 +43,17 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Targets:
-    """What pruning acts on, and how it chooses.
+    """The kernels to prune, and the selection.
 
     Args:
-        targets: By first appearance in `trainable_variables`.
+        targets: Ordered by first appearance in `trainable_variables`.
         skipped: Pairs (path, reason) of the model's other kernels.
-        policy: Which weights stay.
-        groups: What goes together: the `Structures` of the targets; or per
-            target one number per filter, where filters of one number go
-            together. `None` where the policy has no use for it.
+        policy: The selection.
+        groups: Weights to prune together: the `Structures` of the targets; or
+            per target one number per filter, equal for filters to prune
+            together. `None` if the policy does not need it.
         staying: Pairs (path, reason) of targets that `shrink` cannot make
-            smaller, where the policy is one for `shrink`.
+            smaller, if the policy is meant for `shrink`.
     """
 
     targets: tuple[Target, ...]
@@ -64,7 +64,7 @@ class Targets:
 
     @property
     def hard(self) -> list[tuple[keras.Variable, keras.Variable]]:
-        """Pairs (kernel, mask) of what is pruned for good."""
+        """Pairs (kernel, mask) of the kernels that are pruned for good."""
         return [
             (target.kernel.variable, target.mask)
             for target in self.targets
@@ -78,41 +78,41 @@ class Targets:
 
     @property
     def pruned(self) -> int:
-        """How many of them are pruned."""
+        """The number of pruned weights."""
         return self.size - sum(
             count_nonzero(target.mask.value) for target in self.targets
         )
 
     def warn_if_beyond(self, sparsity: float) -> bool:
-        """Warns if more is pruned than asked for; returns whether it did."""
+        """Warn if more is already pruned than asked; return whether it did."""
         pruned, asked = self.pruned, round(sparsity * self.size)
         beyond = self.policy.exact and pruned > asked
         if beyond:
             warnings.warn(
-                f"{pruned:,} of {self.size:,} weights are pruned already, more "
-                f"than the {asked:,} that were asked for. Pruned weights never "
+                f"{pruned:,} of {self.size:,} weights are already pruned, more "
+                f"than the {asked:,} requested. Pruned weights never "
                 "grow back.",
                 stacklevel=3,
             )
         return beyond
 
     def warn_if_staying(self) -> None:
-        """Warns if filters are pruned that `shrink` cannot take out."""
+        """Warn if filters are pruned that `shrink` cannot remove."""
         if not self.staying:
             return
         first = "; ".join(f"{path} ({why})" for path, why in self.staying[:3])
         more = len(self.staying) - 3
         warnings.warn(
-            f"`shrink` can take no filters out of {len(self.staying)} of "
+            f"`shrink` cannot remove filters from {len(self.staying)} of "
             f"{len(self.targets)} kernels that allocation='coupled' prunes: "
             f"{first}{f'; and {more} more' if more > 0 else ''}. Leave them "
             "out by `exclude`, or pass granularity='unit', which leaves such "
-            "kernels as they are.",
+            "kernels unchanged.",
             stacklevel=3,
         )
 
     def __str__(self):
-        """What is pruned by which rules, in words."""
+        """Return a description of the selection."""
         if not isinstance(self.groups, selection.Structures):
             return str(self.policy)
         counts = collections.Counter()
@@ -124,7 +124,7 @@ class Targets:
     def choose(
         self, kernels, sparsity: float, masks, gradients=None, policy=None
     ) -> selection.Chosen:
-        """Chooses which weights stay; `policy` defaults to its own."""
+        """Choose which weights stay; `policy` defaults to `self.policy`."""
         return selection.choose(
             kernels,
             sparsity,
@@ -137,10 +137,10 @@ class Targets:
         )
 
     def read(self) -> tuple[list, list]:
-        """Kernels and masks as arrays, or as `Shards` of arrays.
+        """Return kernels and masks as arrays or `Shards`.
 
-        They are `Shards` where they are spread over several processes, unless
-        the policy must see whole kernels.
+        They are `Shards` if spread over several processes, unless the policy
+        needs whole kernels.
         """
         return tuple(
             [self._read(variable) for variable in variables]
@@ -156,7 +156,7 @@ class Targets:
         return as_array(variable, copy=False)
 
     def gradients(self, model, samples, limit=None) -> list[np.ndarray] | None:
-        """The gradients that the criterion needs, or `None` if it does not."""
+        """Return the gradients that the criterion needs, or `None`."""
         if not self.policy.criterion.needs_gradients:
             return None
         return gradients(
@@ -170,18 +170,18 @@ class Targets:
 def find_targets(
     model: keras.Model, policy: selection.Policy, filters=None, exclude=None
 ) -> Targets:
-    """Finds the masked kernels that pruning by `policy` acts on.
+    """Find the masked kernels to prune by `policy`.
 
     Raises:
-        ValueError: If `model` has no mask, or a kernel has two, or is used
-            outside its `Masked` layer too, or nothing is left to prune.
+        ValueError: If `model` has no mask, a kernel has two masks or is used
+            outside its `Masked` layer, or nothing is left to prune.
     """
     found = _all_targets(model)
     reasons = _not_masked(model)
     prunable = None
     if filters is not None or exclude is not None:
-        # The names are those of the plain model. All that is masked counts,
-        # an embedding too.
+        # Names refer to the plain model. Everything masked counts, including
+        # embeddings.
         plain = model.wrapper.layer if isinstance(model, MaskedModel) else model
         prunable = find_prunable(
             plain, (lambda _: True) if filters is None else filters, exclude
@@ -237,7 +237,7 @@ def _groups(model, targets):
 
 
 def _with_units(model, targets):
-    """Those of the targets that have units, these, and why others have none."""
+    """Return targets with units, the units, and reasons for the others."""
     parts, why = find_units(model, [t.kernel.variable for t in targets])
     part = [i for i, reason in enumerate(why) if reason is None]
     return (
@@ -273,8 +273,9 @@ def _all_targets(model):
                     "A kernel must belong to one `Masked` layer and be used "
                     "nowhere else, or it would grow back. Received: "
                     f"'{kernel.path}', which several layers hold. Call one "
-                    "`Masked` layer several times, and make it where the "
-                    "layer is made: Keras keeps what an attribute held before"
+                    "`Masked` layer several times, and create it where the "
+                    "layer is created: Keras also tracks what the attribute "
+                    "held before"
                 )
             by_id[key] = kernel, mask, rule
     for kernel, _, _ in by_id.values():
@@ -282,7 +283,7 @@ def _all_targets(model):
             raise ValueError(
                 "A kernel must belong to one `Masked` layer, or it would grow "
                 f"back. Received: '{kernel.path}', which another wrapped "
-                "model masks too. Wrap one model that holds all that is "
+                "model masks too. Wrap one model that holds everything that is "
                 "trained, or strip the other one first"
             )
     ordered = [
@@ -301,7 +302,7 @@ def _all_targets(model):
 
 
 def _not_masked(model):
-    """Path -> reason of all kernels that are not masked or not trained."""
+    """Return path -> reason of kernels that are not masked or not trained."""
     masked = masked_layers(model)
     inside = {id(k.variable) for layer in masked for k in layer.kernels}
     reasons = {
@@ -318,8 +319,8 @@ def _not_masked(model):
 def _variables_outside_masks(layer):
     if isinstance(layer, Masked):
         return set()
-    # What is masked may be listed around the mask too: ask layers without
-    # layers inside only.
+    # Masked variables may also be listed by outer layers. So ask only layers
+    # without inner layers.
     if not layers_of(layer):
         return {id(v) for v in layer.weights}
     return set().union(*map(_variables_outside_masks, layers_of(layer)))

@@ -1,4 +1,4 @@
-"""Prunings that are tried on copies, before anything has changed."""
+"""Trial prunings on copies, before anything changes."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from keras_bimp._src.retraining.targets import Targets
 def policy_at(
     found: Targets, sparsity: float, target_sparsity: float
 ) -> selection.Policy:
-    """The policy of a pruning on the way to a target."""
+    """Return the policy of an intermediate pruning."""
     progress = 1.0
     if sparsity < target_sparsity:
         progress = math.log1p(-sparsity) / math.log1p(-target_sparsity)
@@ -23,22 +23,22 @@ def policy_at(
 def planned_pruned(
     plan: Plan, found: Targets, gradients, on_collapse: str
 ) -> tuple[list[int], list[int]]:
-    """How many weights are pruned at the end of each phase of a plan.
+    """Return how many weights are pruned at the end of each phase of a plan.
 
-    Prunes copies, cycle by cycle, with the weights as they are now.
+    Prunes copies cycle by cycle, with the current weights.
 
     Args:
         plan: The plan.
-        found: What is pruned.
-        gradients: What `found.choose` takes.
+        found: The `Targets` to prune.
+        gradients: See `Targets.choose`.
         on_collapse: See `keras_bimp.select`.
 
     Returns:
-        Two lists: from the masks as they are, and, for a model whose masks
-        are not all full, from full ones: the run from its beginning.
+        Two lists: one that starts from the current masks and, if these already
+        prune weights, one that starts from full masks, like the whole run.
 
     Raises:
-        ValueError: What a pruning would raise.
+        ValueError: If a pruning would raise it.
     """
     kernels, masks = found.read()
     pruned = _pruned(plan, found, kernels, masks, gradients, on_collapse)
@@ -60,7 +60,7 @@ def _pruned(plan, found, kernels, masks, gradients, on_collapse):
             masks = found.choose(
                 kernels, sparsity, masks, gradients, policy
             ).masks
-            # What a later pruning would raise for depends on the training.
+            # Later prunings depend on the training, so they cannot raise yet.
             if on_collapse == "raise":
                 on_collapse = "ignore"
         pruned.append(found.size - sum(selection.counts(masks)))

@@ -1,4 +1,4 @@
-"""The metrics on the validation data just before and after a pruning."""
+"""Validation metrics just before and after a pruning."""
 
 import math
 
@@ -9,10 +9,10 @@ from keras_bimp._src.evaluating import scalars
 
 
 class Validation:
-    """Validates around prunings, if the `fit` that begins has data for it.
+    """Validates around prunings, if `fit` has validation data.
 
     Args:
-        given: What `evaluate` is given to validate, or `None`.
+        given: The arguments of `evaluate` for validation, or `None`.
     """
 
     def __init__(self, given: dict | None):
@@ -20,19 +20,19 @@ class Validation:
         self._known = {}
 
     def remember(self, model: keras.Model, logs: dict) -> None:
-        """Takes the metrics of an epoch that ends from its logs."""
-        # Not what other callbacks have added.
+        """Take the metrics of an epoch from its logs."""
+        # Without those that other callbacks added.
         own = {f"val_{name}" for name in model.get_metrics_result()}
         self._known = {
             name: value for name, value in scalars(logs).items() if name in own
         }
 
     def forget(self) -> None:
-        """The weights change: what is known is of no use any more."""
+        """Discard known metrics, because the weights change."""
         self._known = {}
 
     def __call__(self, model: keras.Model) -> dict[str, float]:
-        """The metrics now, by their names in the logs, as `val_loss`."""
+        """Return the current metrics by log name, such as `val_loss`."""
         if self._given is None:
             return {}
         if not self._known:
@@ -42,7 +42,7 @@ class Validation:
 
 
 def around_pruning(before: dict, after: dict) -> dict[str, float]:
-    """The logs that tell the metrics around the last pruning."""
+    """Return the logs of the metrics around the last pruning."""
     return {
         **{f"{name}_before_pruning": v for name, v in before.items()},
         **{f"{name}_after_pruning": v for name, v in after.items()},
@@ -50,6 +50,6 @@ def around_pruning(before: dict, after: dict) -> dict[str, float]:
 
 
 def no_pruning_yet(known: dict) -> dict[str, float]:
-    """The same, not known, for metrics of the names in `known`."""
+    """Return the same logs as NaN, for metrics of the names in `known`."""
     unknown = dict.fromkeys(known, math.nan)
     return around_pruning(unknown, unknown)

@@ -1,4 +1,4 @@
-"""The bodies of a schedule: a constant, a line, a cosine, a record."""
+"""The bodies of schedules: constant, line, cosine, recorded sequence."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from keras_bimp._src.schedules.schedule import half_sine
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class Constant(Schedule):
-    """The same rate in every iteration after the warm-up.
+    """Constant rate after the warm-up.
 
     Args:
         peak: Float >= 0, the rate.
@@ -30,7 +30,7 @@ class Constant(Schedule):
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class Linear(Schedule):
-    """A line from `peak` that would reach 0 one iteration after the last.
+    """Linear decay from `peak` that reaches 0 one iteration after the end.
 
     ```python
     rate = peak * (1 - k / steps)
@@ -57,7 +57,7 @@ class Linear(Schedule):
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class Cosine(Schedule):
-    """Half a cosine from `peak` to `floor`, reached one iteration too late.
+    """Cosine decay that reaches `floor` one iteration after the end.
 
     ```python
     rate = floor + (peak - floor) * (1 + cos(pi * k / steps)) / 2

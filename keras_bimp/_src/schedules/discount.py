@@ -1,4 +1,4 @@
-"""How much ALLR discounts the peak rate after a pruning."""
+"""The discount of the peak rate in ALLR."""
 
 import math
 
@@ -11,7 +11,7 @@ def discount_factor(
     retrain_epochs: float,
     original_epochs: float | None,
 ) -> tuple[float, float, float]:
-    """ALLR's discount of the peak rate after a pruning.
+    """Compute ALLR's discount of the peak rate after a pruning.
 
     ```python
     if not pruned_fraction and original_epochs is None:
@@ -23,13 +23,13 @@ def discount_factor(
 
     Args:
         norm_drop: Float in [0, 1]: the norm of the change of all prunable
-            weights over their norm just before the pruning.
-        pruned_fraction: Float in [0, 1]: the share of the weights remaining
-            before the pruning that it removed. At 0, `d1` is 0; if then `d2`
-            is not known either, `d` is 1.
+            weights, divided by their norm just before the pruning.
+        pruned_fraction: Float in [0, 1]: the share of the remaining weights
+            that the pruning removed. If 0, `d1` is 0; if `d2` is also
+            unknown, `d` is 1.
         retrain_epochs: Length of this cycle's retraining, in epochs.
-        original_epochs: Length of the original training, in epochs; `None` if
-            it is not known, then `d2` is 0.
+        original_epochs: Length of the original training, in epochs. If
+            `None`, `d2` is 0.
 
     Returns:
         The tuple `(d1, d2, d)`.
@@ -56,7 +56,7 @@ def discount_factor(
 
 
 def discount_variable(value: float = 1.0) -> keras.Variable:
-    """A scalar variable that holds the discount of one retraining cycle."""
+    """Create a scalar variable for the discount of one cycle."""
     return keras.Variable(
         value, dtype="float32", trainable=False, autocast=False
     )

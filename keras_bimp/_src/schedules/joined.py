@@ -1,4 +1,4 @@
-"""The one schedule that a run installs."""
+"""The schedule that a run installs in the optimizer."""
 
 import keras
 from keras import ops
@@ -13,25 +13,25 @@ _NOT_BEGUN = 2**31 - 1
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class Joined(keras.optimizers.schedules.LearningRateSchedule):
-    """One schedule that follows several, each from a moment set at run time.
+    """Schedule that switches between several, at times set during the run.
 
-    Phase `i` runs once `begins[i]` holds the iteration count at its start. The
-    compiled train step reads that variable and `discount`, so starting a phase
-    retraces nothing.
+    Phase `i` runs once `begins[i]` holds the iteration at its start. The
+    compiled train step reads this variable and `discount`, so that starting a
+    phase does not retrace it.
 
     ```python
     rate = schedules[i](step - begins[i])  # i: the last phase that has begun
     ```
 
     Args:
-        schedules: List of schedules, in the order in which they will begin.
-        begins: Iteration counts at which phases began; `None` for a phase that
-            has not. Defaults to the first phase at 0 and no other.
-        discount: Scalar `keras.Variable` that phases that adapt read (see
-            `ALLR`), or a float in [0, 1] to make one of.
-        replaced: What the optimizer's learning rate was before, to be put back
-            after the run: a float or a schedule.
-        notes: Dict of strings and numbers that the run needs to go on.
+        schedules: List of schedules, in order.
+        begins: Iterations at which the phases began; `None` for those that
+            have not. By default only the first has begun, at 0.
+        discount: Scalar `keras.Variable` that adaptive schedules read (see
+            `ALLR`), or a float in [0, 1] for a new one.
+        replaced: The optimizer's previous learning rate, to restore after the
+            run: a float or a schedule.
+        notes: Dict of strings and numbers that the run needs to resume.
 
     Example:
 
@@ -83,7 +83,7 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
         self.discount = discount
 
     def __call__(self, step):
-        """Returns the rate at `step`, a scalar integer tensor."""
+        """Return the rate at `step`, a scalar integer tensor."""
         step = ops.convert_to_tensor(step)
         if (now := known_number(step)) is not None:
             begins = self._begins()
@@ -100,28 +100,28 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """All that a step reads of it."""
+        """All variables that a train step reads."""
         return [self.begins, self.discount]
 
     def begin(self, i: int, step: int) -> None:
-        """Starts phase `i` at iteration count `step`."""
+        """Start phase `i` at iteration `step`."""
         begins = self._begins()
         begins[i] = step
         self.begins.assign(begins)
 
     def begun(self, i: int) -> bool:
-        """Whether phase `i` has begun."""
+        """Return whether phase `i` has begun."""
         return self.began_at(i) != _NOT_BEGUN
 
     def began_at(self, i: int) -> int:
-        """Iteration count at which phase `i` began; huge if it has not."""
+        """Return the iteration at which phase `i` began; huge if it has not."""
         return self._begins()[i]
 
     def _begins(self):
         return as_array(self.begins).tolist()
 
     def has_the_phases_of(self, other) -> bool:
-        """Whether another learning rate is as many schedules of such shapes."""
+        """Return whether another learning rate has matching schedules."""
         return isinstance(other, Joined) and self._shapes() == other._shapes()
 
     def _shapes(self):
@@ -131,7 +131,7 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
         ]
 
     def state(self) -> dict:
-        """Where it stands, in numbers."""
+        """Return the current state as numbers."""
         return {
             "begins": self._begins(),
             "discount": float(as_array(self.discount)),
@@ -139,7 +139,7 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
         }
 
     def set_state(self, state: dict) -> None:
-        """Sets it to what `state` of one of as many phases returned."""
+        """Restore a state that `state` returned for as many phases."""
         self.begins.assign(state["begins"])
         self.discount.assign(state["discount"])
         self.notes.update(state["notes"])
@@ -164,8 +164,8 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
 
     @classmethod
     def from_config(cls, config):
-        # Not that of `keras.optimizers.schedules`: it takes a name that it
-        # does not know for a string, where this refuses it.
+        # Not `keras.optimizers.schedules.deserialize`: it treats unknown names
+        # as strings, where this one raises.
         deserialize = keras.saving.deserialize_keras_object
         config = {**config}
         config["schedules"] = [deserialize(s) for s in config["schedules"]]

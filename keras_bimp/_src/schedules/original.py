@@ -1,4 +1,4 @@
-"""The rates of an original training, or of any schedule, as an array."""
+"""Convert learning rates of a training, or any schedule, to an array."""
 
 import logging
 
@@ -11,19 +11,19 @@ from keras_bimp._src.schedules.schedule import Schedule
 
 
 def original_rates(original, name: str = "original") -> np.ndarray:
-    """The rates of an original training as a float64 array.
+    """Return the rates of an original training as a float64 array.
 
     Args:
         original: An array with one rate per iteration; an object whose method
-            `values()` returns one, as `Recorded` and `RecordLearningRate`; or
-            a pair `(schedule, steps)`.
-        name: What messages call it.
+            `values()` returns one, such as `Recorded` or
+            `RecordLearningRate`; or a pair `(schedule, steps)`.
+        name: Name of the argument for error messages.
 
     Returns:
         A 1-dimensional float64 array of at least one rate.
 
     Raises:
-        ValueError: If `original` is none of these, or a rate is negative or
+        ValueError: If `original` has another form, or a rate is negative or
             not finite.
     """
     if (
@@ -34,8 +34,8 @@ def original_rates(original, name: str = "original") -> np.ndarray:
         return schedule_values(original[0], original[1])
     if original is None:
         raise ValueError(
-            f"`{name}`, the learning rates of the original training, is "
-            "needed by this schedule: an array with one rate per iteration, "
+            f"`{name}`, the learning rates of the original training, must be "
+            "given for this schedule: an array with one rate per iteration, "
             "a `RecordLearningRate`, or a pair (schedule, steps). "
             f"Received: {name}=None"
         )
@@ -47,7 +47,7 @@ def original_rates(original, name: str = "original") -> np.ndarray:
     if rates.ndim != 1 or not len(rates):
         raise ValueError(
             f"`{name}` must be an array of learning rates, one per "
-            "iteration, a `RecordLearningRate` that has recorded some, or a "
+            "iteration, a `RecordLearningRate` with recorded rates, or a "
             f"pair (schedule, steps). Received: {name}={original!r}"
         )
     if not (np.isfinite(rates).all() and (rates >= 0).all()):
@@ -65,12 +65,12 @@ def _has_values(original):
 
 
 def schedule_values(schedule, steps: int, start: int = 0) -> np.ndarray:
-    """The rates of any Keras schedule over some iterations.
+    """Return the rates of any Keras schedule over some iterations.
 
     Args:
         schedule: A `LearningRateSchedule`.
         steps: Integer >= 1, the number of iterations.
-        start: Integer >= 0, the first of them.
+        start: Integer >= 0, the first iteration.
 
     Returns:
         A float64 array of `steps` rates.
@@ -95,7 +95,7 @@ def schedule_values(schedule, steps: int, start: int = 0) -> np.ndarray:
     if isinstance(schedule, Joined):
         return _joined_values(schedule, steps, start)
     iterations = start + ops.arange(steps)
-    # TensorFlow would warn of tracing what it traces once for each schedule.
+    # TensorFlow would warn about retracing, once per schedule.
     logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""A picture of several schedules."""
+"""Plot several schedules."""
 
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -7,19 +7,19 @@ from keras_bimp._src.schedules.schedule import Schedule
 
 
 def plot(schedules, ax=None):
-    """Draws schedules into one picture, with a legend. Needs matplotlib.
+    """Plot schedules into one figure, with a legend. Needs matplotlib.
 
     Args:
-        schedules: A schedule of this package, a list of them, or a dict from
-            label to schedule. Labels default to the names of the classes.
-        ax: Matplotlib axes to draw into. Defaults to those of a new figure.
+        schedules: A schedule of this package, a list of schedules, or a dict
+            from label to schedule. Labels default to the class names.
+        ax: Matplotlib axes. Defaults to those of a new figure.
 
     Returns:
         The axes.
 
     Raises:
-        TypeError: If one is no schedule of this package.
-        ValueError: If there is none.
+        TypeError: If an entry is not a schedule of this package.
+        ValueError: If there are no schedules.
 
     Example:
 
@@ -49,8 +49,8 @@ def plot(schedules, ax=None):
     for label, schedule in labelled:
         if not isinstance(schedule, Schedule):
             raise TypeError(
-                "`schedules` must be schedules of keras_bimp; turn any other "
-                "into one by `schedules.Recorded((schedule, steps))`. "
+                "`schedules` must be schedules of keras_bimp; convert others "
+                "by `schedules.Recorded((schedule, steps))`. "
                 f"Received: {label}: {schedule!r}"
             )
     for label, schedule in labelled:

@@ -1,4 +1,4 @@
-"""The retraining methods of the literature. They only choose a body."""
+"""The retraining schedules of the literature."""
 
 import warnings
 
@@ -21,8 +21,8 @@ from keras_bimp._src.schedules.original import original_rates
 class FT(Constant):
     """Fine-tuning: the last rate of the original training, constant.
 
-    Warns if that is less than 1% of the largest rate: after a training whose
-    rate decays to 0, fine-tuning hardly moves the weights.
+    Warns if it is less than 1% of the largest rate. If the original rate
+    decays to 0, fine-tuning hardly moves the weights.
 
     Args:
         original: The original rates, as in `Recorded`.
@@ -42,14 +42,14 @@ class FT(Constant):
     def __init__(self, original, steps: int):
         rates = original_rates(original)
         super().__init__(rates[-1], steps)
-        # A little less: 0.001 may be 0.0009999999 after 0.1 in float32.
+        # With a margin: in float32, 0.001 can be 0.0009999999 after 0.1.
         if rates[-1] < 0.0099999 * rates.max():
             warnings.warn(
                 f"Fine-tuning at {rates[-1]:.2g}, the last rate of the "
-                f"original training, which is less than 1% of its largest "
-                f"({rates.max():g}): the weights will hardly move. Pass the "
+                f"original training and less than 1% of its largest "
+                f"({rates.max():g}), will hardly move the weights. Pass the "
                 "rates of an `original` training that does not decay to 0, "
-                "or use another schedule, as retraining='allr'.",
+                "or use another schedule, such as retraining='allr'.",
                 stacklevel=2,
             )
 
@@ -59,7 +59,7 @@ class FT(Constant):
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class LRW(Recorded):
-    """Learning-rate rewinding: the last rates of the original training again.
+    """Learning-rate rewinding: repeat the last rates of the original training.
 
     ```python
     rate = original[len(original) - steps + k]
@@ -85,9 +85,10 @@ class LRW(Recorded):
         rates = original_rates(original)
         if steps > len(rates):
             raise ValueError(
-                "`steps` must not exceed the length of `original`: a "
-                "retraining cannot rewind to before the original training. "
-                f"Received: steps={steps}, original of {len(rates)} rates"
+                "`steps` must not exceed the length of `original`: "
+                "retraining cannot rewind past the start of the original "
+                f"training. Received: steps={steps}, original of {len(rates)} "
+                "rates"
             )
         super().__init__(rates[-steps:])
 
@@ -97,10 +98,10 @@ class LRW(Recorded):
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class SLR(Stepped):
-    """Scaled learning-rate restarting: the original sequence, compressed.
+    """Scaled learning-rate restarting: the original rates, compressed.
 
-    What the original had before it first reached its largest rate, its own
-    warm-up, is replaced by that rate.
+    The original rates before the first largest rate, its own warm-up, are
+    replaced by the largest rate.
 
     Args:
         original: The original rates, as in `Recorded`.
@@ -131,10 +132,10 @@ class SLR(Stepped):
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class CLR(Cosine):
-    """Cyclic learning-rate restarting: a cosine from the largest to the last.
+    """Cyclic learning-rate restarting: cosine from the largest to last rate.
 
     Args:
-        original: The original rates, as in `Recorded`: the cosine falls from
+        original: The original rates, as in `Recorded`. The cosine falls from
             the largest to the last of them.
         steps: Integer >= 1, the number of iterations.
         warmup: Float in [0, 1), the fraction of `steps` that warms up.
@@ -165,7 +166,7 @@ class CLR(Cosine):
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class LLR(Linear):
-    """Linear learning-rate restarting: warm up to `peak`, then a line to 0.
+    """Linear learning-rate restarting: warm up to `peak`, then linear to 0.
 
     Args:
         peak: Float >= 0, the largest rate of the original training.
@@ -189,17 +190,17 @@ class LLR(Linear):
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class ALLR(LLR):
-    """Adaptive linear learning-rate restarting: `LLR` from a discounted peak.
+    """Adaptive linear learning-rate restarting: `LLR` with a discounted peak.
 
-    The discount is `discount_factor`'s `d`: small where the pruning hardly
-    changed the weights and the retraining is short, 1 where it changed them a
+    The discount is `d` of `discount_factor`: small if the pruning hardly
+    changed the weights and the retraining is short, 1 if it changed them a
     lot or lasts as long as the original training.
 
     Args:
         peak: Float >= 0, the largest rate of the original training.
         steps: Integer >= 1, the number of iterations.
-        discount: Float in [0, 1], or a scalar `keras.Variable` that is read
-            anew in every iteration.
+        discount: Float in [0, 1], or a scalar `keras.Variable`, which is read
+            in every iteration.
         warmup: Float in [0, 1), the fraction of `steps` that warms up.
 
     Example:

@@ -1,4 +1,4 @@
-"""The base of all schedules: an optional warm-up, then a body."""
+"""The base class of all schedules: an optional warm-up, then a body."""
 
 import math
 
@@ -12,11 +12,11 @@ from keras_bimp._src.checks import check_rate
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate for each of a known number of iterations.
+    """Learning-rate schedule of known length.
 
-    The first `int(warmup * steps)` iterations rise from 0 to `peak` along half
-    a cosine; the body has the others. Beyond the last iteration the last rate
-    holds. Subclasses implement `_body`.
+    The rate rises from 0 to `peak` along half a cosine in the first
+    `int(warmup * steps)` iterations; then the body follows. After the last
+    iteration, the last rate is kept. Subclasses implement `_body`.
 
     Args:
         peak: Float >= 0, the largest rate.
@@ -34,27 +34,26 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
             )
 
     def __call__(self, step):
-        """Returns the rate at `step`, a scalar integer tensor."""
+        """Return the rate at `step`, a scalar integer tensor."""
         step = ops.convert_to_tensor(step)
         if (now := known_number(step)) is not None:
-            # Ten operations of torch take longer than all else of a rate.
+            # Ten torch operations would dominate the cost of a rate.
             rate = self._rate(np.int64(min(max(now, 0), self.steps - 1)), np)
             return ops.convert_to_tensor(rate, keras.config.floatx())
         step = ops.clip(step, 0, self.steps - 1)
         return ops.cast(self._rate(step, ops), keras.config.floatx())
 
     def values(self) -> np.ndarray:
-        """Returns the rates of all `steps` iterations as a float64 array."""
+        """Return the rates of all `steps` iterations as a float64 array."""
         rates = self._rate(np.arange(self.steps), np)
         return np.broadcast_to(rates, (self.steps,)).astype("float64")
 
     def plot(self, ax=None, **kwargs):
-        """Draws the rate of every iteration. Needs matplotlib.
+        """Plot the rate of every iteration. Needs matplotlib.
 
         Args:
-            ax: Matplotlib axes to draw into. Defaults to those of a new
-                figure.
-            **kwargs: For `ax.plot`; `label` defaults to the class's name.
+            ax: Matplotlib axes. Defaults to those of a new figure.
+            **kwargs: Passed to `ax.plot`; `label` defaults to the class name.
 
         Returns:
             The axes.
@@ -79,7 +78,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return self.peak
 
     def _body(self, k, steps, xp):
-        """The rate `k` of `steps` iterations after the warm-up."""
+        """Return the rate at iteration `k` of `steps` after the warm-up."""
         raise NotImplementedError
 
     def get_config(self):
@@ -87,13 +86,13 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def half_sine(k, steps, xp):
-    """Rises from 0 to 1 along half a cosine while `k` goes from 0 to `steps`.
+    """Rise from 0 to 1 along half a cosine while `k` goes from 0 to `steps`.
 
     Args:
         k: Integer tensor.
         steps: Integer >= 1.
         xp: `keras.ops` or `numpy`.
     """
-    # sin^2 of the half angle, and integers divided only here: in float32,
-    # (1 - cos x) / 2 loses all digits where x is small.
+    # sin^2 of the half angle, with the integer division only here: in float32,
+    # (1 - cos x) / 2 loses all digits for small x.
     return xp.sin(xp.true_divide(k, steps) * (math.pi / 2)) ** 2

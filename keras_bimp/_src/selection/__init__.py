@@ -1,4 +1,4 @@
-"""Which weights stay: criterion, granularity, allocation, exact choice."""
+"""Weight selection: criterion, granularity, allocation, exact choice."""
 
 from keras_bimp._src.kernel_layout import Layout
 from keras_bimp._src.selection.allocations import ALLOCATIONS

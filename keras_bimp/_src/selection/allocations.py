@@ -1,4 +1,4 @@
-"""Allocations: how many units each kernel keeps of all that stay."""
+"""Allocations: how many units each kernel keeps."""
 
 import math
 import numbers
@@ -21,15 +21,15 @@ from keras_bimp._src.selection.shards import keep_highest
 
 
 class Ranking(Allocation):
-    """The highest scores of all kernels together stay, whatever the kernel.
+    """Allocation that keeps the highest scores across all kernels.
 
     Args:
-        rescale: Callable scores -> scores that makes the scores of one kernel
-            comparable with those of another: an array of the kernel's units,
-            `-inf` where pruned, to an array of the same shape, with a higher
-            score never below a lower one. By default scores stay what they
-            are: global pruning.
-        needs_amounts: Whether `rescale` takes scores as amounts, >= 0.
+        rescale: Callable scores -> scores that makes the scores of different
+            kernels comparable. It takes an array of one kernel's unit scores,
+            `-inf` where pruned, and returns an array of the same shape. It
+            must not reverse the order of two scores. By default scores are
+            not rescaled: global pruning.
+        needs_amounts: Whether `rescale` requires scores >= 0.
 
     Example:
 
@@ -51,7 +51,7 @@ class Ranking(Allocation):
         return _Ranked(self, candidates, sparsity)
 
     def comparable(self, candidate: Candidate) -> Scores:
-        """Returns scores that compare with those of other kernels."""
+        """Return scores that are comparable across kernels."""
         if self.rescale is None:
             return candidate.scores
         before = candidate.scores.array()
@@ -86,7 +86,7 @@ class _Ranked(Allotment):
         last = []
 
         def share(free, left):
-            last.clear()  # One set of masks in memory is enough.
+            last.clear()  # Do not keep two sets of masks in memory.
             masks = keep_highest([self._ranked[i] for i in free], left)
             last[:] = masks, kept_counts(masks)
             return last[1]
@@ -99,13 +99,13 @@ class _Ranked(Allotment):
 
 
 class Shares(Allocation):
-    """Each kernel keeps as many units as a function says.
+    """Allocation whose unit counts come from a function.
 
     Args:
-        function: Callable (list of `Candidate`, sparsity) -> one number of
-            units per kernel. Where bounds are in its way, the numbers are
-            scaled to make up for it.
-        needs_arrays: Whether the function looks at the scores.
+        function: Callable (list of `Candidate`, sparsity) -> number of units
+            to keep, one per kernel. Where bounds change a count, the other
+            counts are scaled to compensate.
+        needs_arrays: Whether the function reads the scores.
     """
 
     def __init__(self, function: Callable, needs_arrays: bool = True):
@@ -124,14 +124,14 @@ class Shares(Allocation):
             )
         ):
             raise ValueError(
-                "`allocation` must return for each kernel a number of units "
-                "to keep, and no more than it has. "
+                "`allocation` must return the number of units to keep for "
+                "each kernel, and no more than the kernel has. "
                 f"Received: {counts} for kernels of {sizes} units"
             )
         return _Shared([int(n) for n in counts], candidates)
 
     def counts(self, candidates, sparsity):
-        """How many units each kernel keeps."""
+        """Return how many units each kernel keeps."""
         return self.function(candidates, sparsity)
 
 
@@ -154,14 +154,14 @@ class _Shared(Allotment):
 
 
 class _Function(Shares):
-    """A callable (scores, sparsity) -> counts that a user gives."""
+    """Wrapper for a user's callable (scores, sparsity) -> counts."""
 
     def counts(self, candidates, sparsity):
         return self.function([c.scores.array() for c in candidates], sparsity)
 
 
 def uniform(candidates: Sequence[Candidate], sparsity: float) -> list[int]:
-    """The same sparsity in every kernel.
+    """Give every kernel the same sparsity.
 
     Reference:
 
@@ -172,13 +172,14 @@ def uniform(candidates: Sequence[Candidate], sparsity: float) -> list[int]:
 
 
 def uniform_plus(candidates: Sequence[Candidate], sparsity: float) -> list[int]:
-    """The first convolution stays dense, the last dense layer is spared.
+    """Prune uniformly, but spare the first convolution and last dense layer.
 
-    All others lose the same share of what they have left, such that the total
-    is `sparsity`. The last dense layer loses no more than 80%. First and last
-    are those of the kernels that are pruned; a dense layer is one whose kernel
-    has two axes. Each kernel's count is rounded. What rounding missed is not
-    made up for by the same pruning once more, which changes nothing.
+    The first convolution stays dense, and the last dense layer loses at most
+    80%. All other kernels lose the same share of their remaining weights, so
+    that the total is `sparsity`. First and last refer to the pruned kernels;
+    a dense layer is one whose kernel has two axes. Each kernel's count is
+    rounded. Pruning again to the same sparsity changes nothing: it does not
+    compensate for the rounding.
 
     Reference:
 
@@ -193,11 +194,11 @@ def uniform_plus(candidates: Sequence[Candidate], sparsity: float) -> list[int]:
     )
     dense = [i for i, c in enumerate(candidates) if len(c.shape) == 2]
     others = [i for i in range(len(candidates)) if i != first]
-    # What the others are still to lose, of what they have left.
+    # How much the other kernels still have to lose.
     losing = pruned - (total - sum(alive))
     kept = list(alive)
     if sum(alive) < total and 2 * losing <= len(others):
-        return kept  # No more than what rounding missed in a pruning before.
+        return kept  # Within the rounding error of the previous pruning.
     if dense and pruned > 0.8 * sum(candidates[i].units for i in others):
         last = dense[-1]
         spared = 0.2 * candidates[last].units
@@ -209,8 +210,8 @@ def uniform_plus(candidates: Sequence[Candidate], sparsity: float) -> list[int]:
     if losing > left:
         raise ValueError(
             "allocation='uniform_plus' must be able to spare the first "
-            "convolution, and a fifth of the last dense layer. "
-            f"Received: a sparsity of {sparsity:g}, too high for that"
+            "convolution and a fifth of the last dense layer. "
+            f"Received: a sparsity of {sparsity:g}, which is too high"
         )
     rate = max(0.0, losing / left) if left else 0.0
     for i in others:
@@ -219,10 +220,10 @@ def uniform_plus(candidates: Sequence[Candidate], sparsity: float) -> list[int]:
 
 
 def erk(candidates: Sequence[Candidate], sparsity: float) -> list[int]:
-    """Erdos-Renyi-Kernel: small and narrow kernels stay denser.
+    """Erdos-Renyi-Kernel: keep small and narrow kernels denser.
 
-    The density of a kernel is proportional to `sum(shape) / prod(shape)`.
-    Kernels that would be more than dense stay dense.
+    The density of a kernel is proportional to `sum(shape) / prod(shape)`,
+    capped at 1.
 
     Reference:
 
@@ -248,7 +249,7 @@ def erk(candidates: Sequence[Candidate], sparsity: float) -> list[int]:
 
 
 def lamp(scores: np.ndarray) -> np.ndarray:
-    """Layer-adaptive magnitudes, comparable whatever a kernel's scale is.
+    """Return layer-adaptive magnitudes, which do not depend on kernel scale.
 
     ```python
     lamp[u] = w[u] ** 2 / sum(w[v] ** 2 for v if abs(w[v]) >= abs(w[u]))
@@ -274,11 +275,11 @@ def lamp(scores: np.ndarray) -> np.ndarray:
 
 
 def relative(scores: np.ndarray, output_units: int) -> np.ndarray:
-    """Magnitudes over the usual norm of what feeds one output unit.
+    """Divide magnitudes by the kernel's mean norm per output unit.
 
-    Not in the paper. Batch normalisation leaves the scale of a kernel free, so
-    that plain global pruning depends on what does not matter. This divides it
-    out: a weight counts by its share of what its unit sums up.
+    This is not in the paper. Batch normalisation makes the scale of a kernel
+    arbitrary, yet plain global pruning depends on it. Here a weight counts by
+    its share of the input sum of its unit.
 
     ```python
     relative = abs(w) / sqrt(sum(w ** 2) / output_units)
@@ -297,13 +298,13 @@ def relative(scores: np.ndarray, output_units: int) -> np.ndarray:
 
 
 def _amounts(scores):
-    """Scores over the largest, 0 where pruned: their squares fit a float."""
+    """Divide scores by the largest (0 where pruned), so squares are finite."""
     amounts = np.where(scores > PRUNED, scores, 0.0).astype(np.float64)
     return amounts / (amounts.max(initial=0.0) or 1.0)
 
 
 class Relative(Ranking):
-    """Global, by magnitudes made `relative`."""
+    """Global ranking by `relative` magnitudes."""
 
     def __init__(self):
         super().__init__(relative, needs_amounts=True)
@@ -327,7 +328,7 @@ for _name, _allocation in ALLOCATIONS.items():
 
 
 def as_allocation(allocation: str | Callable | Allocation) -> Allocation:
-    """Looks an allocation up as `keras.losses.get` does."""
+    """Look up an allocation, like `keras.losses.get`."""
     if isinstance(allocation, Allocation):
         return allocation
     if isinstance(allocation, type) and issubclass(allocation, Ranking):

@@ -1,4 +1,4 @@
-"""What every allocation is, looks at and returns."""
+"""Interfaces that all allocations share."""
 
 import dataclasses
 
@@ -11,14 +11,14 @@ from keras_bimp._src.selection.scores import Scores
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A kernel and the scores of its units, for an allocation to look at.
+    """A kernel and the scores of its units, as an allocation sees it.
 
     Args:
-        scores: The scores of its units.
+        scores: The scores of the units.
         shape: The shape of the kernel.
-        layout: What its axes mean.
-        groups: One number per unit; units of one number, in whatever kernels,
-            can only go together. `None` if that is not known.
+        layout: The kernel's `Layout`.
+        groups: One number per unit. Units with the same number, even in
+            different kernels, must be pruned together. `None` if unknown.
     """
 
     scores: Scores
@@ -32,27 +32,27 @@ class Candidate:
 
 
 class Allotment:
-    """An allocation carried out on some kernels for some sparsity.
+    """An allocation applied to some kernels at some sparsity.
 
     Attributes:
-        budget: How many units stay in all.
+        budget: How many units stay in total.
     """
 
     budget: int
 
     def keep(self, bounds: Bounds, budget: int) -> list[np.ndarray]:
-        """Returns which units of each kernel stay, `budget` in all."""
+        """Return which units of each kernel stay, `budget` in total."""
         raise NotImplementedError
 
 
 class Allocation:
-    """Base class of the allocations.
+    """Base class for allocations.
 
     Attributes:
-        needs_arrays: Whether it looks at the scores of whole kernels, and not
-            only at how many they are.
-        needs_groups: Whether it must know which units go together.
-        name: What it is called, or `None`.
+        needs_arrays: Whether it reads the scores of whole kernels, not just
+            their number.
+        needs_groups: Whether it must know which units are pruned together.
+        name: The name of the allocation, or `None`.
     """
 
     needs_arrays = True
@@ -60,7 +60,7 @@ class Allocation:
     name = None
 
     def allot(self, candidates: list[Candidate], sparsity: float) -> Allotment:
-        """Returns the `Allotment` of a sparsity of all units together."""
+        """Return the `Allotment` for a sparsity over all units."""
         raise NotImplementedError
 
     def __str__(self):

@@ -1,4 +1,4 @@
-"""Bounds on what each kernel keeps, and an exact total within them."""
+"""Bounds on the units of each kernel, and exact totals within them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """How many units each kernel must keep at least, and can keep at most.
+    """Minimum and maximum number of units that each kernel keeps.
 
     Args:
         lower: Integers, one per kernel.
-        upper: Integers, one per kernel, not below `lower`.
+        upper: Integers, one per kernel, each >= `lower`.
     """
 
     lower: tuple[int, ...]
     upper: tuple[int, ...]
 
     def raised_to(self, floors: Sequence[int]) -> "Bounds":
-        """The same bounds, but none below `floors`."""
+        """Return these bounds, raised to at least `floors`."""
         return Bounds(
             tuple(map(max, self.lower, floors)),
             tuple(map(max, self.upper, floors)),
@@ -28,22 +28,22 @@ class Bounds:
 def distribute(
     share: Callable[[list[int], int], list[int]], bounds: Bounds, budget: int
 ) -> list[int]:
-    """Shares out a budget among kernels, within bounds.
+    """Distribute a budget among kernels, within bounds.
 
-    What `share` gives is taken where it is within the bounds. Where not, the
-    kernels that get too little, or too much if that is more in all, have what
-    their bound says, and the rest is shared out anew among the others. If
-    `share` is monotone in the budget, that is the share of some other budget,
-    cut off at the bounds.
+    Shares within the bounds are used as they are. Otherwise, either the
+    kernels below their lower bound or those above their upper bound are fixed
+    at the bound, whichever deviate more in total. The rest is distributed
+    again among the other kernels. If `share` is monotone in the budget, the
+    result is a share of some other budget, clipped to the bounds.
 
     Args:
-        share: Callable (indices of kernels, budget) -> how many units each of
-            them keeps, in all `budget`.
+        share: Callable (indices of kernels, budget) -> number of units that
+            each of them keeps, `budget` in total.
         bounds: The bounds.
         budget: Integer, between the sums of the lower and the upper bounds.
 
     Returns:
-        How many units each kernel keeps, in all `budget`.
+        The number of units that each kernel keeps, `budget` in total.
     """
     kept = [0] * len(bounds.lower)
     free = list(range(len(kept)))
@@ -67,16 +67,16 @@ def distribute(
 
 
 def scale(counts: Sequence[int], total: int, sizes: Sequence[int]) -> list[int]:
-    """Scales counts so that they add up to `total`, exactly.
+    """Scale counts so that they sum to `total` exactly.
 
     Args:
         counts: Integers >= 0.
         total: Integer >= 0.
-        sizes: What to take instead of the counts if all of them are 0.
+        sizes: Used instead of `counts` if all counts are 0.
 
     Returns:
-        As many integers. Fractions are rounded so that the largest go up; of
-        equal ones those with the higher index.
+        A list of integers. The largest fractions are rounded up; among equal
+        fractions, the higher index is.
     """
     if sum(counts) == total:
         return list(counts)

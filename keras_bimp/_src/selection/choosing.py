@@ -1,4 +1,4 @@
-"""Which weights stay by a policy: what `select` and `prune` carry out."""
+"""Select weights by a policy, for `select` and `prune`."""
 
 import dataclasses
 import math
@@ -23,14 +23,14 @@ from keras_bimp._src.selection.structures import Structures
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """What `choose` returns.
+    """The result of `choose`.
 
     Args:
         masks: Boolean arrays of the kernels' shapes, True = kept; `Shards`
-            where the kernel is spread.
+            for kernels spread over processes.
         collapsed: Indices of the kernels that would have collapsed.
-        units: Where `groups` says what goes together: name of what goes
-            together -> how many of it stay, and of how many.
+        units: If `groups` is given: name of a pool of units -> how many of
+            them stay, and their total number.
     """
 
     masks: list[np.ndarray]
@@ -50,12 +50,12 @@ def choose(
     groups: Sequence[np.ndarray] | Structures | None = None,
     allow_empty: bool = False,
 ) -> Chosen:
-    """Selects as `select` does, by policy.
+    """Select weights like `select`, by a policy.
 
     Args:
-        names: What to call the kernels in errors.
+        names: Names of the kernels for error messages.
         groups: See `select`, or `Structures`.
-        allow_empty: Whether nothing at all may be left.
+        allow_empty: Whether all weights may be pruned.
     """
     if layouts is None:
         layouts = [Layout.of_shape(kernel.shape) for kernel in kernels]
@@ -65,11 +65,11 @@ def choose(
     if kernels and not part:
         raise ValueError(
             "`granularity` must apply to some kernel. "
-            f"Received: one that applies to none: every kernel {reasons[0]}"
+            f"Received: a granularity that fits none: every kernel {reasons[0]}"
         )
     if names is None:
         names = [f"kernel {i}" for i in range(len(kernels))]
-    if not isinstance(policy.criterion, Magnitude):  # That looks itself.
+    if not isinstance(policy.criterion, Magnitude):  # It checks by itself.
         for i in part:
             check_finite(kernels[i], "weights", names[i])
     scores = [
@@ -127,7 +127,7 @@ def choose(
 
 
 class _Choice:
-    """Chooses units of the candidates, within what bounds each kernel."""
+    """Chooses units of the candidates within the bounds of each kernel."""
 
     def __init__(self, candidates, policy, names, caps, fixed):
         self.candidates = candidates
@@ -142,7 +142,7 @@ class _Choice:
         self.bounds = self._bounds(caps, fixed)
 
     def __call__(self, sparsity, allow_empty):
-        """Which units stay, and which of the candidates would have collapsed.
+        """Return which units stay, and which candidates would collapse.
 
         Returns:
             One boolean array per candidate, and a list of indices.
@@ -150,7 +150,7 @@ class _Choice:
         if not sum(self.units):
             return [np.ones(c.scores.shape, bool) for c in self.candidates], []
         allotment = self.policy.allocation.allot(self.candidates, sparsity)
-        # Where more is pruned than asked for, all that is alive stays.
+        # If more than the target is already pruned, everything alive stays.
         budget = min(allotment.budget, sum(self.alive))
         if not self.policy.exact_total:
             budget = max(budget, sum(self.bounds.lower))
@@ -166,8 +166,8 @@ class _Choice:
         ]
         if collapsed and self.policy.on_collapse == "raise":
             raise ValueError(
-                "A pruning must leave every kernel at least "
-                f"{self.policy.granularity.least}, or be told "
+                "Each pruning must leave every kernel at least "
+                f"{self.policy.granularity.least}, unless "
                 "`on_collapse='protect'` or 'ignore'. Received: a pruning "
                 f"that leaves {self._of(budget)}: "
                 + listed(
@@ -175,7 +175,7 @@ class _Choice:
                 )
             )
         if collapsed and self.policy.on_collapse == "protect":
-            kept = None  # Or both would be in memory.
+            kept = None  # Free it first: two copies need too much memory.
             kept = allotment.keep(self._protected(budget), budget)
         return kept, collapsed
 
@@ -186,7 +186,7 @@ class _Choice:
         ):
             least = 0
             if caps[i] is not None:
-                # 0.29 of 100 units are 29, whatever the last digit says.
+                # 0.29 of 100 units is 29, despite rounding errors.
                 least = min(units - math.floor(caps[i] * units + 1e-9), most)
             if fixed[i] is not None:
                 if caps[i] is not None and fixed[i] > caps[i]:
@@ -208,19 +208,19 @@ class _Choice:
             raise ValueError(
                 "The target sparsity must leave at least one of the "
                 f"{sum(self.units):,} {self.policy.granularity.unit}. "
-                "Received: one that prunes all of them"
+                "Received: a target that prunes all of them"
             )
         least, most = sum(self.bounds.lower), sum(self.bounds.upper)
         if not least <= budget <= most:
             raise ValueError(
                 "`max_layer_sparsity` and `layer_sparsity` must allow the "
                 "target sparsity. Received: a target that leaves "
-                f"{self._of(budget)}, where they leave from {least:,} to "
+                f"{self._of(budget)}, but these bounds leave {least:,} to "
                 f"{most:,}"
             )
 
     def _protected(self, budget):
-        """The bounds raised to the floors."""
+        """Return the bounds raised to the floors."""
         bounds = self.bounds.raised_to(self.floors)
         if sum(bounds.lower) > budget:
             raise ValueError(
@@ -237,7 +237,7 @@ class _Choice:
 
 
 def norms(kernels, masks, new_masks) -> tuple[float, float]:
-    """L2 norms of all weights that `masks` keep, and of those then pruned.
+    """Return L2 norms of all weights in `masks` and of those newly pruned.
 
     Returns:
         The tuple `(norm, norm_of_removed)`, summed in float64.
@@ -256,7 +256,7 @@ def norms(kernels, masks, new_masks) -> tuple[float, float]:
 
 
 def _squares(kernel, mask, new_mask):
-    """Sums of squares of what a mask keeps, and of what goes of that."""
+    """Return sums of squares of the kept weights and of the newly pruned."""
     before, removed = 0.0, 0.0
     flat = [np.reshape(a, -1) for a in (kernel, mask, new_mask)]
     for start in range(0, kernel.size, 1 << 16):

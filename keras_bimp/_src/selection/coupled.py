@@ -1,4 +1,4 @@
-"""The allocation that prunes together what can only go together."""
+"""Allocation that prunes filters of the same channel together."""
 
 import numpy as np
 
@@ -9,14 +9,14 @@ from keras_bimp._src.selection.scores import PRUNED
 
 
 class Coupled(Allocation):
-    """Uniform, with filters that feed the same channel pruned together.
+    """Uniform allocation that prunes filters of the same channel together.
 
     Along the residual stream of a ResNet, the filters that add to one channel
-    lie in many kernels. Pruned one by one they leave hardly a channel without
-    use; pruned together they do. Such a group scores the sum of its filters'
-    squared scores, each over the mean of its kernel. Of the groups that reach
-    into the same kernels each time the same share is pruned, those with the
-    lowest scores: every kernel gets the sparsity, up to the rounding.
+    lie in many kernels. Pruned independently, they leave hardly any channel
+    unused; pruned together, they do. The score of such a group is the sum of
+    its filters' squared scores, each divided by the mean of its kernel. Among
+    the groups that span the same kernels, the same share is pruned, lowest
+    scores first. So every kernel gets the target sparsity, up to rounding.
     """
 
     needs_groups = True
@@ -60,7 +60,7 @@ class _Groups(Allotment):
         return self._units(kept)
 
     def _alike(self, count):
-        """Yields the groups that reach into the same kernels."""
+        """Yield sets of groups that span the same kernels."""
         inside = np.zeros((count, len(self._of)), bool)
         for i, of in enumerate(self._of):
             inside[of, i] = True

@@ -1,4 +1,4 @@
-"""Criteria: what every weight of a kernel scores; the highest stay."""
+"""Criteria: scores of weights. The highest scores stay."""
 
 import random
 from collections.abc import Callable
@@ -13,15 +13,14 @@ from keras_bimp._src.selection.shards import Shards
 
 
 class Criterion:
-    """Base class of the criteria.
+    """Base class for criteria.
 
-    A plain callable `kernel -> scores` does as well, where a kernel's scores
-    depend on nothing else.
+    A plain callable `kernel -> scores` works too, if the scores depend only on
+    the kernel.
 
     Attributes:
-        needs_gradients: Whether it is given the gradients of the loss.
-        measures: Whether a score is an amount, so that sums and ratios of
-            scores mean something.
+        needs_gradients: Whether it needs the gradients of the loss.
+        measures: Whether scores are amounts, which can be summed and divided.
     """
 
     needs_gradients = False
@@ -30,13 +29,13 @@ class Criterion:
     def scores(
         self, kernel: np.ndarray, *, index: int, gradient, name: str
     ) -> Scores:
-        """Returns the scores of a kernel's weights.
+        """Return the scores of a kernel's weights.
 
         Args:
             kernel: The kernel, in Keras layout.
-            index: Integer, which of the kernels it is.
+            index: Integer index of the kernel.
             gradient: Gradient of the loss with respect to it, or `None`.
-            name: What to call it in an error.
+            name: Name of the kernel for error messages.
         """
         raise NotImplementedError(
             f"Criterion '{type(self).__name__}' must override `scores()`."
@@ -47,7 +46,7 @@ class Criterion:
 
 
 class Magnitude(Criterion):
-    """The magnitude of a weight. For single weights L1 and L2 are the same.
+    """Magnitude of a weight. For single weights, L1 and L2 are the same.
 
     Reference:
 
@@ -62,11 +61,11 @@ class Magnitude(Criterion):
 
 
 class Random(Criterion):
-    """Random scores: what any criterion must be better than.
+    """Random scores, a baseline for other criteria.
 
-    A weight's score depends on the seed, the kernel's place among the kernels
-    and the weight's place in the kernel only. So a higher sparsity prunes the
-    same weights and more.
+    The score of a weight depends only on the seed, the index of the kernel and
+    the position in the kernel. So a higher sparsity prunes the same weights
+    and more.
 
     Args:
         seed: Integer >= 0. By default drawn from Python's generator, which
@@ -95,13 +94,13 @@ class Random(Criterion):
 
 
 class Saliency(Criterion):
-    """Weight times gradient: what the loss would change by, to first order.
+    """Weight times gradient: the first-order estimate of the loss change.
 
     ```python
     score = abs(weight * gradient)
     ```
 
-    The gradient is that of the mean loss over the data given as `data=`, with
+    The gradient is that of the mean loss over the data passed as `data=`, with
     the model in inference mode.
 
     Reference:
@@ -121,7 +120,7 @@ class Saliency(Criterion):
 
 
 class _Function(Criterion):
-    """A callable kernel -> scores that a user gives."""
+    """Wrapper for a user's callable kernel -> scores."""
 
     def __init__(self, function):
         self.function = function
@@ -130,21 +129,21 @@ class _Function(Criterion):
         scores = np.asarray(self.function(kernel))
         if scores.shape != kernel.shape or scores.dtype.kind in "cOSUMm":
             raise ValueError(
-                "`criterion` must return scores of the kernel's shape, real "
-                f"numbers. Received: scores of shape {scores.shape} and dtype "
+                "`criterion` must return real scores of the kernel's shape. "
+                f"Received: scores of shape {scores.shape} and dtype "
                 f"{scores.dtype} for a kernel of shape {kernel.shape}"
             )
         return Scores(scores, name=name)
 
     def __str__(self):
-        return getattr(self.function, "__name__", "a criterion of yours")
+        return getattr(self.function, "__name__", "a custom criterion")
 
 
 CRITERIA = {"magnitude": Magnitude, "random": Random, "saliency": Saliency}
 
 
 def as_criterion(criterion: str | Callable | Criterion) -> Criterion:
-    """Looks a criterion up as `keras.losses.get` does."""
+    """Look up a criterion, like `keras.losses.get`."""
     if isinstance(criterion, Criterion):
         return criterion
     if isinstance(criterion, type) and issubclass(criterion, Criterion):

@@ -1,4 +1,4 @@
-"""Granularities: what is pruned as one: a weight, a filter, a unit, a block."""
+"""Granularities: the units that are pruned, from weights to filters."""
 
 import math
 import re
@@ -14,14 +14,14 @@ from keras_bimp._src.selection.scores import amounts
 
 
 class Granularity:
-    """Base class: turns scores of weights into scores of units, and back.
+    """Base class: converts weight scores to unit scores and back.
 
     Attributes:
-        unit: What a unit is called, in the plural.
+        unit: Name of the units, in the plural.
         least: The fewest units that do not count as collapse, in words.
-        default_allocation: Name of the allocation that it usually goes with;
-            `None` if it says itself how many units each kernel keeps.
-        sparsity: The sparsity of each kernel then; `None` if it does not.
+        default_allocation: Name of its usual allocation; `None` if the
+            granularity itself fixes how many units each kernel keeps.
+        sparsity: The sparsity of each kernel if it is fixed, or `None`.
     """
 
     unit = "units"
@@ -30,11 +30,11 @@ class Granularity:
     sparsity = None
 
     def refuses(self, layout: Layout) -> str | None:
-        """Why a kernel is left alone, or `None` if it is not."""
+        """Return why a kernel cannot be pruned, or `None` if it can."""
         return None
 
     def scores(self, scores: Scores, mask, layout: Layout) -> Scores:
-        """Returns the scores of a kernel's units.
+        """Return the scores of a kernel's units.
 
         Args:
             scores: The scores of its weights.
@@ -44,11 +44,11 @@ class Granularity:
         raise NotImplementedError
 
     def expand(self, kept, mask, layout: Layout) -> np.ndarray:
-        """Returns the new mask of a kernel of which the units `kept` stay."""
+        """Return the new mask of a kernel that keeps the units `kept`."""
         raise NotImplementedError
 
     def floor(self, shape, layout: Layout) -> int:
-        """The fewest units that do not count as collapse."""
+        """Return the fewest units that do not count as collapse."""
         raise NotImplementedError
 
 
@@ -69,10 +69,11 @@ class Weight(Granularity):
 
 
 class Filter(Granularity):
-    """Whole filters of convolutions, ranked by the norm of their scores.
+    """Whole convolution filters, ranked by the norm of their scores.
 
-    A filter is all that computes one output channel. Kernels of other layers
-    have none and stay as they are. A filter is pruned if all its weights are.
+    A filter is all weights that compute one output channel. Kernels of other
+    layers have no filters and are left unchanged. A filter counts as pruned if
+    all its weights are.
 
     Args:
         norm: `"l2"` or `"l1"`.
@@ -105,10 +106,10 @@ class Filter(Granularity):
     def scores(self, scores, mask, layout):
         values = layout.matrices(amounts(scores, mask, "filter"))
         if not scores.measures:
-            # A norm of random numbers would tell how large a filter is.
+            # A norm of random numbers would depend on the filter size.
             norms = layout.matrices(scores.array())[:1, :1].sum((0, 1))
         elif self.norm == "l2":
-            # Squares of what is at most 1 neither overflow nor vanish.
+            # Squares of values <= 1 neither overflow nor vanish.
             largest = values.max(initial=0.0) or 1.0
             norms = largest * np.sqrt(np.square(values / largest).sum((0, 1)))
         else:
@@ -127,21 +128,22 @@ class Filter(Granularity):
 
 
 class Unit(Filter):
-    """Whole units, of all layers that have some, ranked by their weights.
+    """Whole units of any layer, ranked by the norm of their weights.
 
-    A unit is what a layer computes of its own kind: a filter of a
-    convolution, a unit of a dense layer, a unit of an LSTM or GRU with all its
-    gates, a head of attention. In a model, all weights that compute a unit
-    are pruned with it, and all that read it: the inner units of a transformer
-    block are columns of one kernel and rows of the next. `shrink` then takes
-    them out. Units that are outputs of the model, or that a layer looks at
-    which cannot do with fewer, as `LayerNormalization`, stay.
+    A unit is a filter of a convolution, a unit of a dense layer, a unit of an
+    LSTM or GRU with all its gates, or an attention head. In a model, all
+    weights that compute or read a unit are pruned with it. For example, the
+    inner units of a transformer block are columns of one kernel and rows of
+    the next. `shrink` then removes them. Units are kept if they are outputs of
+    the model, or inputs of a layer whose width must not change, such as
+    `LayerNormalization`.
 
-    A unit scores the mean of the norms of its weights in each kernel, each
-    over what is usual there. So those of different layers compare.
+    The score of a unit is the mean over its kernels of the norm of its
+    weights, relative to the other units there. So the scores of different
+    layers are comparable.
 
-    `keras_bimp.select` knows no model: what its `groups` do not tell is one
-    unit per output of each kernel.
+    `keras_bimp.select` does not see the model: without `groups`, each output
+    of each kernel is one unit.
 
     Args:
         norm: `"l2"` or `"l1"`.
@@ -179,17 +181,16 @@ class Unit(Filter):
 
 
 class Block(Granularity):
-    """Blocks of weights, ranked by the mean of their scores.
+    """Blocks of weights, ranked by their mean score.
 
-    `"1x4"` is `Block((4, 1))`: runs of 4 inputs of one output, the pattern for
-    which LiteRT has a sparse kernel of dense layers. Its own order of axes is
-    outputs first.
+    `"1x4"` is `Block((4, 1))`: runs of 4 inputs of one output. LiteRT has a
+    sparse dense kernel for this pattern and puts the outputs first in its
+    name.
 
     Args:
-        shape: Pair of integers, how many inputs and how many outputs a block
-            spans. In a convolution a block lies at one place of space. Where
-            a kernel's inputs or outputs are no multiple, the last blocks are
-            smaller.
+        shape: Pair of integers: how many inputs and outputs a block spans. In
+            a convolution a block lies at one spatial position. If the inputs
+            or outputs are not a multiple, the last blocks are smaller.
 
     Example:
 
@@ -228,7 +229,7 @@ class Block(Granularity):
         alive = self._blocks(layout.matrices(mask))
         means = self._blocks(values).sum((2, 4)) / sizes.sum((2, 4))
         if not scores.measures:
-            # A mean of random numbers would depend on how many they are.
+            # A mean of random numbers would depend on the block size.
             random_numbers = layout.matrices(scores.array())
             means = self._blocks(random_numbers)[:, :, 0, :, 0]
         return Scores(means, name=scores.name).where(alive.any((2, 4)))
@@ -243,7 +244,7 @@ class Block(Granularity):
         return math.ceil(layout.output_units(shape) / self.shape[1])
 
     def _blocks(self, matrices):
-        """Views matrices as (space, row, in, column, out), padded with 0."""
+        """View matrices as (space, row, in, column, out), padded with 0."""
         high, wide = self.shape
         space, inputs, outputs = matrices.shape
         padded = np.pad(
@@ -255,18 +256,18 @@ class Block(Granularity):
 
 
 class NM(Granularity):
-    """N of every M weights along the inputs: what sparse tensor cores take.
+    """N of every M weights along the inputs, for sparse tensor cores.
 
-    In a convolution the M weights are those of M input channels at one place
-    of space. Where the inputs are no multiple of M, the last group is filled
-    up with zeros: it keeps at most N weights of those that are there.
-    `"2:4"` is `NM(2, 4)`.
+    In a convolution the M weights belong to M input channels at one spatial
+    position. If the inputs are not a multiple of M, the last group is padded
+    with zeros and keeps at most N of its actual weights. `"2:4"` is
+    `NM(2, 4)`.
 
-    The pattern says itself how sparse each kernel becomes, `1 - n / m`, so
-    there is nothing to allocate.
+    The pattern fixes the sparsity of each kernel at `1 - n / m`, so there is
+    nothing to allocate.
 
     Args:
-        n: Integer >= 1, how many weights of a group stay.
+        n: Integer >= 1, how many weights of each group stay.
         m: Integer > `n`, the size of a group.
 
     Example:
@@ -304,7 +305,7 @@ class NM(Granularity):
         return None if layout.inputs else "has no input axis"
 
     def keep(self, scores: Scores, mask, layout: Layout) -> np.ndarray:
-        """Returns the new mask of a kernel."""
+        """Return the new mask of a kernel."""
         values = layout.matrices(scores.where(mask).array())
         space, inputs, outputs = values.shape
         rows = -(-inputs // self.m)
@@ -324,7 +325,7 @@ _NM = re.compile(r"(\d+):(\d+)")
 
 
 def as_granularity(granularity: "str | Granularity") -> Granularity:
-    """Looks a granularity up as `keras.losses.get` does."""
+    """Look up a granularity, like `keras.losses.get`."""
     if isinstance(granularity, Granularity):
         return granularity
     if isinstance(granularity, str) and _NM.fullmatch(granularity):
@@ -332,9 +333,9 @@ def as_granularity(granularity: "str | Granularity") -> Granularity:
         return NM(n, m)
     if isinstance(granularity, (tuple, list, np.ndarray)):
         raise ValueError(
-            "`granularity` must say what a pair means: "
-            "`keras_bimp.selection.NM(2, 4)`, 2 of 4 weights, or "
-            "`keras_bimp.selection.Block((4, 1))`, blocks of 4 x 1 weights. "
+            "`granularity` must not be a bare pair: use "
+            "`keras_bimp.selection.NM(2, 4)` for 2 of 4 weights, or "
+            "`keras_bimp.selection.Block((4, 1))` for blocks of 4 x 1 weights. "
             f"Received: granularity={granularity!r}"
         )
     if granularity == "1x4":

@@ -1,4 +1,4 @@
-"""Policy: everything that says which weights stay, looked up and checked."""
+"""Policy: all settings of a selection, looked up and checked."""
 
 import dataclasses
 import re
@@ -30,20 +30,20 @@ LayerSparsity = float | Mapping[str, float] | Sequence[float | None] | None
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """Which weights stay. Made by `as_policy`.
+    """The settings of a selection. Created by `as_policy`.
 
     Args:
-        criterion: What a weight scores.
-        granularity: What is pruned as one.
+        criterion: Scores the weights.
+        granularity: What is pruned as one unit.
         allocation: How many units each kernel keeps; `None` if the granularity
-            says it.
+            fixes it.
         on_collapse: One of `ON_COLLAPSE`.
-        max_layer_sparsity: What no kernel's sparsity may exceed: one number,
-            or one per kernel, or by kernel name.
-        layer_sparsity: The sparsity that some kernels have whatever the
-            allocation says.
-        exact_total: Whether the bounds of kernels must leave room for the
-            total; if not, the total gives way.
+        max_layer_sparsity: Upper limit on the sparsity of each kernel: one
+            number, or one per kernel, or by kernel name.
+        layer_sparsity: Fixed sparsity of some kernels, which overrides the
+            allocation.
+        exact_total: Whether the bounds must allow the exact total. If not,
+            the total may deviate.
     """
 
     criterion: Criterion
@@ -63,7 +63,7 @@ class Policy:
 
     @property
     def needs_arrays(self) -> bool:
-        """Whether it looks at whole kernels, wherever they are spread."""
+        """Whether it needs whole kernels, even if they are spread."""
         return not (
             isinstance(self.criterion, Magnitude)
             and isinstance(self.granularity, Weight)
@@ -71,10 +71,13 @@ class Policy:
         )
 
     def part_way(self, progress: float) -> "Policy":
-        """The policy at a pruning on the way, at `progress` in [0, 1].
+        """Return the policy for an intermediate pruning.
 
-        `layer_sparsity` follows the same geometric path as all weights do.
-        These paths need not add up: the total gives way.
+        `layer_sparsity` follows the same geometric path as the total. These
+        paths need not add up, so the total may deviate.
+
+        Args:
+            progress: Float in [0, 1].
         """
         fixed = self.layer_sparsity
         if progress == 1 or fixed is None:
@@ -92,7 +95,7 @@ class Policy:
         return f"{by}, {self.allocation}" if self.allocation else by
 
     def check_target(self, name: str, sparsity) -> float:
-        """Returns a target sparsity, or raises if the policy forbids it."""
+        """Return a target sparsity; raise if the policy forbids it."""
         sparsity = check_sparsity(name, sparsity)
         only = self.granularity.sparsity
         if only is not None and abs(sparsity - only) > 1e-6:
@@ -111,10 +114,10 @@ def as_policy(
     max_layer_sparsity: LayerSparsity = None,
     layer_sparsity: LayerSparsity = None,
 ) -> Policy:
-    """Looks up what names stand for, and checks that it goes together.
+    """Look up names and check that the settings are compatible.
 
     Raises:
-        ValueError: If a name is unknown or the combination makes no sense.
+        ValueError: If a name is unknown or settings are incompatible.
     """
     max_layer_sparsity = _as_list(max_layer_sparsity)
     layer_sparsity = _as_list(layer_sparsity)
@@ -128,8 +131,8 @@ def as_policy(
         _check_layer_sparsity(name, value)
     if not isinstance(layer_sparsity, (Mapping, list, tuple, NoneType)):
         raise TypeError(
-            "`layer_sparsity` must say of which kernels: a mapping from names "
-            f"to numbers. Received: layer_sparsity={layer_sparsity!r}"
+            "`layer_sparsity` must name its kernels: pass a mapping from "
+            f"names to numbers. Received: layer_sparsity={layer_sparsity!r}"
         )
     if granularity.sparsity is not None:
         for name, value in (
@@ -140,7 +143,7 @@ def as_policy(
             if value is not None:
                 raise ValueError(
                     f"`{name}` must not be given for {granularity.unit}, "
-                    "which says how many each kernel keeps. "
+                    "which fixes how many each kernel keeps. "
                     f"Received: {name}={value!r}"
                 )
     else:
@@ -152,9 +155,9 @@ def as_policy(
             not criterion.measures
         ):
             raise ValueError(
-                "`allocation` must not weigh scores that measure nothing. "
-                f"Received: allocation={named!r}, which compares amounts, "
-                "with random scores. Use allocation='global', 'uniform', "
+                "`allocation` must not compare amounts if scores are random. "
+                f"Received: allocation={named!r}. "
+                "Use allocation='global', 'uniform', "
                 "'uniform_plus' or 'erk'"
             )
         if allocation.needs_groups:
@@ -173,14 +176,14 @@ def _check_coupled(allocation, granularity, layer_sparsity):
     if not isinstance(granularity, Filter):
         raise ValueError(
             "`granularity` must be 'filter' or 'unit' for an allocation that "
-            "prunes together what goes together. Received: "
+            "prunes groups of units together. Received: "
             f"allocation={allocation!r} with {granularity.unit}"
         )
     if layer_sparsity is not None:
         raise ValueError(
             "`layer_sparsity` must not be given for an allocation that prunes "
-            "filters of several kernels together; `max_layer_sparsity` may, "
-            "and granularity='unit' takes it with allocation='uniform'. "
+            "filters of several kernels together. Use `max_layer_sparsity`, "
+            "or granularity='unit' with allocation='uniform'. "
             f"Received: layer_sparsity={layer_sparsity!r} with "
             f"allocation={allocation!r}"
         )
@@ -219,18 +222,20 @@ def by_kernel(
     names: Sequence[str],
     others: Sequence[str] = (),
 ) -> list[float | None]:
-    """Returns the value for each kernel, or `None` where there is none.
+    """Return the value for each kernel, or `None` where there is none.
 
     Args:
-        argument: What to call it in an error.
+        argument: Name of the argument for error messages.
         value: One number for all, a sequence with one per kernel, or a mapping
-            from names: a kernel's own name, or a regex searched in the names.
-            The kernel's own name goes first, then the order of the mapping.
+            from names: the exact name of a kernel, or a regex searched in the
+            names. Exact names come first, then the order of the mapping.
         names: The kernels' names.
-        others: Names of kernels that are not pruned: no error to name them.
+        others: Names of kernels that are not pruned; the mapping may name
+            them.
 
     Raises:
-        ValueError: If there is not one per kernel, or a name matches none.
+        ValueError: If the sequence has the wrong length, or a key matches no
+            kernel.
     """
     if not isinstance(value, (Mapping, list, tuple)):
         return [value] * len(names)

@@ -1,7 +1,7 @@
-"""Scores of kernels, and the exact choice of the highest among them.
+"""Scores of kernels, and the exact choice of the highest.
 
-The choice goes once through the weights, in pieces that fit into the cache,
-and needs little memory beyond the masks it returns.
+The choice reads the weights once, in chunks that fit into the cache, and needs
+little memory beyond the masks it returns.
 """
 
 import copy
@@ -10,23 +10,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# What is already pruned scores less than anything that is alive.
+# The score of pruned units: lower than any other.
 PRUNED = -np.inf
 
 _CHUNK = 1 << 16  # Entries.
-_SMALL = 1 << 16  # Up to so many scores are sorted out at once.
-_SAMPLE = 1 << 17  # So many at most bracket the threshold of a larger choice.
+_SMALL = 1 << 16  # Up to this many scores are partitioned directly.
+_SAMPLE = 1 << 17  # Largest sample to bracket the threshold of more scores.
 
 
 class Scores:
-    """The scores of a kernel's units, which are weights, filters or blocks.
+    """The scores of a kernel's units: weights, filters or blocks.
 
     Args:
         values: Array of floats, one per unit.
-        absolute: Whether the score is the magnitude of the value. Computed
-            piece by piece, so that no copy of the kernel is needed.
-        measures: Whether a score is an amount; random scores are not.
-        name: What to call the kernel in an error.
+        absolute: Whether the score is the magnitude of the value. It is
+            computed chunk by chunk, without a copy of the kernel.
+        measures: Whether scores are amounts; random scores are not.
+        name: Name of the kernel for error messages.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Scores:
         self.absolute = absolute
         self.measures = measures
         self.name = name
-        # Half precision, bfloat16 too, is ranked in float32.
+        # Half precision and bfloat16 are ranked in float32.
         double = values.dtype.kind in "iub" or values.dtype.itemsize > 4
         self.dtype = np.dtype("float64" if double else "float32")
         self._values = values.reshape(-1)
@@ -51,7 +51,7 @@ class Scores:
             check_finite(values, "scores", name)
 
     def where(self, alive: np.ndarray) -> "Scores":
-        """The same scores with units already pruned, where `alive` is False."""
+        """Return the same scores, with units pruned where `alive` is False."""
         scores = copy.copy(self)
         scores._alive = alive.reshape(-1)
         return scores
@@ -64,14 +64,14 @@ class Scores:
         return int(np.count_nonzero(self._alive))
 
     def array(self) -> np.ndarray:
-        """All scores, in the kernel's shape; `-inf` where pruned."""
+        """Return all scores in the kernel's shape; `-inf` where pruned."""
         out = np.empty(self.size, self.dtype)
         for start in range(0, self.size, _CHUNK):
             self.read(start, out[start : start + _CHUNK])
         return out.reshape(self.shape)
 
     def read(self, start: int, out: np.ndarray) -> None:
-        """Writes the scores from index `start` on into `out`."""
+        """Write the scores from index `start` into `out`."""
         part = slice(start, start + len(out))
         if self.absolute:
             if self._values.dtype == out.dtype:
@@ -89,7 +89,7 @@ class Scores:
             np.copyto(out, PRUNED, where=~self._alive[part])
 
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """About `count` scores, drawn at random with replacement."""
+        """Return about `count` random scores, drawn with replacement."""
         at = rng.integers(self.size, size=count)
         values = self._values[at].astype(self.dtype)
         if self.absolute:
@@ -102,13 +102,13 @@ class Scores:
 def check_finite(
     values: np.ndarray, what: str, name: str, begins: Sequence[int] = ()
 ) -> None:
-    """Raises ValueError, naming the first index, if a value is not finite.
+    """Raise ValueError with the first index of a non-finite value.
 
     Args:
         values: An array, or a part of one.
-        what: What the values are.
-        name: What to call the array.
-        begins: Where the part begins. Defaults to the beginning.
+        what: Plural noun for the values.
+        name: Name of the array.
+        begins: Index where the part begins. Defaults to the array's beginning.
     """
     finite = np.isfinite(values)
     if finite.all():
@@ -124,25 +124,25 @@ def check_finite(
 
 
 def amounts(scores: Scores, mask: np.ndarray, what: str) -> np.ndarray:
-    """All scores as float64, 0 where pruned.
+    """Return all scores as float64, 0 where pruned.
 
     Raises:
-        ValueError: If one is negative.
+        ValueError: If a score is negative.
     """
     values = np.where(mask, scores.array(), 0.0).astype(np.float64)
     if values.min(initial=0.0) < 0:
         raise ValueError(
-            f"`criterion` must return scores >= 0 for the scores of a {what} "
-            f"to add up. Received: {values.min()}"
+            f"`criterion` must return scores >= 0, so that the scores of a "
+            f"{what} can be summed. Received: {values.min()}"
         )
     return values
 
 
 def keep_highest(scores: Sequence[Scores], count: int) -> list[np.ndarray]:
-    """Chooses the `count` highest of all scores together, exactly.
+    """Choose the `count` highest scores of all kernels, exactly.
 
-    Among equal scores the ones with the higher index stay: kernels in order,
-    entries of a kernel in row-major order.
+    Among equal scores the higher index stays: kernels in order, entries of a
+    kernel in row-major order.
 
     Args:
         scores: The scores of each kernel.
@@ -167,7 +167,7 @@ def keep_highest(scores: Sequence[Scores], count: int) -> list[np.ndarray]:
             mask[at[stay[: len(found)]]] = True
             stay = stay[len(found) :]
         return [m.reshape(s.shape) for m, s in zip(masks, scores, strict=True)]
-    # Many scores are equal to one end of the bracket, or the sample was odd.
+    # Many scores equal one end of the bracket, or the sample was unusual.
     del masks, between, values
     end = high if missing < 0 else low
     least, most = _count_from(scores, end, dtype)
@@ -180,7 +180,7 @@ def keep_highest(scores: Sequence[Scores], count: int) -> list[np.ndarray]:
 
 
 def _highest(values, count):
-    """The `count`-th highest value; infinity for none."""
+    """Return the `count`-th highest value; infinity if `count` is 0."""
     if count == 0:
         return np.inf
     at = len(values) - count
@@ -189,7 +189,7 @@ def _highest(values, count):
 
 
 def _highest_of(values, count):
-    """Boolean array of the `count` highest values; of ties the last stay."""
+    """Return a boolean array of the `count` highest; later ties stay."""
     threshold = _highest(values.copy(), count)
     keep = values > threshold
     ties = np.flatnonzero(values == threshold)
@@ -198,7 +198,7 @@ def _highest_of(values, count):
 
 
 def _bracket(scores, count, total, dtype):
-    """Two scores between which the `count`-th highest lies, all but surely."""
+    """Return two scores that almost surely bracket the `count`-th highest."""
     rng = np.random.default_rng(0)
     size = min(max(total >> 7, _SMALL >> 2), _SAMPLE)
     sample = np.concatenate(
@@ -222,11 +222,11 @@ def _bracket(scores, count, total, dtype):
 
 
 def _split(scores, low, high, dtype):
-    """Goes once through all scores.
+    """Read all scores once.
 
     Returns:
-        Masks of the scores >= `high`, their number, and of those between
-        `low` and `high`, both excluded, triples (mask, indices, scores).
+        Masks of the scores >= `high`; their number; and, for the scores
+        strictly between `low` and `high`, triples (mask, indices, scores).
     """
     chunk, more = np.empty(_CHUNK, dtype), np.empty(_CHUNK, bool)
     masks, above, between = [], 0, []
@@ -247,7 +247,7 @@ def _split(scores, low, high, dtype):
 
 
 def _count_from(scores, threshold, dtype):
-    """How many scores are above a threshold, and how many not below it."""
+    """Return how many scores are > a threshold, and how many are >= it."""
     chunk = np.empty(_CHUNK, dtype)
     least = most = 0
     for s in scores:
@@ -260,7 +260,7 @@ def _count_from(scores, threshold, dtype):
 
 
 def _keep_from(scores, threshold, count, dtype):
-    """Masks of the scores >= `threshold`, the `count`-th highest of all."""
+    """Return masks of scores >= `threshold`, the `count`-th highest score."""
     chunk = np.empty(_CHUNK, dtype)
     masks = []
     for s in scores:

@@ -1,4 +1,4 @@
-"""`select`: which weights stay. A pure function of arrays."""
+"""`select`: choose which weights stay, as a pure function of arrays."""
 
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -31,79 +31,79 @@ def select(
     layouts: Sequence[Layout] | None = None,
     groups: Sequence[np.ndarray] | None = None,
 ) -> list[np.ndarray]:
-    """Selects the weights to keep.
+    """Select the weights to keep.
 
-    Three pieces compose. A criterion gives every weight a score. The
-    granularity says what is pruned as one, and the allocation how many of
-    these units each kernel keeps; those with the highest scores stay. Counts
-    are exact. Among equal scores the lower index is pruned first: kernels in
-    order, entries of a kernel in row-major order. -0.0 is 0. Half precision
-    and bfloat16 are ranked in float32.
+    A criterion gives every weight a score. A granularity says what is pruned
+    as one unit. An allocation says how many units each kernel keeps; the
+    highest scores stay. Counts are exact. Among equal scores the lower index
+    is pruned first: kernels in order, entries of a kernel in row-major order.
+    -0.0 equals 0. Half precision and bfloat16 are ranked in float32.
 
     Args:
         kernels: Arrays in Keras layout, in model order.
-        sparsity: Float in [0, 1). The fraction of all units of all kernels
-            together that is pruned after the call.
+        sparsity: Float in [0, 1). The fraction of the units of all kernels
+            that is pruned after the call.
         allocation: One of
 
-            - `"global"`: the highest scores of all kernels together stay
+            - `"global"`: the highest scores across all kernels stay
             - `"uniform"`: the same sparsity in every kernel
-            - `"uniform_plus"`: the same, except that the first convolution
+            - `"uniform_plus"`: uniform, except that the first convolution
               stays dense and the last dense layer keeps a fifth
             - `"erk"`: Erdos-Renyi-Kernel, small kernels stay denser
-            - `"lamp"`: global, by scores adapted to each kernel
-            - `"relative"`: global, by magnitude over the usual norm of what
-              feeds one output unit of the kernel
-            - `"coupled"`: for filters and units, uniform, where those that
-              feed the same channel are pruned together, as `shrink` needs it
+            - `"lamp"`: global, by layer-adaptive scores
+            - `"relative"`: global, by magnitude divided by the kernel's mean
+              norm per output unit
+            - `"coupled"`: for filters and units: uniform, but those that feed
+              the same channel are pruned together, as `shrink` needs
 
             or a `selection.Ranking`, or a callable `(scores, sparsity)` ->
-            number of units that each kernel keeps, with `scores` a list of
-            arrays in which what is already pruned is `-inf`. Defaults to what
-            is usual for the granularity: `"global"` for weights and blocks,
-            `"uniform"` for filters, `"coupled"` for units.
+            number of units that each kernel keeps, where `scores` is a list of
+            arrays with `-inf` for pruned units. Defaults to `"global"` for
+            weights and blocks, `"uniform"` for filters and `"coupled"` for
+            units.
         criterion: `"magnitude"`; `"random"` or `selection.Random(seed)`;
             `"saliency"`, weight times gradient; or a callable kernel ->
-            scores of the same shape. The highest stay.
+            scores of the same shape. The highest scores stay.
         granularity: `"weight"`; `"filter"` or `selection.Filter(norm)`, whole
             filters of convolutions; `"unit"` or `selection.Unit(norm)`, whole
             units of any layer: filters, units of dense and recurrent layers,
-            heads of attention; `"2:4"` or `selection.NM(2, 4)`, 2 of 4
-            weights along the inputs; `"1x4"` or `selection.Block((4, 1))`,
-            blocks of 4 inputs x 1 output. Kernels that it does not apply to
-            stay as they are and do not count.
-        masks: Boolean arrays, True where a weight is still there. What is
-            pruned stays pruned. Defaults to nothing pruned.
+            attention heads; `"2:4"` or `selection.NM(2, 4)`, 2 of 4 weights
+            along the inputs; `"1x4"` or `selection.Block((4, 1))`, blocks of
+            4 inputs x 1 output. Kernels that it does not apply to are left
+            unchanged and do not count.
+        masks: Boolean arrays, True where a weight is not pruned yet. Pruned
+            weights stay pruned. Defaults to nothing pruned.
         on_collapse: What to do if a kernel would keep fewer weights than it
             has output units (no filter, with filters). `"protect"`: it keeps
-            its best ones up to that number, and the other kernels give up as
-            many, so that the total stays exact; `"raise"` a ValueError; or
+            its best weights up to that number, and other kernels lose more,
+            so that the total stays exact; `"raise"` a ValueError; or
             `"ignore"`.
-        max_layer_sparsity: Float in [0, 1), the sparsity that no kernel
-            exceeds, or a sequence with one per kernel, `None` for no limit.
-            The other kernels give up more, so that the total stays exact.
-        layer_sparsity: Sequence with one float in [0, 1) per kernel, the
-            sparsity that this kernel has whatever the allocation says, or
-            `None`. The other kernels make up for it.
+        max_layer_sparsity: Float in [0, 1), the highest sparsity of any
+            kernel, or a sequence with one per kernel, `None` for no limit.
+            Other kernels lose more, so that the total stays exact.
+        layer_sparsity: Sequence with one float in [0, 1) or `None` per kernel.
+            A float fixes the sparsity of the kernel and overrides the
+            allocation. Other kernels compensate.
         gradients: For `"saliency"`: arrays of the kernels' shapes.
-        layouts: A `selection.Layout` per kernel: which axes are inputs, which
-            outputs. Defaults to the last axis out, the one before it in, and
-            to convolutions where there are 3 or more axes.
-        groups: For `"coupled"`: per kernel an array with one integer per
-            filter. Filters of one number, in whatever kernels, are pruned
-            together. For units: per kernel an array of integers that
-            broadcasts to it, or a list of such arrays. Weights of one number
-            are one unit, in whatever kernels; those of a negative number are
-            never pruned. `prune` and `callbacks` find them in the model.
+        layouts: A `selection.Layout` per kernel: which axes are inputs and
+            which are outputs. By default the last axis is the output, the one
+            before it the input, and kernels with 3 or more axes are
+            convolutions.
+        groups: For `"coupled"`: one array per kernel, with one integer per
+            filter. Filters with the same number are pruned together, also
+            across kernels. For units: per kernel an array of integers that
+            broadcasts to it, or a list of such arrays. Weights with the same
+            number form one unit, also across kernels; those with a negative
+            number are never pruned. `prune` and `callbacks` find the groups in
+            the model.
 
     Returns:
         Boolean arrays of the kernels' shapes, True = kept.
 
     Raises:
-        ValueError: If an argument is not as described, a combination makes no
-            sense, a weight is not finite, nothing would be left, the bounds
-            cannot be met, or a kernel collapses and `on_collapse` is
-            `"raise"`.
+        ValueError: If an argument is invalid, arguments are incompatible, a
+            weight is not finite, nothing would be left, the bounds cannot be
+            met, or a kernel collapses and `on_collapse` is `"raise"`.
 
     Example:
 
@@ -155,13 +155,13 @@ def select(
         )
     if policy.criterion.needs_gradients and gradients is None:
         raise ValueError(
-            "`gradients` must be given for this criterion: those of the loss "
-            "with respect to the kernels. Received: gradients=None"
+            "`gradients` must be given for this criterion: the gradients of "
+            "the loss with respect to the kernels. Received: gradients=None"
         )
     if gradients is not None and not policy.criterion.needs_gradients:
         raise ValueError(
-            "`gradients` must not be given for this criterion, which has no "
-            f"use for them. Received: criterion={criterion!r}"
+            "`gradients` must not be given for this criterion, which does not "
+            f"use them. Received: criterion={criterion!r}"
         )
     needed = getattr(policy.allocation, "needs_groups", False)
     units = isinstance(policy.granularity, Unit)
@@ -169,9 +169,9 @@ def select(
         groups is not None and not needed and not units
     ):
         raise ValueError(
-            "`groups` must be given for allocation='coupled', and for no "
-            "other but with granularity='unit': which filters or units go "
-            f"together. Received: groups={groups!r}"
+            "`groups` must be given for allocation='coupled', is optional "
+            "with granularity='unit', and must not be given otherwise. It says "
+            f"which units are pruned together. Received: groups={groups!r}"
         )
     if groups is not None:
         groups = (_structures if units else _checked)(groups, kernels, layouts)
@@ -198,7 +198,7 @@ def _structures(groups, kernels, layouts):
         for group in some
     ):
         raise ValueError(
-            "`groups` must hold for each kernel an array of integers that "
+            "`groups` must hold an array of integers for each kernel that "
             "broadcasts to it, or a list of such arrays. Received: groups of "
             f"shapes {[[g.shape for g in some] for some in groups]} for "
             f"kernels of shapes {[kernel.shape for kernel in kernels]}"
@@ -223,8 +223,8 @@ def _checked(groups, kernels, layouts):
     shapes = [group.shape for group in groups]
     if shapes != sizes or any(group.dtype.kind not in "iu" for group in groups):
         raise ValueError(
-            "`groups` must hold one array of integers per kernel, one for "
-            f"each of its filters. Received: arrays of shapes {shapes} for "
+            "`groups` must hold one array of integers per kernel, with one "
+            f"integer per filter. Received: arrays of shapes {shapes} for "
             f"kernels of {sizes} filters"
         )
     return groups

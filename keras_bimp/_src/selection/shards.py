@@ -1,8 +1,8 @@
 """The exact choice among kernels that are spread over several processes.
 
-No process, and no device, ever holds a whole kernel. The processes sum up
-histograms of their scores, 16 bits at a time, until all know the score above
-which weights stay; then each masks what it holds.
+No process or device ever holds a whole kernel. The processes sum histograms of
+their scores, 16 bits at a time, until all know the threshold score. Then each
+masks its own parts.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from keras_bimp._src.selection import scores as whole
 from keras_bimp._src.selection.scores import PRUNED
 from keras_bimp._src.selection.scores import Scores
 
-_BITS = 16  # Of a key, per histogram.
+_BITS = 16  # Bits of a key per histogram.
 _CHUNK = 1 << 16  # Entries.
 
 
@@ -24,11 +24,11 @@ class Shards:
     """An array of which this process holds some parts.
 
     Args:
-        shape: The shape of the whole.
-        sharding: The `jax.sharding.Sharding` that says who holds what.
-        parts: Mapping from where a part begins and ends, a tuple of pairs, to
-            the part, an array.
-        owned: Which of these parts count here, and in no other process.
+        shape: The shape of the whole array.
+        sharding: The `jax.sharding.Sharding` of the array.
+        parts: Mapping from the bounds of a part, a tuple of (begin, end)
+            pairs, to the part, an array.
+        owned: The parts that count in this process only.
     """
 
     def __init__(self, shape, sharding, parts, owned):
@@ -40,7 +40,7 @@ class Shards:
 
     @classmethod
     def of(cls, value) -> "Shards":
-        """The parts of a `jax.Array`."""
+        """Return the parts of a `jax.Array`."""
         parts, owned = {}, set()
         for shard in value.addressable_shards:
             where = _where(shard.index, value.shape)
@@ -54,7 +54,7 @@ class Shards:
         return next(iter(self.parts.values())).dtype
 
     def map(self, function: Callable, *others: "Shards") -> "Shards":
-        """Applies a function to each part, and to those of others with it."""
+        """Apply a function to each part and the matching parts of others."""
         parts = {
             where: function(part, *(other.parts[where] for other in others))
             for where, part in self.parts.items()
@@ -62,16 +62,16 @@ class Shards:
         return Shards(self.shape, self.sharding, parts, self.owned)
 
     def own_parts(self, *others: "Shards"):
-        """Yields tuples of parts that count here."""
+        """Yield tuples of the parts that count in this process."""
         for where in sorted(self.owned):
             yield self.parts[where], *(other.parts[where] for other in others)
 
     def all(self) -> bool:
-        """Whether all entries are true, wherever they are."""
+        """Return whether all entries are true, in all processes."""
         return count(self) == self.size
 
     def spread(self):
-        """The `jax.Array` that it is a part of."""
+        """Return the `jax.Array` that the parts belong to."""
         import jax
 
         return jax.make_array_from_callback(
@@ -81,7 +81,7 @@ class Shards:
         )
 
     def array(self) -> np.ndarray:
-        """The whole, brought together from all processes."""
+        """Gather the whole array from all processes."""
         from jax.experimental import multihost_utils
 
         return np.asarray(
@@ -89,7 +89,7 @@ class Shards:
         )
 
     def places(self) -> list:
-        """Where the parts of all processes begin and end."""
+        """Return the bounds of the parts of all processes."""
         indices = self.sharding.devices_indices_map(self.shape).values()
         return sorted({_where(index, self.shape) for index in indices})
 
@@ -106,7 +106,7 @@ class ShardedScores(Scores):
 
     Args:
         values: The kernel.
-        name: What to call it in an error.
+        name: Name of the kernel for error messages.
     """
 
     def __init__(self, values: Shards, name: str = ""):
@@ -127,7 +127,7 @@ class ShardedScores(Scores):
         return count(self.kept)
 
     def array(self):
-        """All scores, brought together from all processes."""
+        """Gather all scores from all processes."""
         return np.where(
             self.kept.array(),
             np.abs(self.values.array().astype(self.dtype)),
@@ -136,7 +136,7 @@ class ShardedScores(Scores):
 
 
 def counts(masks: Sequence) -> list[int]:
-    """The number of entries that are kept in each mask.
+    """Return the number of kept entries in each mask.
 
     Args:
         masks: Boolean arrays or `Shards`.
@@ -157,14 +157,14 @@ def counts(masks: Sequence) -> list[int]:
 
 
 def count(mask) -> int:
-    """The number of entries that are kept in a mask."""
+    """Return the number of kept entries in a mask."""
     return counts([mask])[0]
 
 
 def keep_highest(scores: Sequence[Scores], left: int) -> list:
-    """Chooses the highest of all scores together, wherever they are.
+    """Choose the highest of all scores, across processes.
 
-    See `scores.keep_highest`, which this does for scores that are all here.
+    See `scores.keep_highest`, which is used if no scores are spread.
 
     Returns:
         One mask per kernel: a boolean array, or `Shards` where the scores are
@@ -184,7 +184,7 @@ def keep_highest(scores: Sequence[Scores], left: int) -> list:
     threshold, missing, ties = _nth_highest(
         lambda: (key for piece in owned for key in piece.chunks()), width, left
     )
-    # Of equal scores the ones with the higher index stay.
+    # Among equal scores the higher index stays.
     first = 0
     if missing < ties:
         first, _, _ = _nth_highest(
@@ -208,7 +208,7 @@ def keep_highest(scores: Sequence[Scores], left: int) -> list:
 class _Piece:
     """A part of a kernel that this process holds.
 
-    Scores are turned into keys, integers in the same order; 0 is pruned.
+    Scores become keys: integers in the same order, with 0 for pruned.
     """
 
     def __init__(self, scores, where, values, alive, owned, offset, dtype):
@@ -222,17 +222,17 @@ class _Piece:
         self._dtype = dtype
 
     def chunks(self):
-        """Yields the keys in row-major order, chunk by chunk."""
+        """Yield the keys in row-major order, chunk by chunk."""
         integers = f"uint{8 * self._dtype.itemsize}"
         values, alive = self._values.reshape(-1), self._alive.reshape(-1)
         for start in range(0, max(values.size, 1), _CHUNK):
             part = slice(start, start + _CHUNK)
             keys = np.abs(values[part].astype(self._dtype)).view(integers)
-            # One up, for 0 is not the same as pruned.
+            # Plus 1, to tell a score of 0 from pruned.
             yield np.where(alive[part], keys + keys.dtype.type(1), 0)
 
     def places(self, key):
-        """Where scores with this key are among all, counted from 1."""
+        """Return the global positions of scores with this key, from 1."""
         equal = np.concatenate([keys == key for keys in self.chunks()])
         at = np.unravel_index(np.flatnonzero(equal), self._values.shape)
         begins = [begin for begin, _ in self.where]
@@ -241,7 +241,7 @@ class _Piece:
         return (places + (self._offset + 1)).astype(np.uint64)
 
     def keep_from(self, key, place):
-        """Makes the mask of higher keys, and of this one from `place` on."""
+        """Keep higher keys, and this key from position `place` on."""
         keys = np.concatenate(list(self.chunks()))
         self.mask = (keys > key).reshape(self._values.shape)
         equal = np.flatnonzero(keys == key)
@@ -262,7 +262,7 @@ def _pieces(scores, offset, dtype):
                 dtype,
             )
         return
-    # All processes hold it, and one counts it.
+    # All processes hold it, so only one counts it.
     values = scores.array()
     yield _Piece(
         scores,
@@ -276,16 +276,16 @@ def _pieces(scores, offset, dtype):
 
 
 def _nth_highest(keys, width, n):
-    """Finds the `n`-th highest of the keys of all processes.
+    """Find the `n`-th highest key of all processes.
 
     Args:
         keys: Callable () -> iterable of arrays of unsigned integers.
-        width: Their number of bits.
+        width: The number of bits of the keys.
         n: Integer >= 0.
 
     Returns:
-        The tuple (key, how many equal to it are among the `n` highest, how
-        many there are). For `n = 0` a key above all.
+        The tuple (key, number of keys equal to it among the `n` highest,
+        number of keys equal to it). For `n = 0`, a key above all others.
     """
     if n == 0:
         return 2**width, 0, 0
@@ -310,7 +310,7 @@ def _nth_highest(keys, width, n):
 
 
 def _check_finite(values, name):
-    """Raises ValueError, in all processes, if a weight is not finite."""
+    """Raise ValueError in all processes if any weight is not finite."""
     error = None
     for where, part in values.parts.items():
         try:
@@ -322,12 +322,12 @@ def _check_finite(values, name):
         raise ValueError(
             error
             or f"All weights must be finite to be ranked. Received: '{name}', "
-            "of which another process holds one that is not"
+            "which has a non-finite weight in another process"
         )
 
 
 def digests(masks: Sequence, names: Sequence[str]) -> tuple[list, list[str]]:
-    """What `processes.check_agreement` takes, to compare masks."""
+    """Return the arguments of `processes.check_agreement` for masks."""
     found, called = [], []
     for mask, name in zip(masks, names, strict=True):
         parts, places = {None: mask}, [None]

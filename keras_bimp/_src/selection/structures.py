@@ -1,4 +1,4 @@
-"""Structures: weights of several kernels that go only together."""
+"""Structures: weights of several kernels that are pruned together."""
 
 import collections
 import dataclasses
@@ -14,15 +14,15 @@ from keras_bimp._src.selection.scores import amounts
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Which structure each weight of a kernel belongs to.
+    """Maps the weights of a kernel to structures.
 
     Args:
-        numbers: Array of integers that broadcasts to the kernel. Weights of
-            one number belong to one structure, those of -1 to none.
-        computes: Whether these weights compute the structure; if not, they
-            read what it has computed.
-        owner: The layer that computes it, by name.
-        kind: What to call the structures: `"units"`, `"filters"`, `"heads"`.
+        numbers: Array of integers that broadcasts to the kernel. Weights with
+            the same number belong to one structure; -1 means none.
+        computes: Whether these weights compute the structure. Otherwise they
+            read it.
+        owner: Name of the layer that computes it.
+        kind: Name of the structures: `"units"`, `"filters"` or `"heads"`.
     """
 
     numbers: np.ndarray
@@ -33,12 +33,12 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """Structures that reach into the same kernels, such as heads of a layer.
+    """Structures that span the same kernels, such as the heads of a layer.
 
     Args:
-        name: `"heads of attention"`, say.
-        kind: What the structures are called.
-        members: The numbers of its structures.
+        name: For example, `"heads of attention"`.
+        kind: Name of the structures.
+        members: The numbers of the structures.
         parts: Pairs of a kernel's index and a `Part`.
     """
 
@@ -57,8 +57,8 @@ class Structures:
     """All structures of some kernels.
 
     Args:
-        parts: For each kernel its `Part`s.
-        names: What to call kernels whose parts do not say whose they are.
+        parts: The `Part`s of each kernel.
+        names: Names of the kernels, for parts without an owner.
     """
 
     def __init__(
@@ -81,15 +81,15 @@ class Structures:
     def candidates(
         self, scores: Sequence[Scores], masks, layouts, norm: str
     ) -> list[Candidate]:
-        """The pools, for an allocation to look at.
+        """Return the pools as candidates for an allocation.
 
-        A structure scores the mean of what it scores in each part, there its
-        norm over that of all structures of its pool: 1 is usual.
+        The score of a structure in one part is its norm divided by the mean
+        norm in its pool. Its total score is the mean over its parts.
 
         Args:
-            scores: Of the weights of each kernel.
+            scores: Weight scores of each kernel.
             masks: Boolean array per kernel, False where already pruned.
-            layouts: Of each kernel.
+            layouts: Layout of each kernel.
             norm: `"l2"` or `"l1"`.
         """
         alive = self.alive(masks)
@@ -123,7 +123,7 @@ class Structures:
     def among(
         self, members: np.ndarray, kernels: Sequence[int]
     ) -> "Structures":
-        """Some of the structures only, and the kernels they reach into."""
+        """Return only some structures, in the kernels that they span."""
         return Structures(
             [
                 [
@@ -141,7 +141,7 @@ class Structures:
         )
 
     def alive(self, masks: Sequence[np.ndarray]) -> np.ndarray:
-        """Which structures are computed by some weight that is not pruned."""
+        """Return which structures still have a weight that computes them."""
         alive = np.zeros(self.size, bool)
         for i, part in self.parts:
             if part.computes:
@@ -151,7 +151,7 @@ class Structures:
         return alive
 
     def limits(self, values: Sequence[float | None]) -> list[float | None]:
-        """The least that kernels say, for each pool that they compute."""
+        """Return the lowest limit of the computing kernels of each pool."""
         found = []
         for pool in self.pools:
             given = [values[i] for i in pool.computing]
@@ -160,8 +160,8 @@ class Structures:
         return found
 
     def expand(self, kept: Sequence[np.ndarray], masks) -> list[np.ndarray]:
-        """The new masks, where some structures of each pool stay."""
-        # The last is for what belongs to none.
+        """Return the new masks if some structures of each pool stay."""
+        # The last entry is for weights without a structure.
         stay = np.ones(self.size + 1, bool)
         for pool, some in zip(self.pools, kept, strict=True):
             stay[pool.members] = some
@@ -171,9 +171,9 @@ class Structures:
         return masks
 
     def _sums(self, scores, mask, part, norm):
-        """For each structure the sum of what its weights score."""
+        """Sum the scores of the weights of each structure."""
         if not scores.measures:
-            # A norm of random numbers would tell how large a structure is.
+            # A norm of random numbers would depend on the structure size.
             numbers = np.broadcast_to(part.numbers, mask.shape)
             names, first = np.unique(numbers, return_index=True)
             sums = np.zeros(self.size + 1)
@@ -181,7 +181,7 @@ class Structures:
             return sums
         values = amounts(scores, mask, "unit")
         if norm == "l2":
-            # Squares of what is at most 1 neither overflow nor vanish.
+            # Squares of values <= 1 neither overflow nor vanish.
             values = np.square(values / (values.max(initial=0.0) or 1.0))
         numbers, over = _aligned(part.numbers, values.ndim)
         values = values.sum(over, keepdims=True)
@@ -200,7 +200,7 @@ class Structures:
             alike.setdefault(tuple(parts), []).append(number)
         pools, seen = [], collections.Counter()
         for parts, members in alike.items():
-            # What computes goes first.
+            # Computing parts come first.
             reached = sorted(
                 [self.parts[at] for at in parts],
                 key=lambda each: not each[1].computes,
@@ -218,13 +218,13 @@ class Structures:
 
 
 def _aligned(numbers, rank):
-    """Numbers with as many axes as a kernel, and those they are the same on."""
+    """Add axes to match a kernel; also return the axes to sum over."""
     numbers = numbers.reshape((1,) * (rank - numbers.ndim) + numbers.shape)
     return numbers, tuple(i for i, n in enumerate(numbers.shape) if n == 1)
 
 
 def _places(numbers, found):
-    """Numbers as positions in `found`; -1 where they are negative."""
+    """Return positions of numbers in `found`; -1 for negative numbers."""
     at = np.searchsorted(found, numbers)
     return np.where(numbers >= 0, at, -1)
 
