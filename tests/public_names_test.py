@@ -44,7 +44,7 @@ def test_import_star_hides_no_builtin(name):
 
 
 def test_old_names_tell_the_new_ones():
-    with pytest.raises(AttributeError, match="is called `keras_bimp"):
+    with pytest.raises(AttributeError, match="called `keras_bimp"):
         keras_bimp.metrics.count_flops  # noqa: B018
     with pytest.raises(AttributeError, match="no attribute"):
         keras_bimp.metrics.nothing  # noqa: B018
