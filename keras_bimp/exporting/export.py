@@ -118,8 +118,9 @@ def export(
             bits, and rounds what they are multiplied by as it runs.
             `"float16"` stores weights in 16 bits, and computes in 32 where
             the processor does not in 16. A packed file takes
-            `"int8_weights"`: the model that it is turned back into has weights
-            of 32 bits, rounded. Zeros stay zeros. `None` does not.
+            `"int8_weights"`: kernels and tables are rounded to 8 bits, vectors
+            to 11 significant bits, and the model that is loaded has them in 32.
+            Zeros stay zeros. `None` rounds nothing.
         calibration_data: Examples as `predict` takes them, a hundred or more,
             that show the ranges of all values. For `quantize="int8"`.
         sparse_tensors: Whether LiteRT leaves zeros away in the file, which
