@@ -308,6 +308,9 @@ def test_weights_of_any_kind_come_along(tmp_path):
             file["words"] = ["one", "two"]
         data = (tmp_path / "weights").read_bytes()
         archive.writestr("model.weights.h5", data)
+    with pytest.raises(ValueError, match="`quantize` must be None"):
+        packed.pack(tmp_path / "a.keras", tmp_path / "a.packed", print, set())
+    assert not (tmp_path / "a.packed").exists()
     packed.pack(tmp_path / "a.keras", tmp_path / "a.packed", print)
     unpack(tmp_path / "a.packed", tmp_path / "b.keras")
     with zipfile.ZipFile(tmp_path / "b.keras") as archive:

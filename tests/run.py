@@ -69,7 +69,7 @@ SECOND_TIER = tuple(
         ("jax", f"{_RESUMING} epoch_data fitting"),
         ("tensorflow", "shrinking_networks flops_of_networks"),
         ("torch", f"{_RESUMING} epoch_data fitting"),
-        ("tensorflow", "page examples"),
+        ("tensorflow", "page examples smallest"),
         ("jax", _HABITS),
         ("torch", _HABITS),
         ("jax", f"docs exporting_formats {_MODELS}"),
