@@ -11,9 +11,13 @@ from keras_bimp.exporting import runtimes
 from keras_bimp.exporting.inputs import input_names
 from keras_bimp.exporting.inputs import outputs_of
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Layer .* does not have a `quantize` met"
-)
+pytestmark = [
+    pytest.mark.every_backend,
+    pytest.mark.slow("jax", "torch"),
+    pytest.mark.filterwarnings(
+        "ignore:Layer .* does not have a `quantize` met"
+    ),
+]
 FILES = {
     "tf_saved_model": "1",
     "litert": "m.tflite",

@@ -102,6 +102,8 @@ def test_eight_bits(tmp_path):
     assert bits(load_packed(path)) == bits(model)
 
 
+@pytest.mark.every_backend
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.parametrize("bias_first", [False, True])
 def test_kernels_rounded_to_eight_bits(bias_first, tmp_path):
     rng = np.random.default_rng(0)
@@ -171,6 +173,8 @@ def test_vectors_keep_11_bits_and_their_exponents(tmp_path):
     assert bits(load_packed(path))[1] == bits(model)[1]  # Not infinite.
 
 
+@pytest.mark.every_backend
+@pytest.mark.slow("jax", "torch")
 def test_statistics_that_are_far_from_zero_are_not_rounded(tmp_path):
     """They are large next to what they leave of the inputs."""
 
