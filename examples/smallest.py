@@ -114,7 +114,7 @@ def outputs_of(format, path, images):
     load = keras.models.load_model
     if format == PACKED:
         load = keras_bimp.exporting.load_packed
-    return load(path).predict(images, verbose=0)
+    return load(path, compile=False).predict(images, verbose=0)
 
 
 def run_litert(path, images):

@@ -11,9 +11,13 @@ from keras_bimp._src.exporting import runtimes
 from keras_bimp._src.exporting.inputs import input_names
 from keras_bimp._src.exporting.inputs import outputs_of
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Layer .* does not have a `quantize` met"
-)
+pytestmark = [
+    pytest.mark.every_backend,
+    pytest.mark.slow("jax", "torch"),
+    pytest.mark.filterwarnings(
+        "ignore:Layer .* does not have a `quantize` met"
+    ),
+]
 FILES = {
     "tf_saved_model": "1",
     "litert": "m.tflite",
@@ -26,8 +30,8 @@ WEIGHTS_ONLY = INT8(activation_quantizer=None)
 PER_OUTPUT = INT4(block_size=None)
 
 
-def network(config=None, width=64):
-    """Builds a pruned network with ReLU between its layers."""
+def network(config=None, width=64, share=0.9):
+    """A pruned network with ReLU between its layers."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
@@ -37,7 +41,7 @@ def network(config=None, width=64):
         ]
     )
     wrapped = keras_bimp.wrap(model)
-    keras_bimp.prune(wrapped, 0.9, allocation="uniform")
+    keras_bimp.prune(wrapped, share, allocation="uniform")
     model = keras_bimp.strip(wrapped)
     if config is not None:
         model.quantize(config.mode, config=config)
@@ -173,4 +177,11 @@ def test_sparse_tensors_of_eight_bits_that_do_not_load(tmp_path):
     assert not list(tmp_path.iterdir())
     keras_bimp.export(
         network(), tmp_path / "m.tflite", "litert", sparse_tensors=True
+    )
+    keras_bimp.export(  # It has too few zeros to leave any away.
+        network(share=0.1),
+        tmp_path / "n.tflite",
+        "litert",
+        quantize="int8_weights",
+        sparse_tensors=True,
     )

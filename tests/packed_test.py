@@ -15,6 +15,7 @@ from keras import layers
 
 import keras_bimp
 from keras_bimp._src.exporting import packed
+from keras_bimp._src.exporting import rounding
 from keras_bimp.exporting import load_packed
 from keras_bimp.exporting import unpack
 
@@ -35,7 +36,11 @@ def sparse_model(share=0.9, model=None):
 
 
 def bits(model):
-    return [array(v).tobytes() for v in model.weights]
+    return [bits_of(variable) for variable in model.weights]
+
+
+def bits_of(variable):
+    return array(variable).tobytes()
 
 
 @pytest.fixture
@@ -97,6 +102,8 @@ def test_eight_bits(tmp_path):
     assert bits(load_packed(path)) == bits(model)
 
 
+@pytest.mark.every_backend
+@pytest.mark.slow("jax", "torch")
 @pytest.mark.parametrize("bias_first", [False, True])
 def test_kernels_rounded_to_eight_bits(bias_first, tmp_path):
     rng = np.random.default_rng(0)
@@ -121,9 +128,10 @@ def test_kernels_rounded_to_eight_bits(bias_first, tmp_path):
     for one, other in zip(model.weights, again.weights, strict=True):
         one, other = array(one), array(other)
         if one.ndim == 1:
-            np.testing.assert_array_equal(one, other)
+            np.testing.assert_array_equal(other, with_11_bits(one))
             continue
         scale = np.abs(one).max(axis=tuple(range(one.ndim - 1))) / 127
+        scale = with_11_bits(scale.astype("float32"))
         expected = np.round(one / np.where(scale, scale, 1)) * scale
         np.testing.assert_allclose(other, expected, rtol=1e-6)
         assert (other[one == 0] == 0).all()
@@ -131,6 +139,95 @@ def test_kernels_rounded_to_eight_bits(bias_first, tmp_path):
     plain = keras_bimp.export(model, tmp_path / "b.packed", "packed")
     assert path.stat().st_size < plain.stat().st_size
     assert plain.difference is None
+
+
+def with_11_bits(vector):
+    """By the bits of float32, of which 24 are significant."""
+    words = vector.view("uint32").astype("int64")
+    low = words & 0x1FFF
+    even = (words >> 13) & 1
+    up = (low > 0x1000) | ((low == 0x1000) & (even == 1))
+    words = words - low + 0x2000 * up
+    return words.astype("uint32").view("float32")
+
+
+def test_vectors_keep_11_bits_and_their_exponents(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(9)])
+    vector = np.array(
+        [0, -0.0, 1 + 2**-11, 1 + 3 * 2**-11, -1e-30, 65505, 3e38, 1, 1e9],
+        "float32",
+    )
+    model.layers[0].bias.assign(vector)
+    path = keras_bimp.export(
+        model, tmp_path / "a.packed", "packed", quantize="int8_weights"
+    )
+    found = array(load_packed(path).layers[0].bias)
+    np.testing.assert_array_equal(found, with_11_bits(vector))
+    assert list(found[2:4]) == [1, 1 + 2**-9]
+    off = np.abs(found / np.where(vector, vector, 1) - (vector != 0))
+    assert 0 < off.max() <= 1 / 2048
+    model.layers[0].bias.assign(np.full(9, np.finfo("float32").max))
+    path = keras_bimp.export(
+        model, tmp_path / "b.packed", "packed", quantize="int8_weights"
+    )
+    assert bits(load_packed(path))[1] == bits(model)[1]  # Not infinite.
+
+
+@pytest.mark.every_backend
+@pytest.mark.slow("jax", "torch")
+def test_statistics_that_are_far_from_zero_are_not_rounded(tmp_path):
+    """They are large next to what they leave of the inputs."""
+
+    def norm(mean):
+        layer = layers.BatchNormalization(epsilon=0.01)
+        layer.build((None, 5))
+        layer.moving_mean.assign(np.linspace(0.1, mean, 5))
+        layer.moving_variance.assign(np.full(5, 0.99 - mean / 1e5))
+        return layer
+
+    x = np.random.default_rng(0).normal(12345.6, 0.1, size=(20, 4, 5))
+    first = layers.Normalization(axis=(1, 2))
+    first.adapt(x)
+    blocks = [first, layers.Flatten(), layers.Dense(5), norm(31.5), norm(32.5)]
+    model = keras.Sequential([keras.Input((4, 5)), *blocks])
+    path = keras_bimp.export(
+        model,
+        tmp_path / "a.packed",
+        "packed",
+        quantize="int8_weights",
+        example_data=x,
+    )
+    again = load_packed(path)
+    kept = [
+        [bits_of(one) == bits_of(other) for one, other in pairs]
+        for pairs in (
+            zip(one.variables, other.variables, strict=True)
+            for one, other in zip(model.layers, again.layers, strict=True)
+        )
+    ]
+    # Ones and zeros, as scales and offsets are here, need no rounding.
+    assert kept == [
+        [True] * 3,
+        [],
+        [False, True],
+        [True, True, False, False],
+        [True, True, True, True],
+    ]
+
+
+def test_a_file_whose_scales_have_all_bits_is_read(tmp_path, monkeypatch):
+    """As they had before they were rounded."""
+    monkeypatch.setattr(rounding, "_to_few_bits", lambda vector: vector)
+    model = sparse_model()
+    path = keras_bimp.export(
+        model, tmp_path / "a.packed", "packed", quantize="int8_weights"
+    )
+    kernel, bias = map(array, model.weights[:2])
+    found, same = map(array, load_packed(path).weights[:2])
+    scale = np.abs(kernel).max(axis=0) / np.float32(127)
+    expected = np.round(kernel / np.where(scale, scale, 1)) * scale
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(same, bias)
 
 
 def test_what_an_optimizer_remembers_is_not_rounded(tmp_path):
@@ -215,6 +312,9 @@ def test_weights_of_any_kind_come_along(tmp_path):
             file["words"] = ["one", "two"]
         data = (tmp_path / "weights").read_bytes()
         archive.writestr("model.weights.h5", data)
+    with pytest.raises(ValueError, match="`quantize` must be None"):
+        packed.pack(tmp_path / "a.keras", tmp_path / "a.packed", print, set())
+    assert not (tmp_path / "a.packed").exists()
     packed.pack(tmp_path / "a.keras", tmp_path / "a.packed", print)
     unpack(tmp_path / "a.packed", tmp_path / "b.keras")
     with zipfile.ZipFile(tmp_path / "b.keras") as archive:

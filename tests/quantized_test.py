@@ -15,10 +15,14 @@ from keras_bimp._src.keras_internals.quantization import float_kernels
 from keras_bimp._src.keras_internals.quantization import variables_beside
 from keras_bimp.metrics import count_macs
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Layer .* does not have a `quantize` met",
-    "ignore:Invalid quantization mode.*'int8', 'int4'",
-)
+pytestmark = [
+    pytest.mark.every_backend,
+    pytest.mark.slow("jax", "torch"),
+    pytest.mark.filterwarnings(
+        "ignore:Layer .* does not have a `quantize` met",
+        "ignore:Invalid quantization mode.*'int8', 'int4'",
+    ),
+]
 INT4 = keras.quantizers.Int4QuantizationConfig
 INT8 = keras.quantizers.Int8QuantizationConfig
 CONFIGS = {
@@ -92,8 +96,6 @@ def check_against_calls(layer, call):
     return found
 
 
-@pytest.mark.every_backend
-@pytest.mark.slow("jax", "torch")
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("make", [dense, to_heads, from_heads, table])
 def test_the_kernel_is_that_of_its_calls(make, name):

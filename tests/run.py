@@ -49,6 +49,7 @@ _HABITS = (
 )
 _RESUMING = "backup baselines_backup"
 _MODELS = "macs_of_layers macs macs_tracing report sparse_serving"
+_FORMATS = "exporting_formats exporting_quantized packed"
 _STUDY = "networks segmentation translation"
 SECOND_TIER = tuple(
     (job, *(f"tests/{name}_test.py" for name in names.split()))
@@ -70,11 +71,11 @@ SECOND_TIER = tuple(
         ("jax", f"{_RESUMING} epoch_data fitting"),
         ("tensorflow", "shrinking_networks macs_of_networks"),
         ("torch", f"{_RESUMING} epoch_data fitting"),
-        ("tensorflow", "page examples"),
+        ("tensorflow", "page examples smallest"),
         ("jax", _HABITS),
         ("torch", _HABITS),
-        ("jax", f"docs exporting_formats {_MODELS}"),
-        ("torch", f"docs exporting_formats {_MODELS}"),
+        ("jax", f"docs {_FORMATS} {_MODELS}"),
+        ("torch", f"docs {_FORMATS} {_MODELS}"),
         ("devices", "devices docs"),
         ("replicas", "strategies backup"),
         ("strategy", "docs"),

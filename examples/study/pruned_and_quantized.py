@@ -4,12 +4,14 @@ Small networks with random weights, dense and 90% pruned, are quantized in each
 way and exported to each format. What is written has run in its own runtime on
 examples by then, in a process of its own: a cell of the table says how far its
 outputs are off and how large the files are, gzipped, or that `export` refuses,
-and in which words. A run that was stopped resumes.
+and in which words. Zeros are counted in the files of pruned models too. A run
+that was stopped resumes.
 """
 
 import functools
 import gzip
 import json
+import math
 import os
 import pathlib
 import re
@@ -24,6 +26,7 @@ import sklearn.datasets
 from absl import app
 from absl import flags
 from absl import logging
+from file_zeros import share_of_zeros
 from keras import layers
 
 import keras_bimp
@@ -158,7 +161,7 @@ MODES = {
 
 
 def build(network, pruned, mode):
-    """The model, and examples."""
+    """The model, examples, and the sizes of its kernels."""
     keras.utils.set_random_seed(0)
     model, before, blocks, examples = NETWORKS[network]()
     rng = np.random.default_rng(0)
@@ -171,8 +174,9 @@ def build(network, pruned, mode):
         model = keras_bimp.strip(wrapped)
     kind = "float32" if examples.dtype.kind == "f" else "int32"
     examples = examples.astype(kind)
+    sizes = {math.prod(v.shape) for v in model.variables if len(v.shape) > 1}
     MODES[mode](model, before, blocks, examples)
-    return model, examples
+    return model, examples, sizes
 
 
 def size_of(path):
@@ -202,7 +206,7 @@ def write(model, examples, format, path, **more):
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-def measured(model, examples, format, **more):
+def measured(model, examples, sizes, format, **more):
     """What a cell says."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "written", FORMATS[format])
@@ -211,7 +215,19 @@ def measured(model, examples, format, **more):
             off = write(model, examples, format, path, **more)
         except (RuntimeError, ValueError) as error:
             return {"refused": " ".join(str(error).split())}
-        return {"difference": off, "bytes": size_of(path)}
+        found = share_of_zeros(format, path, sizes)
+        return {
+            "difference": off,
+            "bytes": size_of(path),
+            "zeros in file": found,
+        }
+
+
+def is_missing(row, pruned):
+    """Whether a cell is to be measured, of which this is known."""
+    if row is None:
+        return True
+    return pruned and "refused" not in row and "zeros in file" not in row
 
 
 def jobs():
@@ -247,14 +263,14 @@ def measure(path, known):
         missing = {
             cell: what
             for cell, what in cells(mode).items()
-            if (network, mode, pruned, cell) not in known
+            if is_missing(known.get((network, mode, pruned, cell)), pruned)
         }
         if not missing:
             continue
         keras.backend.clear_session()
         why = None
         try:
-            model, examples = build(network, pruned, mode)
+            model, examples, sizes = build(network, pruned, mode)
             share = keras_bimp.sparsity(model).prunable
         except Exception as error:  # Of Keras, whatever it raises.
             why = f"By Keras: {error}"
@@ -264,7 +280,7 @@ def measure(path, known):
             else:
                 if more.get("quantize") == "int8":
                     more = more | {"calibration_data": examples}
-                result = measured(model, examples, format, **more)
+                result = measured(model, examples, sizes, format, **more)
             row = {
                 "network": network,
                 "mode": mode,
@@ -314,7 +330,9 @@ def told(row, notes):
         return "not measured"
     if "refused" in row:
         return f"refused ({notes.number(row['refused'])})"
-    return f"{row['difference']:.0e}, {row['bytes'] / 1000:,.0f} kB"
+    said = f"{row['difference']:.0e}, {row['bytes'] / 1000:,.0f} kB"
+    zeros = row.get("zeros in file", math.nan)
+    return said if math.isnan(zeros) else f"{said}, {zeros:.1%}"
 
 
 def print_tables(known):

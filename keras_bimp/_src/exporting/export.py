@@ -121,8 +121,9 @@ def export(
             and outputs do not change. `"int8_weights"` stores 8-bit weights
             and quantizes activations at run time. `"float16"` stores 16-bit
             weights, and computes in 32 bits where the processor has no 16-bit
-            arithmetic. A packed file takes `"int8_weights"` only: the loaded
-            model has 32-bit weights, rounded. Zeros stay zeros.
+            arithmetic. A packed file takes `"int8_weights"` only: kernels and
+            tables are rounded to 8 bits, vectors to 11 significant bits, and
+            the loaded model has them in 32 bits. Zeros stay zeros.
         calibration_data: Examples as `predict` takes them, a hundred or more,
             from which the range of each activation is found. For
             `quantize="int8"`.

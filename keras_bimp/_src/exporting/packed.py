@@ -17,7 +17,7 @@ from keras_bimp._src.exporting.atomic_files import check_writable
 from keras_bimp._src.exporting.atomic_files import written_aside
 from keras_bimp._src.exporting.options import Options
 from keras_bimp._src.exporting.remedies import kept_by_keras
-from keras_bimp._src.exporting.rounding import is_rounded
+from keras_bimp._src.exporting.rounding import exact_contents
 from keras_bimp._src.exporting.rounding import restored
 from keras_bimp._src.exporting.rounding import rounded
 from keras_bimp._src.exporting.squeezing import CHUNK
@@ -135,14 +135,15 @@ def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
         tell("saving the model")
         with kept_by_keras(model):
             model.save(original)
-        pack(original, path, tell, options.quantize is not None)
+        exact = exact_contents(model) if options.quantize else None
+        pack(original, path, tell, exact)
 
 
 def pack(
     original: pathlib.Path,
     path: pathlib.Path,
     tell: Callable,
-    eight_bits: bool = False,
+    exact: set[bytes] | None = None,
 ) -> None:
     """Makes a packed file of a `.keras` file, and reads it again.
 
@@ -150,20 +151,21 @@ def pack(
         original: The `.keras` file.
         path: What to write.
         tell: Callable (step, done, total); see `waiting`.
-        eight_bits: Whether to round kernels and tables to so many.
+        exact: Contents of weights that are not rounded while others are;
+            `None` rounds none.
 
     Raises:
         RuntimeError: If what is read is something else.
         ValueError: If weights cannot be rounded, for Keras did not write them.
     """
-    with _taken_apart(original, eight_bits) as (files, weights, arrays):
+    with _taken_apart(original, exact) as (files, weights, arrays):
         _write_packed(path, files, weights, arrays, tell)
         if not _holds(path, files, arrays, tell):
             raise RuntimeError(f"'{path.name}' does not hold what `model` does")
 
 
 @contextlib.contextmanager
-def _taken_apart(original, eight_bits):
+def _taken_apart(original, exact):
     """What a `.keras` file holds.
 
     Yields:
@@ -178,10 +180,8 @@ def _taken_apart(original, eight_bits):
         names = archive.namelist()
         weights, arrays = None, {}
         if _WEIGHTS in names:
-            weights, arrays = _split(
-                archive.extract(_WEIGHTS, folder), eight_bits
-            )
-        if eight_bits and weights is None:
+            weights, arrays = _split(archive.extract(_WEIGHTS, folder), exact)
+        if exact is not None and weights is None:
             raise ValueError(
                 "`quantize` must be None for a model whose file holds weights "
                 f"that are no numbers. Received: {original.name} with such"
@@ -291,7 +291,7 @@ def _is_whole(file):
     return file.read() == digest.digest()
 
 
-def _split(path, eight_bits):
+def _split(path, exact):
     """Takes a file of weights apart; see `_taken_apart`."""
     groups, datasets, arrays = [], [], {}
 
@@ -304,9 +304,9 @@ def _split(path, eight_bits):
         if kind.kind not in "biuf" or kind.itemsize not in WORDS:
             raise TypeError(kind)
         value = node[()]
-        parts = [value]
-        if eight_bits and is_rounded(name, value):
-            parts = rounded(value)
+        parts = (value,)
+        if exact is not None:
+            parts = rounded(name, value, exact)
         kinds = [part.dtype.str for part in parts]
         datasets.append([name, attributes, node.shape, *kinds])
         for kind, part in zip(kinds, parts, strict=True):

@@ -1,37 +1,90 @@
-"""Kernels rounded to 8 bits, with a scale for each index of the last axis."""
+"""Weights rounded for a packed file.
 
+Kernels and tables become codes of 8 bits with a scale for each index of the
+last axis. Scales and vectors keep 11 significant bits, as many as float16 has,
+and exponents of float32: no entry is off by more than 1/2048 of itself, and
+the other bits, which are zeros then, take no space.
+"""
+
+import keras
 import numpy as np
 
+from keras_bimp._src.backends import as_array
+from keras_bimp._src.keras_internals.layers import layers_in
+
 _LARGEST = 127
+_BITS = 11
+# Of means, in standard deviations. Beyond it, 11 bits are too few for what is
+# left when they are taken away.
+_FARTHEST = 32
 
 
-def is_rounded(name: str, array: np.ndarray) -> bool:
-    """Whether an array of a file of weights is a kernel or table in 32 bits.
+def exact_contents(model: keras.Model) -> set[bytes]:
+    """Contents of the weights of a model that must not be rounded.
 
-    What an optimizer remembers is not.
+    That is what training does not change, such as the statistics of
+    `Normalization`, which may be large next to what they leave of inputs.
+    Those of batch normalization are rounded unless they are so.
     """
-    return (
-        array.ndim > 1
-        and array.dtype == np.float32
-        and array.size > 0
-        and not name.startswith("optimizer/")
-    )
+    return {
+        as_array(variable).tobytes()
+        for layer in layers_in(model)
+        for variable in layer._non_trainable_variables
+        if not (
+            isinstance(layer, keras.layers.BatchNormalization)
+            and _are_near(layer)
+        )
+    }
 
 
-def rounded(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes and scales of a kernel. 0 has the code 0.
+def _are_near(norm):
+    mean = as_array(norm.moving_mean).astype(float)
+    deviation = as_array(norm.moving_variance).astype(float) + norm.epsilon
+    return bool((np.abs(mean) <= _FARTHEST * np.sqrt(deviation)).all())
+
+
+def rounded(
+    name: str, array: np.ndarray, exact: set[bytes]
+) -> tuple[np.ndarray, ...]:
+    """What is stored of an array of a file of weights.
 
     Args:
-        kernel: An array of float32.
+        name: Its name there. What an optimizer remembers stays as it is.
+        array: Its content. What is not in 32 bits stays as it is.
+        exact: Contents that stay as they are.
 
     Returns:
-        An array of int8, and a flat one of float32.
+        Codes and scales, or one array.
     """
+    if (
+        array.dtype != np.float32
+        or not array.ndim
+        or not array.size
+        or name.startswith("optimizer/")
+        or array.tobytes() in exact
+    ):
+        return (array,)
+    if array.ndim == 1:
+        return (_to_few_bits(array),)
+    return _codes(array)
+
+
+def _codes(kernel):
+    """Codes and scales of a kernel. 0 has the code 0."""
     axes = tuple(range(kernel.ndim - 1))
-    scales = np.abs(kernel).max(axis=axes) / np.float32(_LARGEST)
+    scales = _to_few_bits(np.abs(kernel).max(axis=axes) / np.float32(_LARGEST))
     # Of a scale that is 0, or too small to divide by, all codes are 0.
     safe = np.where(scales < np.finfo("float32").tiny, np.inf, scales)
-    return np.rint(kernel / safe).astype("int8"), scales.astype("float32")
+    return np.rint(kernel / safe).astype("int8"), scales
+
+
+def _to_few_bits(vector):
+    """The nearest numbers of so many significant bits."""
+    mantissas, exponents = np.frexp(vector)
+    whole = np.rint(np.ldexp(mantissas, _BITS))
+    with np.errstate(over="ignore"):
+        near = np.ldexp(whole, exponents - _BITS).astype("float32")
+    return np.where(np.isfinite(near), near, vector)
 
 
 def restored(
