@@ -37,6 +37,7 @@ IN_BASE = (f"{SOURCE}/keras_internals",)
 # Import names that are not the name of what one installs.
 DISTRIBUTIONS = {
     "absl": "absl-py",
+    "material": "mkdocs-material",
     "sklearn": "scikit-learn",
     "tensorflow_serving": "tensorflow-serving-api",
     "yaml": "pyyaml",
@@ -63,12 +64,7 @@ TESTS = """
         ),
         args = [path],
         data = glob(
-            [
-                "*",
-                "docs/*",
-                "examples/**",
-                "tests/**",
-            ],
+            ["*", "docs/**", "examples/**", "tests/**"],
             exclude = ["**/*.pyc"],
         ),
         imports = ["tests"],

@@ -69,7 +69,7 @@ SECOND_TIER = tuple(
         ("jax", f"{_RESUMING} epoch_data fitting"),
         ("tensorflow", "shrinking_networks macs_of_networks"),
         ("torch", f"{_RESUMING} epoch_data fitting"),
-        ("tensorflow", "page examples"),
+        ("tensorflow", "page examples site"),
         ("jax", _HABITS),
         ("torch", _HABITS),
         ("jax", f"docs exporting_formats {_MODELS}"),
@@ -87,7 +87,7 @@ SECOND_TIER = tuple(
         ("tensorflow", "backends"),
     )
 )
-EXTRAS = ("examples", "test", "serving", "hub")
+EXTRAS = ("examples", "test", "docs", "serving", "hub")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NO_TESTS = 5  # An exit code of pytest.
 

@@ -22,7 +22,7 @@ from keras_bimp._src.sparsity_schedules import cubic
 class Recipe(NamedTuple):
     """What a method needs.
 
-    Args:
+    Attributes:
         rule: For `wrap`.
         callbacks: For `fit`.
         optimizer: For `compile`, or `None` if any will do.

@@ -16,7 +16,7 @@ from keras_bimp._src.metrics.tracing import Call
 class Work(NamedTuple):
     """What one call of a layer multiplies and adds.
 
-    Args:
+    Attributes:
         uses: Pairs of a kernel and how often each of its entries is used.
         own: Multiply-adds of activations with one another.
     """

@@ -15,7 +15,7 @@ from keras_bimp._src.metrics.effective_kernels import EffectiveKernels
 class Sparsity(NamedTuple):
     """Shares of zeros.
 
-    Args:
+    Attributes:
         prunable: Zeros in the prunable weights over their number. A target
             sparsity refers to it.
         total: The same zeros over the number of all parameters of the plain

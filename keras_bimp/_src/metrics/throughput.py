@@ -16,7 +16,7 @@ _WARM = 3
 class Throughput(NamedTuple):
     """Examples per second.
 
-    Args:
+    Attributes:
         median: Of all steps.
         low: 25th percentile.
         high: 75th percentile.
