@@ -69,7 +69,7 @@ SECOND_TIER = tuple(
         ("jax", f"{_RESUMING} epoch_data fitting"),
         ("tensorflow", "shrinking_networks macs_of_networks"),
         ("torch", f"{_RESUMING} epoch_data fitting"),
-        ("tensorflow", "page examples site"),
+        ("tensorflow", "page examples site docstring"),
         ("jax", _HABITS),
         ("torch", _HABITS),
         ("jax", f"docs exporting_formats {_MODELS}"),

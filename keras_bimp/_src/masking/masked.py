@@ -56,6 +56,11 @@ class Masked(keras.layers.Wrapper):
         exclude: Which of them not to mask, said in the same way.
         initial_masks: `"ones"`, or `"nonzero"`, which freezes the zeros that
             the kernels have today.
+        **kwargs: Those of `keras.layers.Wrapper`, such as `name`.
+
+    Raises:
+        TypeError: If `rule` is no `Rule`.
+        ValueError: If `initial_masks` is none of the two.
 
     Example:
 

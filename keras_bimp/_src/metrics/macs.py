@@ -23,6 +23,13 @@ class LayerMacs:
         dense: With every entry of its kernels.
         nonzero: With those that are not 0.
         kernels: Path of each of its kernels -> pair of the same two.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> (layer,) = keras_bimp.metrics.count_flops(model).layers.values()
+    >>> layer.dense
+    6
     """
 
     dense: int
@@ -39,6 +46,13 @@ class Macs:
         nonzero: With those that are not 0.
         layers: Path of each layer that has some -> `LayerMacs`.
         unknown: Pairs of a layer's path and why its own are not counted.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> flops = keras_bimp.metrics.count_flops(model)
+    >>> flops.dense, flops.unknown
+    (6, ())
     """
 
     dense: int

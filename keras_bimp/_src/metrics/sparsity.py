@@ -21,6 +21,13 @@ class Sparsity(NamedTuple):
         total: The same zeros over the number of all parameters of the plain
             model, as `summary()` counts them before it is quantized or gets
             LoRA.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    >>> model.set_weights([np.array([[0.0], [1.0], [0.0]]), np.zeros(1)])
+    >>> keras_bimp.metrics.sparsity(model).total  # With the bias.
+    0.5
     """
 
     prunable: float

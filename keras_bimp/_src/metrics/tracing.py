@@ -30,6 +30,12 @@ class Call(NamedTuple):
         inputs: Name of each argument -> shape, or nested shapes. What is no
             tensor is as it was given.
         outputs: Shape, or nested shapes, of what it returned.
+
+    Example:
+
+    >>> relu = keras.layers.ReLU()
+    >>> keras_bimp.metrics.Call(relu, {"inputs": (1, 8)}, (1, 8)).outputs
+    (1, 8)
     """
 
     operation: keras.Operation

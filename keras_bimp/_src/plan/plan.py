@@ -40,6 +40,12 @@ class Phase:
         prunes: Whether it begins with a pruning.
         pruned: How many weights are pruned then, an integer; `None` if it is
             what `sparsity` says.
+
+    Example:
+
+    >>> phase = keras_bimp.Phase("cycle 1", 10, 5, sparsity=0.5, prunes=True)
+    >>> phase.end_epoch
+    15
     """
 
     name: str
@@ -80,6 +86,14 @@ class Plan:
             pruning brings: `shrink` cannot make them smaller.
         chosen: What was chosen because it was not given, as arguments of
             `callbacks`.
+
+    Example:
+
+    >>> plan = keras_bimp.Plan.bimp(
+    ...     0.75, 20, steps_per_epoch=100, dense_epochs=10, peak=0.1, cycles=2
+    ... )
+    >>> [(phase.name, phase.epochs, phase.sparsity) for phase in plan.phases]
+    [('dense', 10, 0.0), ('cycle 1', 5, 0.5), ('cycle 2', 5, 0.75)]
     """
 
     phases: tuple[Phase, ...]

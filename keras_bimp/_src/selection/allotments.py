@@ -19,6 +19,16 @@ class Candidate:
         layout: What its axes mean.
         groups: One number per unit; units of one number, in whatever kernels,
             can only go together. `None` if that is not known.
+
+    Example:
+
+    >>> def first_alone(candidates, sparsity):
+    ...     return [candidates[0].units, *(0 for _ in candidates[1:])]
+    >>> shares = keras_bimp.selection.Shares(first_alone)
+    >>> kernels = [np.ones((1, 2)), np.ones((1, 2))]
+    >>> masks = keras_bimp.select(kernels, 0.5, allocation=shares)
+    >>> [int(mask.sum()) for mask in masks]
+    [2, 0]
     """
 
     scores: Scores
@@ -53,6 +63,15 @@ class Allocation:
             only at how many they are.
         needs_groups: Whether it must know which units go together.
         name: What it is called, or `None`.
+
+    Example:
+
+    >>> def half_of_each(scores, sparsity):
+    ...     return [kernel.size // 2 for kernel in scores]
+    >>> kernels = [np.array([[1.0, 2.0]]), np.array([[10.0, 30.0]])]
+    >>> masks = keras_bimp.select(kernels, 0.5, allocation=half_of_each)
+    >>> [mask.tolist() for mask in masks]
+    [[[False, True]], [[False, True]]]
     """
 
     needs_arrays = True

@@ -17,6 +17,19 @@ class Coupled(Allocation):
     squared scores, each over the mean of its kernel. Of the groups that reach
     into the same kernels each time the same share is pruned, those with the
     lowest scores: every kernel gets the sparsity, up to the rounding.
+
+    Example:
+
+    >>> kernels = [np.array([[1.0, 4.0]]), np.array([[2.0, 3.0]])]
+    >>> masks = keras_bimp.select(
+    ...     kernels,
+    ...     0.5,
+    ...     allocation="coupled",
+    ...     granularity="unit",
+    ...     groups=[np.array([0, 1]), np.array([0, 1])],
+    ... )
+    >>> [mask.tolist() for mask in masks]
+    [[[False, True]], [[False, True]]]
     """
 
     needs_groups = True

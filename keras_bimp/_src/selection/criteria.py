@@ -22,6 +22,12 @@ class Criterion:
         needs_gradients: Whether it is given the gradients of the loss.
         measures: Whether a score is an amount, so that sums and ratios of
             scores mean something.
+
+    Example:
+
+    >>> kernels = [np.array([[-3.0, 1.0]])]
+    >>> keras_bimp.select(kernels, 0.5, criterion=lambda kernel: kernel**3)
+    [array([[False,  True]])]
     """
 
     needs_gradients = False
@@ -49,6 +55,12 @@ class Criterion:
 class Magnitude(Criterion):
     """The magnitude of a weight. For single weights L1 and L2 are the same.
 
+    Example:
+
+    >>> kernels = [np.array([[-3.0, 1.0]])]
+    >>> keras_bimp.select(kernels, 0.5, criterion="magnitude")
+    [array([[ True, False]])]
+
     Reference:
 
     - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
@@ -71,6 +83,10 @@ class Random(Criterion):
     Args:
         seed: Integer >= 0. By default drawn from Python's generator, which
             `keras.utils.set_random_seed` seeds.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
 
     Example:
 
@@ -103,6 +119,14 @@ class Saliency(Criterion):
 
     The gradient is that of the mean loss over the data given as `data=`, with
     the model in inference mode.
+
+    Example:
+
+    >>> kernels, gradients = [np.array([[-3.0, 1.0]])], [np.array([[0.1, 2.0]])]
+    >>> keras_bimp.select(
+    ...     kernels, 0.5, criterion="saliency", gradients=gradients
+    ... )
+    [array([[False,  True]])]
 
     Reference:
 

@@ -22,6 +22,13 @@ class Granularity:
         default_allocation: Name of the allocation that it usually goes with;
             `None` if it says itself how many units each kernel keeps.
         sparsity: The sparsity of each kernel then; `None` if it does not.
+
+    Example:
+
+    >>> keras_bimp.selection.Block((4, 1)).unit
+    '4x1 blocks'
+    >>> keras_bimp.selection.NM(2, 4).sparsity
+    0.5
     """
 
     unit = "units"
@@ -53,7 +60,14 @@ class Granularity:
 
 
 class Weight(Granularity):
-    """Single weights: unstructured pruning."""
+    """Single weights: unstructured pruning.
+
+    Example:
+
+    >>> kernels = [np.array([[-3.0, 1.0]])]
+    >>> keras_bimp.select(kernels, 0.5, granularity="weight")
+    [array([[ True, False]])]
+    """
 
     unit = "weights"
     least = "one weight per output unit"
@@ -76,6 +90,10 @@ class Filter(Granularity):
 
     Args:
         norm: `"l2"` or `"l1"`.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
 
     Example:
 
@@ -146,6 +164,10 @@ class Unit(Filter):
     Args:
         norm: `"l2"` or `"l1"`.
 
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
+
     Example:
 
     >>> model = keras.Sequential(
@@ -190,6 +212,10 @@ class Block(Granularity):
             spans. In a convolution a block lies at one place of space. Where
             a kernel's inputs or outputs are no multiple, the last blocks are
             smaller.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
 
     Example:
 
@@ -268,6 +294,10 @@ class NM(Granularity):
     Args:
         n: Integer >= 1, how many weights of a group stay.
         m: Integer > `n`, the size of a group.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
 
     Example:
 
