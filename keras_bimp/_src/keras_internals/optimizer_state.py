@@ -173,7 +173,7 @@ def slots_of(
 
 def lists_of_slots(
     optimizer: keras.optimizers.Optimizer,
-) -> Iterator[tuple[str, list]]:
+) -> Iterator[tuple[str, list | tuple]]:
     """Yields (attribute, list): one variable or `None` per trained variable.
 
     All of them are variables of the optimizer.

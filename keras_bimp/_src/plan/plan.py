@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
-import keras
 import numpy as np
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_bimp._src import sparsity_schedules
 from keras_bimp._src.checks import check_integer
@@ -24,8 +24,6 @@ from keras_bimp._src.schedules import Linear
 from keras_bimp._src.schedules import discount_variable
 from keras_bimp._src.schedules import original_rates
 from keras_bimp._src.schedules import schedule_values
-
-_LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +97,7 @@ class Plan:
     phases: tuple[Phase, ...]
     steps_per_epoch: int
     peak: float
-    dense_schedule: _LearningRateSchedule | None = None
+    dense_schedule: LearningRateSchedule | None = None
     original: np.ndarray | None = dataclasses.field(
         default=None, repr=False, compare=False
     )
@@ -223,7 +221,7 @@ class Plan:
                 f"dense_epochs={dense_epochs}, epochs={epochs}"
             )
         if dense_schedule is not None and not isinstance(
-            dense_schedule, _LearningRateSchedule
+            dense_schedule, LearningRateSchedule
         ):
             raise TypeError(
                 "`dense_schedule` must be a LearningRateSchedule. "
@@ -330,8 +328,8 @@ class Plan:
 
     def pruned(self, total: int) -> list[int]:
         """Pruned weights of `total` at the end of each phase, exactly."""
-        known = [phase.pruned for phase in self.phases]
-        if None not in known:
+        known = [p.pruned for p in self.phases if p.pruned is not None]
+        if len(known) == len(self.phases):
             return known
         return sparsity_schedules.pruned_weights(
             total, [phase.sparsity for phase in self.phases]
@@ -358,7 +356,7 @@ class Plan:
         pruned = sparsity_schedules.pruned_weights(total, asked)
         return [*(count / total for count in pruned[:-1]), asked[-1]]
 
-    def schedules(self, discount=None) -> list[_LearningRateSchedule]:
+    def schedules(self, discount=None) -> list[LearningRateSchedule]:
         """Makes the learning-rate schedule of each phase.
 
         Args:

@@ -33,8 +33,8 @@ class Granularity:
 
     unit = "units"
     least = "one unit"
-    default_allocation = "global"
-    sparsity = None
+    default_allocation: str | None = "global"
+    sparsity: float | None = None
 
     def refuses(self, layout: Layout) -> str | None:
         """Why a kernel is left alone, or `None` if it is not."""
@@ -320,15 +320,12 @@ class NM(Granularity):
             raise ValueError(
                 f"`n` must be less than `m`. Received: n={n}, m={m}"
             )
+        # Of a kernel whose inputs are a multiple of `m`.
+        self.sparsity = 1 - self.n / self.m
 
     @property
     def unit(self):
         return f"{self.n} of {self.m} weights"
-
-    @property
-    def sparsity(self) -> float:
-        """The sparsity of a kernel whose inputs are a multiple of `m`."""
-        return 1 - self.n / self.m
 
     def refuses(self, layout):
         return None if layout.inputs else "has no input axis"
