@@ -1,7 +1,6 @@
 """Every public object says what a reader needs, and its examples run."""
 
 import ast
-import builtins
 import doctest
 import functools
 import importlib
@@ -92,6 +91,7 @@ def parameters(thing):
     return [
         stars.get(parameter.kind.name, "") + name
         for name, parameter in inspect.signature(thing).parameters.items()
+        if not name.startswith("_")  # Those that only a config has.
     ]
 
 
@@ -152,13 +152,6 @@ def missing(thing):
 @pytest.mark.parametrize("path", OBJECTS)
 def test_a_docstring_says_all(path):
     assert not list(missing(OBJECTS[path]))
-
-
-def test_import_star_hides_no_builtin():
-    for module_name in public_surface.MODULES:
-        names = {}
-        exec(f"from {module_name} import *", names)
-        assert not set(names) - {"__builtins__"} & set(dir(builtins))
 
 
 def test_what_is_missing_is_found():

@@ -18,7 +18,8 @@ from keras_bimp import metrics
 from keras_bimp import reporting
 from keras_bimp import schedules
 from keras_bimp import selection
-from keras_bimp import sparsity
+from keras_bimp import shrinking
+from keras_bimp import sparsity_schedules
 
 
 def train(model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
@@ -51,6 +52,14 @@ class Counter(backup.Resumable):
         return {}
 
 
+class FirstAlone(selection.Allotment):
+    budget = 2
+
+
+def is_damaged(error: Exception) -> bool:
+    return isinstance(error, backup.UnreadableError)
+
+
 class Halved(masking.Rule):
     def effective_kernel(self, kernel, mask):  # type: ignore[no-untyped-def]
         return kernel / 2
@@ -68,10 +77,10 @@ def plan() -> None:
     assert_type(found, keras_bimp.Plan)
     assert_type(found.phases, tuple[keras_bimp.Phase, ...])
     assert_type(found.phases[0].pruned, int | None)
-    assert_type(sparsity.geometric(0.5, 0.9), float)
-    assert_type(sparsity.cubic(0.5, 0.9), float)
-    assert_type(sparsity.PolynomialDecay(0.0, 0.5, 0, 9)(3), tuple[bool, float])
-    assert_type(sparsity.pruned_weights(100, [0.5, 0.9]), list[int])
+    assert_type(sparsity_schedules.geometric(0.5, 0.9), float)
+    assert_type(sparsity_schedules.cubic(0.5, 0.9), float)
+    decay = sparsity_schedules.PolynomialDecay(0.0, 0.5, 0, 9)
+    assert_type(decay(3), tuple[bool, float])
 
 
 def schedule(record: keras_bimp.RecordLearningRate) -> None:
@@ -91,8 +100,6 @@ def schedule(record: keras_bimp.RecordLearningRate) -> None:
     ]
     assert_type(made[0].values().ndim, int)
     schedules.plot(made)
-    schedules.original_rates([0.1])
-    schedules.schedule_values(made[0], steps=10, start=2)
     schedules.discount_factor(0.1, 0.5, 10, 100)
 
 
@@ -119,7 +126,6 @@ def select(kernels: list[np.ndarray]) -> None:
     allocations: list[selection.Allocation] = [
         selection.Ranking(lambda scores: scores / scores.max()),
         selection.Shares(kept_units),
-        selection.Coupled(),
     ]
     for criterion, granularity in zip(criteria, granularities, strict=False):
         keras_bimp.select(
@@ -139,13 +145,13 @@ def kept_units(
 
 def recipes() -> None:
     made: list[baselines.Recipe] = [
-        baselines.gmp(0.9, schedule=sparsity.cubic),
+        baselines.gmp(0.9, schedule=sparsity_schedules.cubic),
         baselines.gsm(0.9, learning_rate=0.1),
         baselines.lc(0.9, weight_decay=1e-4),
         baselines.dpf(0.9, every=16),
         baselines.dnw(0.9),
         baselines.cs(s_init=0.1),
-        baselines.str(s_init=-5.0),
+        baselines.soft_threshold_reparameterization(s_init=-5.0),
         baselines.dst(alpha=1e-4),
     ]
     assert_type(made[0].rule, masking.Rule)
@@ -167,11 +173,11 @@ def work(call: metrics.Call) -> metrics.Work:
 
 
 def measure(model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
-    assert_type(metrics.sparsity(model), metrics.Sparsity)
+    assert_type(keras_bimp.sparsity(model), metrics.Sparsity)
     assert_type(metrics.sparsity(model).total, float)
-    counted = metrics.count_flops(model, rules={keras.layers.Dense: work})
-    assert_type(counted, metrics.Flops)
-    assert_type(counted.layers["head"], metrics.LayerFlops)
+    counted = metrics.count_macs(model, rules={keras.layers.Dense: work})
+    assert_type(counted, metrics.Macs)
+    assert_type(counted.layers["head"], metrics.LayerMacs)
     assert_type(metrics.theoretical_speedup(model), float)
     metrics.units(model)
     metrics.pruning_stability(0.9, 0.8)
@@ -187,6 +193,11 @@ def measure(model: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
 
 def deploy(model: keras.Model, x: np.ndarray) -> None:
     keras_bimp.shrink(model, align=4)
+    kernels = [layer.kernel for layer in model.layers]
+    for groups in shrinking.filter_groups(model, kernels):
+        assert_type(groups, np.ndarray)
+    assert_type(shrinking.find_groups(model, kernels).stay, list[str | None])
+    assert_type(shrinking.find_units(model, kernels)[1], list[str | None])
     path = keras_bimp.export(
         model, "model.tflite", format="litert", calibration_data=x
     )

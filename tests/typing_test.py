@@ -14,7 +14,7 @@ import keras_bimp
 keras_bimp.callbacks("0.9")
 keras_bimp.prune(None, target=0.5)
 keras_bimp.Phase("dense", 0, 5, 0.0, False).end
-x: str = keras_bimp.sparsity.cubic(0.5, 0.9)
+x: str = keras_bimp.sparsity_schedules.cubic(0.5, 0.9)
 """
 
 

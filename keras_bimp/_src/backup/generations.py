@@ -30,7 +30,13 @@ _DTYPES = {
 
 
 class UnreadableError(Exception):
-    """Says that a file is not a whole generation."""
+    """Says that a file of a backup is damaged or of something else.
+
+    Example:
+
+    >>> issubclass(keras_bimp.backup.UnreadableError, Exception)
+    True
+    """
 
 
 class Generations:

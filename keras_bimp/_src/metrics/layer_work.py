@@ -28,7 +28,7 @@ class Work(NamedTuple):
     >>> model = keras.Sequential([keras.Input((8,)), Scale()])
     >>> def work(call):
     ...     return keras_bimp.metrics.Work(own=call.outputs[-1])
-    >>> keras_bimp.metrics.count_flops(model, rules={Scale: work}).dense
+    >>> keras_bimp.metrics.count_macs(model, rules={Scale: work}).dense
     8
     """
 

@@ -27,7 +27,7 @@ class LayerMacs:
     Example:
 
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    >>> (layer,) = keras_bimp.metrics.count_flops(model).layers.values()
+    >>> (layer,) = keras_bimp.metrics.count_macs(model).layers.values()
     >>> layer.dense
     6
     """
@@ -50,8 +50,8 @@ class Macs:
     Example:
 
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    >>> flops = keras_bimp.metrics.count_flops(model)
-    >>> flops.dense, flops.unknown
+    >>> macs = keras_bimp.metrics.count_macs(model)
+    >>> macs.dense, macs.unknown
     (6, ())
     """
 

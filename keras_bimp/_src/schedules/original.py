@@ -25,12 +25,6 @@ def original_rates(original, name: str = "original") -> np.ndarray:
     Raises:
         ValueError: If `original` is none of these, or a rate is negative or
             not finite.
-
-    Example:
-
-    >>> schedule = keras_bimp.schedules.Linear(1.0, steps=2)
-    >>> keras_bimp.schedules.original_rates((schedule, 2))
-    array([1. , 0.5])
     """
     if (
         isinstance(original, tuple)

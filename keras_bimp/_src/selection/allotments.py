@@ -46,6 +46,20 @@ class Allotment:
 
     Attributes:
         budget: How many units stay in all.
+
+    Example:
+
+    >>> class First(keras_bimp.selection.Allotment):
+    ...     budget = 2
+    ...
+    ...     def keep(self, bounds, budget):
+    ...         return [np.array([True, True]), np.array([False, False])]
+    >>> class FirstAlone(keras_bimp.selection.Allocation):
+    ...     def allot(self, candidates, sparsity):
+    ...         return First()
+    >>> kernels = [np.ones(2), np.ones(2)]
+    >>> keras_bimp.select(kernels, 0.5, allocation=FirstAlone())
+    [array([ True,  True]), array([False, False])]
     """
 
     budget: int
