@@ -7,7 +7,8 @@
 # first convolution is padded explicitly, by one on each side. Then
 # - depthwise convolutions with strides and padding="same" are padded in the
 #   same way, where an even size is to be padded on one side only: outputs are
-#   wrong, without an error;
+#   wrong, without an error (unless the first depthwise one is such a one: then
+#   it runs by dense kernels);
 # - a head of a global pooling with keepdims=True and a 1x1 convolution, as
 #   MobileNet's, does not load.
 #
@@ -75,8 +76,8 @@ def network(first, strided, head):
 
     inputs = keras.Input((64, 64, 3), batch_size=1)
     x = convolution(inputs, 32, 3, 2, first)
-    for filters in (64, 128):
-        x = convolution(x, None, 3, 2, strided)
+    for filters, strides in ((64, 1), (128, 2)):
+        x = convolution(x, None, 3, strides, strided if strides == 2 else "same")
         x = convolution(x, filters, 1, 1, "same")
     if head == "dense":
         x = layers.Dense(10)(layers.GlobalAveragePooling2D()(x))

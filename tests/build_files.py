@@ -43,6 +43,7 @@ IN_BASE = (f"{SOURCE}/keras_internals",)
 # Import names that differ from the name of the distribution.
 DISTRIBUTIONS = {
     "absl": "absl-py",
+    "material": "mkdocs-material",
     "sklearn": "scikit-learn",
     "tensorflow_serving": "tensorflow-serving-api",
     "yaml": "pyyaml",
@@ -69,7 +70,7 @@ TESTS = """
         ),
         args = [path],
         data = glob(
-            ["*", "docs/*", "examples/**", "tests/**"],
+            ["*", "docs/**", "examples/**", "tests/**"],
             exclude = ["**/*.pyc"],
         ),
         imports = ["tests"],

@@ -74,12 +74,13 @@ def declared():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     required = setup["options"]["install_requires"]
-    extras = setup["options.extras_require"].values()
+    extras = dict(setup["options.extras_require"])
+    del extras["all"]  # Of the others.
     return tuple(
         {re.match(r"[\w.-]+", line)[0].replace("_", "-") for line in lines}
         for lines in (
             required.split(),
-            " ".join([required, *extras]).split(),
+            " ".join([required, *extras.values()]).split(),
         )
     )
 

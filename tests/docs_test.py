@@ -1,59 +1,31 @@
-"""Runs the Python blocks of the README and of docs/.
+"""Runs the Python blocks of README, CONTRIBUTING and docs/.
 
 The blocks of a page run in order and share their names. Comments in the source
 of a page mark blocks that are not run, or that run in a job other than
 TensorFlow:
 
-
     <!-- not run: needs two machines -->
     <!-- job: jax -->
 """
 
-import functools
-import importlib.util
 import pathlib
 import re
 
 import code_blocks
 import keras
-import numpy as np
+import public_surface as surface
 import pytest
-
-import keras_bimp
+from pages import interpret
+from pages import prelude
 
 ROOT = pathlib.Path(__file__).parent.parent
-# Its examples are in docstrings: docstring_test.py runs them.
-API = ROOT / "docs" / "api.md"
-PAGES = [ROOT / "README.md", *sorted(set(ROOT.glob("docs/*.md")) - {API})]
-
-
-def build_model():
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 1), name="image"),
-            keras.layers.Conv2D(16, 3, activation="relu"),
-            keras.layers.Conv2D(16, 3, activation="relu"),
-            keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dense(10, activation="softmax"),
-        ]
-    )
-
-
-def prelude():
-    """Defines what the pages assume: a model, images and labels."""
-    rng = np.random.default_rng(0)
-    x, y = rng.random((64, 8, 8, 1), "float32"), rng.integers(10, size=64)
-    return {
-        "__name__": "page",
-        "keras": keras,
-        "keras_bimp": keras_bimp,
-        "np": np,
-        "build_model": build_model,
-        "x": x,
-        "y": y,
-        "x_test": x[:32],
-        "y_test": y[:32],
-    }
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(ROOT.glob("docs/**/*.md")),
+]
+# A server is needed for the blocks of the first, and the second has none.
+OTHERS = [ROOT / "examples" / "serve.md", ROOT / "CHANGELOG.md"]
 
 
 def blocks(page):
@@ -72,19 +44,6 @@ def runs():
             yield pytest.param(page, job, marks=marks, id=f"{page.name}-{job}")
 
 
-def interpret(monkeypatch):
-    """Disables XLA, which takes longer than the pages' tiny trainings."""
-    # Not `keras.Model`: Keras warns about models with a custom `compile`.
-    owner = next(c for c in keras.Model.__mro__ if "compile" in vars(c))
-    compile_model = owner.compile
-
-    @functools.wraps(compile_model)
-    def compile_quickly(self, *args, **kwargs):
-        compile_model(self, *args, **{"jit_compile": False, **kwargs})
-
-    monkeypatch.setattr(owner, "compile", compile_quickly)
-
-
 @pytest.mark.parametrize(("page", "job"), list(runs()))
 def test_blocks_run(page, job, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -98,13 +57,18 @@ def test_blocks_run(page, job, tmp_path, monkeypatch):
             code_blocks.run(block, str(page), namespace)
 
 
+def test_what_is_added_is_shown_in_few_lines():
+    for block in blocks(ROOT / "CONTRIBUTING.md"):
+        assert len(block.code.splitlines()) <= 30
+
+
 def test_few_blocks_are_not_run():
     every = [block for page in PAGES for block in blocks(page)]
     assert len(every) > 30
     assert sum(bool(block.not_run) for block in every) <= 3
 
 
-@pytest.mark.parametrize("page", [*PAGES, API], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     known = {}
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
@@ -132,74 +96,13 @@ def anchors(page):
     return found
 
 
-def make_api():
-    path = ROOT / "docs" / "make_api.py"
-    spec = importlib.util.spec_from_file_location("make_api", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_api_page_is_what_the_docstrings_say():
-    assert API.read_text() == make_api().page(), "python docs/make_api.py"
-
-
-def test_a_docstring_becomes_lists_and_fences():
-    made = make_api()
-
-    def double(x: float, *, by: int = 2, **kwargs) -> float:
-        """Doubles.
-
-        Args:
-            x: A number: any.
-                Or so.
-
-                - a list
-            **kwargs: More.
-
-        Returns:
-            A float.
-
-        Example:
-
-        >>> double(1)
-        2
-
-        Reference:
-
-        - Somebody.
-        """
-
-    assert made.signature("double", double) == (
-        "double(x: float, *, by: int = 2, **kwargs) -> float"
-    )
-    assert (
-        made.markdown(double.__doc__)
-        == """Doubles.
-
-**Args**
-
-- `x`: A number: any.
-  Or so.
-
-  - a list
-- `**kwargs`: More.
-
-**Returns**
-
-A float.
-
-**Example**
-
-```pycon
->>> double(1)
-2
-```
-
-**Reference**
-
-- Somebody."""
-    )
+def test_each_public_object_is_on_one_api_page():
+    listed = [
+        name
+        for page in (ROOT / "docs" / "api").glob("*.md")
+        for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
+    ]
+    assert sorted(listed) == sorted(path for path, _ in surface.objects())
 
 
 def test_a_broken_block_is_told_by_its_line(tmp_path):

@@ -229,16 +229,17 @@ def test_a_file_says_what_is_sparse_in_it(granularity, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("first", "strided", "size", "right"),
+    ("first", "strides", "strided", "size", "right"),
     [
-        ("explicit", "same", 16, False),
-        ("explicit", "same", 17, True),
-        ("explicit", "explicit", 16, True),
-        ("same", "same", 16, True),
+        ("explicit", (1, 2), "same", 16, False),
+        ("explicit", (1, 2), "same", 17, True),
+        ("explicit", (1, 2), "explicit", 16, True),
+        ("explicit", (2, 1), "same", 16, True),
+        ("same", (1, 2), "same", 16, True),
     ],
 )
 def test_what_arm_would_compute_wrongly_is_refused(
-    tmp_path, first, strided, size, right
+    tmp_path, first, strides, strided, size, right
 ):
     """As seen there; findings/ has a script that shows it."""
 
@@ -251,15 +252,18 @@ def test_what_arm_would_compute_wrongly_is_refused(
     x = convolution(
         inputs, keras.layers.Conv2D(16, 3, 2, padding="same"), first
     )
-    x = convolution(
-        x, keras.layers.DepthwiseConv2D(3, 2, padding="same"), strided
-    )
-    x = keras.layers.Conv2D(32, 1, name="pointwise")(x)
+    pointwise = []
+    for stride in strides:
+        layer = keras.layers.DepthwiseConv2D(3, stride, padding="same")
+        x = convolution(x, layer, strided if stride == 2 else "same")
+        pointwise.append(keras.layers.Conv2D(32, 1))
+        x = pointwise[-1](x)
     outputs = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, outputs)
-    kernel = model.get_layer("pointwise").kernel
-    zeros = np.random.default_rng(0).uniform(size=kernel.shape) < 0.9
-    kernel.assign(np.where(zeros, 0, kernel.numpy()))
+    for layer in pointwise:
+        kernel = layer.kernel
+        zeros = np.random.default_rng(0).uniform(size=kernel.shape) < 0.9
+        kernel.assign(np.where(zeros, 0, kernel.numpy()))
     path = tmp_path / "m.tflite"
 
     def export():

@@ -71,7 +71,7 @@ SECOND_TIER = tuple(
         ("jax", f"{_RESUMING} epoch_data fitting"),
         ("tensorflow", "shrinking_networks macs_of_networks"),
         ("torch", f"{_RESUMING} epoch_data fitting"),
-        ("tensorflow", "page examples smallest"),
+        ("tensorflow", "page examples smallest site docstring"),
         ("jax", _HABITS),
         ("torch", _HABITS),
         ("jax", f"docs {_FORMATS} {_MODELS}"),
@@ -89,7 +89,7 @@ SECOND_TIER = tuple(
         ("tensorflow", "backends"),
     )
 )
-EXTRAS = ("examples", "test", "serving", "hub")
+EXTRAS = ("examples", "test", "docs", "serving", "hub")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NO_TESTS = 5  # An exit code of pytest.
 

@@ -143,7 +143,7 @@ def fit(model: keras.Model, *args, **kwargs) -> keras.callbacks.History:
     keras_bimp.fit(
         model,
         data,
-        epochs=100,
+        epochs=10,
         callbacks=[keras_bimp.Backup("backup/dense")],
     )
     ```

@@ -19,6 +19,12 @@ class Layout:
             for a depthwise kernel.
         outputs: The axes that together index the outputs.
         convolution: Whether the outputs are filters of a convolution.
+
+    Example:
+
+    >>> layout = keras_bimp.selection.Layout.of_shape((3, 3, 16, 32))
+    >>> layout.inputs, layout.outputs, layout.convolution
+    ((2,), (3,), True)
     """
 
     inputs: tuple[int, ...]

@@ -37,6 +37,12 @@ class Sensitivity:
         sparsities: The sparsities that were tried.
         accuracies: Path of each kernel -> its accuracies, one per sparsity.
         skipped: Pairs (path, reason) of kernels that were not tried.
+
+    Example:
+
+    >>> found = keras_bimp.Sensitivity(0.9, (0.5, 0.8), {"stem": (0.9, 0.6)})
+    >>> found.suggested_caps(max_drop=0.05)
+    {'stem': 0.5}
     """
 
     baseline: float

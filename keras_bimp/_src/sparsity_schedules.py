@@ -78,6 +78,10 @@ class PolynomialDecay:
         power: Float > 0, the exponent of the polynomial.
         frequency: Integer >= 1, the number of steps between prunings.
 
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
+
     Example:
 
     >>> PolynomialDecay = keras_bimp.sparsity_schedules.PolynomialDecay

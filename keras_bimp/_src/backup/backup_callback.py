@@ -89,7 +89,7 @@ class Backup(keras.callbacks.Callback):
     keras_bimp.fit(
         model,
         data,
-        epochs=100,
+        epochs=10,
         callbacks=[keras_bimp.Backup("backup/dense")],
     )
     ```

@@ -30,7 +30,13 @@ _DTYPES = {
 
 
 class UnreadableError(Exception):
-    """The file is not a complete generation."""
+    """The file is not a complete generation.
+
+    Example:
+
+    >>> issubclass(keras_bimp.backup.UnreadableError, Exception)
+    True
+    """
 
 
 class Generations:

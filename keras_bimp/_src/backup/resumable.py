@@ -12,6 +12,25 @@ class Resumable(keras.callbacks.Callback):
 
     Attributes:
         leads: Whether it must be listed before `Backup`.
+
+    Example:
+
+    >>> class Steps(keras_bimp.backup.Resumable):
+    ...     count = 0  # Of steps, in all programs that run one after another.
+    ...
+    ...     def on_train_batch_end(self, batch, logs=None):
+    ...         self.count += 1
+    ...
+    ...     def get_state(self):
+    ...         return {"count": self.count}
+    ...
+    ...     def set_state(self, state):
+    ...         self.count = state["count"]
+    >>> steps = Steps()
+    >>> steps.set_state({"count": 100})
+    >>> steps.on_train_batch_end(0)
+    >>> steps.get_state()
+    {'count': 101}
     """
 
     leads = True

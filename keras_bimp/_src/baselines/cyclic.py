@@ -18,6 +18,10 @@ class Cyclic(Schedule):
             runs from the last pruning to the end.
         warmup: Float in [0, 1), the fraction of `steps` that warms up first.
 
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
+
     Example:
 
     >>> keras_bimp.baselines.Cyclic(1.0, steps=6, interval=2).values()

@@ -28,6 +28,20 @@ class GlobalSparseMomentum(ChangesGradients, keras.optimizers.SGD):
         kernel_decay: Float >= 0, coupled weight decay of the kernels: this
             share of a weight is added to its gradient. The kernels must not
             have another regularizer.
+        name: See `keras.optimizers.SGD`.
+        **kwargs: See `keras.optimizers.SGD`.
+
+    Raises:
+        ValueError: If an argument has an invalid value.
+
+    Example:
+
+    >>> optimizer = keras_bimp.baselines.GlobalSparseMomentum(0.5, 1.0)
+    >>> start = np.array([[1.0, 2.0]], "float32")
+    >>> kernel = keras.Variable(start, name="kernel")
+    >>> optimizer.apply([keras.ops.array([[0.5, 0.5]])], [kernel])
+    >>> keras.ops.convert_to_numpy(kernel).tolist()
+    [[1.0, 1.5]]
 
     Reference:
 

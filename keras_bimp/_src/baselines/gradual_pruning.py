@@ -46,6 +46,12 @@ class GradualPruning(Leader):
 
     Attributes:
         sparsities: Dict epoch -> sparsity of this training's prunings.
+
+    Example:
+
+    >>> (callback,) = keras_bimp.baselines.gmp(0.9, interval=10).callbacks
+    >>> isinstance(callback, keras_bimp.baselines.GradualPruning)
+    True
     """
 
     def __init__(

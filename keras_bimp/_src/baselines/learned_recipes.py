@@ -22,7 +22,11 @@ def soft_threshold_reparameterization(
     Returns:
         A `Recipe`.
 
-    Example: see `gmp`.
+    Example:
+
+    >>> recipe = keras_bimp.baselines.str(s_init=-3.0)  # Used as in `gmp`.
+    >>> recipe.rule.s_init
+    -3.0
 
     Reference:
 
@@ -52,7 +56,11 @@ def cs(
     Returns:
         A `Recipe`.
 
-    Example: see `gmp`.
+    Example:
+
+    >>> recipe = keras_bimp.baselines.cs(s_init=0.1)  # Used as in `gmp`.
+    >>> recipe.rule.s_init
+    0.1
 
     Reference:
 
@@ -74,7 +82,11 @@ def dst(*, alpha: float = 5e-5, verbose: int = 1) -> Recipe:
     Returns:
         A `Recipe`.
 
-    Example: see `gmp`.
+    Example:
+
+    >>> recipe = keras_bimp.baselines.dst(alpha=1e-4)  # Used as in `gmp`.
+    >>> recipe.rule.alpha
+    0.0001
 
     Reference:
 

@@ -27,6 +27,18 @@ class SoftThreshold(Rule):
         s_init: Float, initial value of `s`.
         weight_decay: Float >= 0, of `s`: coupled, like that of the kernels.
 
+    Raises:
+        ValueError: If an argument has a value that cannot be.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    >>> model.set_weights([np.array([[1.0, 2.0], [3.0, 4.0]]), np.zeros(2)])
+    >>> rule = keras_bimp.baselines.SoftThreshold(s_init=0.0)
+    >>> wrapped = keras_bimp.wrap(model, rule=rule)
+    >>> keras.ops.convert_to_numpy(wrapped(np.ones((1, 2)))).round(4).tolist()
+    [[3.0, 5.0]]
+
     Reference:
 
     - Kusupati et al., "Soft Threshold Weight Reparameterization for Learnable
@@ -75,6 +87,18 @@ class SigmoidGate(Rule):
         s_init: Float, initial value of all `s`.
         penalty: Float >= 0.
         beta_final: Float > 0.
+
+    Raises:
+        ValueError: If an argument has a value that cannot be.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    >>> model.set_weights([np.array([[1.0, 2.0], [3.0, 4.0]]), np.zeros(2)])
+    >>> rule = keras_bimp.baselines.SigmoidGate(s_init=0.0, penalty=0.1)
+    >>> wrapped = keras_bimp.wrap(model, rule=rule)
+    >>> keras.ops.convert_to_numpy(wrapped(np.ones((1, 2)))).round(4).tolist()
+    [[4.0, 6.0]]
 
     Reference:
 
@@ -154,6 +178,18 @@ class StepThreshold(Rule):
 
     Args:
         alpha: Float >= 0, the penalty.
+
+    Raises:
+        ValueError: If an argument has a value that cannot be.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    >>> model.set_weights([np.array([[1.0, 2.0], [3.0, 4.0]]), np.zeros(2)])
+    >>> rule = keras_bimp.baselines.StepThreshold(alpha=0.1)
+    >>> wrapped = keras_bimp.wrap(model, rule=rule)
+    >>> keras.ops.convert_to_numpy(wrapped(np.ones((1, 2)))).round(4).tolist()
+    [[4.0, 6.0]]
 
     Reference:
 

@@ -26,6 +26,13 @@ class Soft(Rule):
     They get no gradient, but weight decay and momentum continue, and they may
     come back.
 
+    Example:
+
+    >>> rule = keras_bimp.baselines.Soft()
+    >>> kernel, mask = np.array([3.0, 4.0]), np.array([True, False])
+    >>> keras.ops.convert_to_numpy(rule.effective_kernel(kernel, mask)).tolist()
+    [3.0, 0.0]
+
     Reference:
 
     - Zhu and Gupta, "To prune, or not to prune", 2017.
@@ -44,6 +51,17 @@ class StraightThrough(Rule):
 
     Args:
         every: Integer >= 1, or `None` to leave the masks to callbacks.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
+
+    Example:
+
+    >>> rule = keras_bimp.baselines.StraightThrough(every=16)
+    >>> kernel, mask = np.array([3.0, 4.0]), np.array([True, False])
+    >>> keras.ops.convert_to_numpy(rule.effective_kernel(kernel, mask)).tolist()
+    [3.0, 0.0]
 
     Reference:
 
@@ -99,6 +117,18 @@ class TopWeights(Rule):
     Args:
         target_sparsity: Float in [0, 1): `int(target * weights)` are pruned.
 
+    Raises:
+        ValueError: If an argument has a value that cannot be.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    >>> model.set_weights([np.array([[1.0, 2.0], [3.0, 4.0]]), np.zeros(2)])
+    >>> rule = keras_bimp.baselines.TopWeights(0.5)
+    >>> wrapped = keras_bimp.wrap(model, rule=rule)
+    >>> keras.ops.convert_to_numpy(wrapped(np.ones((1, 2)))).round(4).tolist()
+    [[3.0, 4.0]]
+
     Reference:
 
     - Wortsman, Farhadi, Rastegari, "Discovering Neural Wirings", NeurIPS 2019.
@@ -142,6 +172,17 @@ class DecayOutsideTop(Soft):
             decay.
         weight_decay: Float >= 0, coupled: this share of a weight is added to
             its gradient. The kernels must not have another regularizer.
+
+    Raises:
+        ValueError: If an argument has a value that cannot be.
+
+    Example:
+
+    >>> rule = keras_bimp.baselines.DecayOutsideTop(0.5, weight_decay=0.1)
+    >>> kernel = np.array([1.0, 2.0, 3.0, 4.0])
+    >>> (loss,) = rule.losses([rule], [kernel])  # 0.1 / 2 * (1 + 4)
+    >>> round(float(loss), 4)
+    0.25
 
     Reference:
 

@@ -22,10 +22,16 @@ from keras_bimp._src.sparsity_schedules import cubic
 class Recipe(NamedTuple):
     """The arguments that a method needs.
 
-    Args:
+    Attributes:
         rule: For `wrap`.
         callbacks: For `fit`.
         optimizer: For `compile`, or `None` if any optimizer works.
+
+    Example:
+
+    >>> rule, callbacks, optimizer = keras_bimp.baselines.gmp(0.9)
+    >>> type(rule).__name__, len(callbacks), optimizer
+    ('Soft', 1, None)
     """
 
     rule: Rule
@@ -71,10 +77,10 @@ def gmp(
     Example:
 
     ```python
-    recipe = keras_bimp.baselines.gmp(0.9, interval=10)
-    model = keras_bimp.wrap(model, rule=recipe.rule)
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
-    model.fit(x, y, epochs=100, callbacks=recipe.callbacks)
+    recipe = keras_bimp.baselines.gmp(0.9, interval=5)
+    model = keras_bimp.wrap(build_model(), rule=recipe.rule)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(x, y, epochs=20, callbacks=recipe.callbacks)
     model = keras_bimp.strip(model)
     ```
 
@@ -121,7 +127,11 @@ def dpf(
         ValueError: If the allocation is not global, or when `fit` begins, if
             its epochs contain no pruning.
 
-    Example: see `gmp`.
+    Example:
+
+    >>> recipe = keras_bimp.baselines.dpf(0.9, interval=5)  # Used as in `gmp`.
+    >>> recipe.rule.every
+    16
 
     Reference:
 
@@ -154,7 +164,11 @@ def dnw(target_sparsity: float, *, allocation=None, verbose: int = 1) -> Recipe:
     Raises:
         ValueError: If the allocation is not global.
 
-    Example: see `gmp`.
+    Example:
+
+    >>> recipe = keras_bimp.baselines.dnw(0.9)  # Used as in `gmp`.
+    >>> recipe.rule.target_sparsity
+    0.9
 
     Reference:
 
@@ -199,9 +213,9 @@ def gsm(
 
     ```python
     recipe = keras_bimp.baselines.gsm(0.9, learning_rate=0.1)
-    model = keras_bimp.wrap(model, rule=recipe.rule)
-    model.compile(recipe.optimizer, loss)
-    model.fit(x, y, epochs=100, callbacks=recipe.callbacks)
+    model = keras_bimp.wrap(build_model(), rule=recipe.rule)
+    model.compile(recipe.optimizer, "sparse_categorical_crossentropy")
+    model.fit(x, y, epochs=20, callbacks=recipe.callbacks)
     model = keras_bimp.strip(model)
     ```
 
@@ -245,7 +259,11 @@ def lc(
     Returns:
         A `Recipe`.
 
-    Example: see `gmp`.
+    Example:
+
+    >>> recipe = keras_bimp.baselines.lc(0.9)  # Used as in `gmp`.
+    >>> recipe.rule.weight_decay
+    0.0005
 
     Reference:
 
@@ -266,6 +284,9 @@ def gradual_sparsities(
         interval: Integer >= 1, epochs between prunings.
         target_sparsity: Float in [0, 1).
         schedule: Callable (progress, target) -> sparsity.
+
+    Returns:
+        A dict.
 
     Raises:
         ValueError: If there are no prunings.

@@ -180,13 +180,13 @@ def export(
 
     ```python
     pruned = keras_bimp.strip(model)
-    keras_bimp.export(pruned, "saved_model/1", labels=["cat", "dog"])
+    keras_bimp.export(pruned, "saved_model/1", labels=list("0123456789"))
     keras_bimp.export(
         pruned,
         "model.tflite",
         format="litert",
         quantize="int8",
-        calibration_data=x_train[:200],
+        calibration_data=x,
     )
     keras_bimp.export(pruned, "faster/1", sparse_kernels="auto")
     ```

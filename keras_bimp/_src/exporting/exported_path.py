@@ -5,7 +5,7 @@ import pathlib
 from keras_bimp._src.exporting.sparse_kernels import SparseKernels
 
 
-class Exported(type(pathlib.Path())):
+class Exported(type(pathlib.Path())):  # type: ignore[misc]
     """The path that was written.
 
     Attributes:

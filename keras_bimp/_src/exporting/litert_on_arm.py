@@ -10,17 +10,17 @@ _BEGINNING = ("PAD", "CONV_2D")
 def check_sparse_on_arm(path: pathlib.Path) -> None:
     """Raises if LiteRT's sparse convolutions would return other outputs.
 
-    On 64-bit Arm, and not on x86, LiteRT multiplies by the packed 1x1 kernels
-    of a network that begins with an explicitly padded convolution. Its
-    depthwise convolutions are then padded evenly on both sides, which is not
-    what `padding="same"` means with strides and an even size. Seen with
-    ai-edge-litert 2.3.0.
+    On 64-bit Arm, but not on x86, LiteRT has sparse 1x1 convolutions. It uses
+    them in a network that begins with an explicitly padded convolution and in
+    which the first depthwise one is padded evenly. Then it pads all depthwise
+    convolutions evenly, which is not what `padding="same"` means with strides
+    and an even size. Seen with ai-edge-litert 2.3.0.
 
     Args:
         path: A `.tflite` file.
 
     Raises:
-        ValueError: If the file has all three.
+        ValueError: If the file is such a network.
     """
     from tensorflow.lite.python import schema_py_generated as schema
 
@@ -47,17 +47,22 @@ def check_sparse_on_arm(path: pathlib.Path) -> None:
         )
         if tuple(begins) != _BEGINNING or not sparse:
             continue
-        for name, op in operators:
-            if name == "DEPTHWISE_CONV_2D" and _uneven(graph, op, schema):
-                raise ValueError(
-                    "`sparse_tensors` must be False for a network that begins "
-                    "with an explicitly padded convolution and has a "
-                    "depthwise one with strides and padding='same': LiteRT "
-                    "pads that differently on 64-bit Arm, and its outputs are "
-                    "wrong there. Use `ZeroPadding2D` and padding='valid' in "
-                    "both. Received: sparse_tensors=True, with depthwise "
-                    f"inputs of shape {_shape(graph, op.inputs[0])}"
-                )
+        depthwise = [
+            op for name, op in operators if name == "DEPTHWISE_CONV_2D"
+        ]
+        uneven = [_uneven(graph, op, schema) for op in depthwise]
+        # If the first one is uneven, the network runs by dense kernels.
+        if any(uneven) and not uneven[0]:
+            op = depthwise[uneven.index(True)]
+            raise ValueError(
+                "`sparse_tensors` must be False for a network that begins "
+                "with an explicitly padded convolution and has a later "
+                "depthwise one with strides and padding='same': LiteRT pads "
+                "that differently on 64-bit Arm, and its outputs are wrong "
+                "there. Use `ZeroPadding2D` and padding='valid' in both. "
+                "Received: sparse_tensors=True, with depthwise inputs of "
+                f"shape {_shape(graph, op.inputs[0])}"
+            )
 
 
 def _code(code):

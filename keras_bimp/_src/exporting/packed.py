@@ -66,7 +66,8 @@ def load_packed(
     Example:
 
     ```python
-    keras_bimp.export(model, "model.packed", format="packed")
+    pruned = keras_bimp.strip(model)
+    keras_bimp.export(pruned, "model.packed", format="packed")
     model = keras_bimp.exporting.load_packed("model.packed")
     keras_bimp.export(model, "saved_model/1")
     ```
@@ -102,6 +103,8 @@ def unpack(
     Example:
 
     ```python
+    pruned = keras_bimp.strip(model)
+    keras_bimp.export(pruned, "model.packed", format="packed")
     keras_bimp.exporting.unpack("model.packed", "model.keras")
     ```
     """

@@ -174,7 +174,7 @@ def slots_of(
 
 def lists_of_slots(
     optimizer: keras.optimizers.Optimizer,
-) -> Iterator[tuple[str, list]]:
+) -> Iterator[tuple[str, list | tuple]]:
     """Yields (attribute, list with a slot or `None` per trained variable).
 
     All slots are variables of the optimizer.

@@ -93,7 +93,15 @@ class Rule:
 
 @keras.saving.register_keras_serializable(package="keras_bimp")
 class Hard(Rule):
-    """Hard pruning: a pruned weight is 0 and gets no gradient."""
+    """Hard pruning: a pruned weight is 0 and gets no gradient.
+
+    Example:
+
+    >>> rule = keras_bimp.masking.Hard()
+    >>> kernel, mask = np.array([3.0, np.nan]), np.array([True, False])
+    >>> keras.ops.convert_to_numpy(rule.effective_kernel(kernel, mask)).tolist()
+    [3.0, 0.0]
+    """
 
     hard = True
 

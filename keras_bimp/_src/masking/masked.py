@@ -56,6 +56,11 @@ class Masked(keras.layers.Wrapper):
             none.
         initial_masks: `"ones"`, or `"nonzero"` to freeze the current zeros of
             the kernels.
+        **kwargs: Arguments of `keras.layers.Wrapper`, such as `name`.
+
+    Raises:
+        TypeError: If `rule` is not a `Rule`.
+        ValueError: If `initial_masks` is not one of the two.
 
     Example:
 

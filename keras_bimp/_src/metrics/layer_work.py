@@ -16,9 +16,20 @@ from keras_bimp._src.metrics.tracing import Call
 class Work(NamedTuple):
     """The multiply-adds of one call of a layer.
 
-    Args:
+    Attributes:
         uses: Pairs of a kernel and how often each of its entries is used.
         own: Multiply-adds of activations by activations.
+
+    Example:
+
+    >>> class Scale(keras.layers.Layer):
+    ...     def call(self, inputs):
+    ...         return 2 * inputs
+    >>> model = keras.Sequential([keras.Input((8,)), Scale()])
+    >>> def work(call):
+    ...     return keras_bimp.metrics.Work(own=call.outputs[-1])
+    >>> keras_bimp.metrics.count_macs(model, rules={Scale: work}).dense
+    8
     """
 
     uses: tuple[tuple[keras.Variable, int], ...] = ()

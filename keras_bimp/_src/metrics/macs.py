@@ -23,6 +23,13 @@ class LayerMacs:
         dense: With all entries of its kernels.
         nonzero: With the nonzero entries only.
         kernels: Path of each of its kernels -> (dense, nonzero).
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> (layer,) = keras_bimp.metrics.count_macs(model).layers.values()
+    >>> layer.dense
+    6
     """
 
     dense: int
@@ -39,6 +46,13 @@ class Macs:
         nonzero: With the nonzero entries only.
         layers: Path of each layer that has multiply-adds -> `LayerMacs`.
         unknown: Pairs of a layer's path and why it is not counted.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> macs = keras_bimp.metrics.count_macs(model)
+    >>> macs.dense, macs.unknown
+    (6, ())
     """
 
     dense: int

@@ -20,6 +20,13 @@ class Sparsity(NamedTuple):
             sparsity refers to this one.
         total: The same zeros as a fraction of all parameters of the plain
             model, as counted by `summary()` before quantization or LoRA.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    >>> model.set_weights([np.array([[0.0], [1.0], [0.0]]), np.zeros(1)])
+    >>> keras_bimp.sparsity(model).total  # With the bias.
+    0.5
     """
 
     prunable: float

@@ -16,10 +16,16 @@ _WARM = 3
 class Throughput(NamedTuple):
     """Examples per second.
 
-    Args:
+    Attributes:
         median: Of all steps.
         low: 25th percentile.
         high: 75th percentile.
+
+    Example:
+
+    >>> rate = keras_bimp.metrics.Throughput(900.0, low=880.0, high=910.0)
+    >>> f"{rate.median:.0f} images/s"
+    '900 images/s'
     """
 
     median: float
@@ -52,7 +58,7 @@ def train_throughput(
     Example:
 
     ```python
-    rate = keras_bimp.metrics.train_throughput(model, x_train, y_train)
+    rate = keras_bimp.metrics.train_throughput(model, x, y)
     print(f"{rate.median:.0f} images/s")
     ```
 

@@ -30,6 +30,12 @@ class Call(NamedTuple):
         inputs: Name of each argument -> shape or nested shapes of its tensors.
             Other values are unchanged.
         outputs: Shape or nested shapes of its outputs.
+
+    Example:
+
+    >>> relu = keras.layers.ReLU()
+    >>> keras_bimp.metrics.Call(relu, {"inputs": (1, 8)}, (1, 8)).outputs
+    (1, 8)
     """
 
     operation: keras.Operation

@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
-import keras
 import numpy as np
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_bimp._src import sparsity_schedules
 from keras_bimp._src.checks import check_integer
@@ -25,8 +25,6 @@ from keras_bimp._src.schedules import discount_variable
 from keras_bimp._src.schedules import original_rates
 from keras_bimp._src.schedules import schedule_values
 
-_LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
-
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
@@ -40,6 +38,12 @@ class Phase:
         prunes: Whether it begins with a pruning.
         pruned: Integer, the exact number of pruned weights; `None` to derive
             it from `sparsity`.
+
+    Example:
+
+    >>> phase = keras_bimp.Phase("cycle 1", 10, 5, sparsity=0.5, prunes=True)
+    >>> phase.end_epoch
+    15
     """
 
     name: str
@@ -80,12 +84,20 @@ class Plan:
         staying: Pairs (path, reason) of kernels that get zeros but that
             `shrink` cannot make smaller.
         chosen: The automatically chosen arguments of `callbacks`, as text.
+
+    Example:
+
+    >>> plan = keras_bimp.Plan.bimp(
+    ...     0.75, 20, steps_per_epoch=100, dense_epochs=10, peak=0.1, cycles=2
+    ... )
+    >>> [(phase.name, phase.epochs, phase.sparsity) for phase in plan.phases]
+    [('dense', 10, 0.0), ('cycle 1', 5, 0.5), ('cycle 2', 5, 0.75)]
     """
 
     phases: tuple[Phase, ...]
     steps_per_epoch: int
     peak: float
-    dense_schedule: _LearningRateSchedule | None = None
+    dense_schedule: LearningRateSchedule | None = None
     original: np.ndarray | None = dataclasses.field(
         default=None, repr=False, compare=False
     )
@@ -210,7 +222,7 @@ class Plan:
                 f"dense_epochs={dense_epochs}, epochs={epochs}"
             )
         if dense_schedule is not None and not isinstance(
-            dense_schedule, _LearningRateSchedule
+            dense_schedule, LearningRateSchedule
         ):
             raise TypeError(
                 "`dense_schedule` must be a LearningRateSchedule. "
@@ -317,8 +329,8 @@ class Plan:
 
     def pruned(self, total: int) -> list[int]:
         """Return how many of `total` weights each phase has pruned."""
-        known = [phase.pruned for phase in self.phases]
-        if None not in known:
+        known = [p.pruned for p in self.phases if p.pruned is not None]
+        if len(known) == len(self.phases):
             return known
         return sparsity_schedules.pruned_weights(
             total, [phase.sparsity for phase in self.phases]
@@ -345,7 +357,7 @@ class Plan:
         pruned = sparsity_schedules.pruned_weights(total, asked)
         return [*(count / total for count in pruned[:-1]), asked[-1]]
 
-    def schedules(self, discount=None) -> list[_LearningRateSchedule]:
+    def schedules(self, discount=None) -> list[LearningRateSchedule]:
         """Create the learning-rate schedule of each phase.
 
         Args:

@@ -5,7 +5,7 @@ import functools
 import inspect
 from collections.abc import Callable
 
-import keras
+from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_bimp._src.checks import check_choice
 from keras_bimp._src.schedules import ALLR
@@ -21,7 +21,6 @@ from keras_bimp._src.schedules import Schedule
 from keras_bimp._src.schedules import Stepped
 from keras_bimp._src.schedules import discount_factor
 
-_LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
 _BOTH = "max(d1, d2)"
 _TOLD = ("original", "peak", "steps", "discount")
 
@@ -60,7 +59,7 @@ class Retraining:
     by_accuracy: bool = False
     rewinds: bool = False
 
-    def make_schedule(self, **told) -> _LearningRateSchedule:
+    def make_schedule(self, **told) -> LearningRateSchedule:
         """Create the schedule of one cycle.
 
         Args:
@@ -73,14 +72,14 @@ class Retraining:
             TypeError: If `schedule` returns anything else.
             ValueError: If the schedule is not as long as the cycle.
         """
-        if isinstance(self.schedule, _LearningRateSchedule):
+        if isinstance(self.schedule, LearningRateSchedule):
             schedule = self.schedule
         else:
             names = _parameters(self.schedule)
             schedule = self.schedule(
                 **{k: v for k, v in told.items() if k in names}
             )
-        if not isinstance(schedule, _LearningRateSchedule):
+        if not isinstance(schedule, LearningRateSchedule):
             raise TypeError(
                 "`retraining` must return a LearningRateSchedule. "
                 f"Received: {schedule!r}"
@@ -133,7 +132,7 @@ def as_retraining(retraining) -> Retraining:
     if isinstance(retraining, Retraining):
         return retraining
     if callable(retraining):
-        if isinstance(retraining, _LearningRateSchedule):
+        if isinstance(retraining, LearningRateSchedule):
             return Retraining(retraining)
         adapts = "discount" in _parameters(retraining)
         return Retraining(retraining, formula=_BOTH if adapts else "")

@@ -152,6 +152,13 @@ class Report:
         phases: Of the training, in order; empty if there is no history.
         histogram: Of the weights.
         missing: Pairs of what could not be measured and why.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> found = keras_bimp.report(model, latency=False, verbose=0)
+    >>> found.parameters, found.as_dict()["sparsity"]
+    (36, 0.0)
     """
 
     name: str

@@ -128,7 +128,7 @@ def inline_svg(axes, label: str) -> str:
             element.insert(0, title)
         if style := element.get("style"):
             element.set("style", _of_the_page(style))
-    box = root.get("viewBox")
+    box = root.attrib["viewBox"]
     root.attrib = {"viewBox": box, "role": "img", "aria-label": label}
     return ElementTree.tostring(root, encoding="unicode")
 

@@ -41,6 +41,13 @@ class Pruning:
             `"heads of attention"` -> pair (number left, total number).
         discount: Discount of the learning rate in the following cycle; `None`
             if the retraining does not adapt.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    >>> pruning = keras_bimp.prune(keras_bimp.wrap(model), 0.75)
+    >>> list(pruning.counts.values()), pruning.pruned_fraction
+    ([8], 0.75)
     """
 
     counts: dict[str, int]
@@ -165,15 +172,19 @@ def prune(
     Example:
 
     ```python
+    import tensorflow as tf
+
     model = keras_bimp.wrap(build_model())
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    loss_fn = keras.losses.SparseCategoricalCrossentropy()
+    train = tf.data.Dataset.from_tensor_slices((x, y)).batch(32)
+    sparsities = {10: 0.7, 20: 0.9}
     for epoch in range(30):
-        if epoch in (10, 20):
-            keras_bimp.prune(model, {10: 0.7, 20: 0.9}[epoch],
-                             optimizer=optimizer)
-        for x, y in train:
+        if epoch in sparsities:
+            keras_bimp.prune(model, sparsities[epoch], optimizer=optimizer)
+        for images, labels in train:
             with tf.GradientTape() as tape:
-                loss = loss_fn(y, model(x, training=True))
+                loss = loss_fn(labels, model(images, training=True))
             gradients = tape.gradient(loss, model.trainable_variables)
             optimizer.apply(gradients, model.trainable_variables)
     ```

@@ -165,11 +165,7 @@ def callbacks(
         "sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    model.fit(
-        train,
-        epochs=200,
-        callbacks=keras_bimp.callbacks(0.95),
-    )
+    model.fit(x, y, epochs=60, callbacks=keras_bimp.callbacks(0.95))
     pruned = keras_bimp.strip(model)
     ```
 

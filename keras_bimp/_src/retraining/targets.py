@@ -142,13 +142,8 @@ class Targets:
         They are `Shards` if spread over several processes, unless the policy
         needs whole kernels.
         """
-        return tuple(
-            [self._read(variable) for variable in variables]
-            for variables in (
-                [target.kernel.variable for target in self.targets],
-                [target.mask for target in self.targets],
-            )
-        )
+        kernels = [self._read(t.kernel.variable) for t in self.targets]
+        return kernels, [self._read(t.mask) for t in self.targets]
 
     def _read(self, variable):
         if is_spread(variable) and not self.policy.needs_arrays:

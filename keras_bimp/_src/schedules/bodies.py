@@ -18,6 +18,10 @@ class Constant(Schedule):
         steps: Integer >= 1, the number of iterations.
         warmup: Float in [0, 1), the fraction of `steps` that warms up.
 
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
+
     Example:
 
     >>> keras_bimp.schedules.Constant(0.1, steps=3).values()
@@ -40,6 +44,10 @@ class Linear(Schedule):
         peak: Float >= 0, the rate at the start of the line.
         steps: Integer >= 1, the number of iterations.
         warmup: Float in [0, 1), the fraction of `steps` that warms up.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
 
     Example:
 
@@ -68,6 +76,10 @@ class Cosine(Schedule):
         steps: Integer >= 1, the number of iterations.
         warmup: Float in [0, 1), the fraction of `steps` that warms up.
         floor: Float in [0, `peak`], the rate at the end of the cosine.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
 
     Example:
 
@@ -142,6 +154,10 @@ class Stepped(Schedule):
         peak: Float >= 0, the new largest rate.
         steps: Integer >= 1, the new number of iterations.
         warmup: Float in [0, 1), the fraction of `steps` that warms up.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
 
     Example:
 

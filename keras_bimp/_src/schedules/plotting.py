@@ -24,6 +24,7 @@ def plot(schedules, ax=None):
     Example:
 
     ```python
+    original = [0.1] * 900 + [0.01] * 100
     ax = keras_bimp.schedules.plot(
         [
             keras_bimp.schedules.LLR(0.1, steps=1000),

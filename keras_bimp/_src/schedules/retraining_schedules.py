@@ -69,6 +69,10 @@ class LRW(Recorded):
         original: The original rates, as in `Recorded`, at least `steps`.
         steps: Integer >= 1, the number of iterations.
 
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
+
     Example:
 
     >>> keras_bimp.schedules.LRW([0.1, 0.1, 0.01], steps=2).values()
@@ -202,6 +206,10 @@ class ALLR(LLR):
         discount: Float in [0, 1], or a scalar `keras.Variable`, which is read
             in every iteration.
         warmup: Float in [0, 1), the fraction of `steps` that warms up.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
 
     Example:
 

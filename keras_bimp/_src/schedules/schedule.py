@@ -22,6 +22,18 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         peak: Float >= 0, the largest rate.
         steps: Integer >= 1, the number of iterations.
         warmup: Float in [0, 1), the fraction of `steps` that warms up.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
+
+    Example:
+
+    >>> class Square(keras_bimp.schedules.Schedule):
+    ...     def _body(self, k, steps, xp):
+    ...         return self._peak(xp) * xp.true_divide(steps - k, steps) ** 2
+    >>> Square(1.0, steps=2).values()
+    array([1.  , 0.25])
     """
 
     def __init__(self, peak: float, steps: int, warmup: float = 0.0):

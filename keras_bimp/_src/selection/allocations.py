@@ -106,6 +106,16 @@ class Shares(Allocation):
             to keep, one per kernel. Where bounds change a count, the other
             counts are scaled to compensate.
         needs_arrays: Whether the function reads the scores.
+
+    Example:
+
+    >>> def one_more(candidates, sparsity):
+    ...     return [1, *(c.units - 1 for c in candidates[1:])]
+    >>> shares = keras_bimp.selection.Shares(one_more)
+    >>> kernels = [np.ones((4, 1)), np.ones((4, 1))]
+    >>> masks = keras_bimp.select(kernels, 0.5, allocation=shares)
+    >>> [int(mask.sum()) for mask in masks]
+    [1, 3]
     """
 
     def __init__(self, function: Callable, needs_arrays: bool = True):

@@ -19,6 +19,18 @@ class Candidate:
         layout: The kernel's `Layout`.
         groups: One number per unit. Units with the same number, even in
             different kernels, must be pruned together. `None` if unknown.
+
+    Example:
+
+    >>> def first_alone(candidates, sparsity):
+    ...     return [candidates[0].units, *(0 for _ in candidates[1:])]
+    >>> shares = keras_bimp.selection.Shares(first_alone)
+    >>> kernels = [np.ones((1, 2)), np.ones((1, 2))]
+    >>> masks = keras_bimp.select(
+    ...     kernels, 0.5, allocation=shares, on_collapse="ignore"
+    ... )
+    >>> [int(mask.sum()) for mask in masks]
+    [2, 0]
     """
 
     scores: Scores
@@ -36,6 +48,22 @@ class Allotment:
 
     Attributes:
         budget: How many units stay in total.
+
+    Example:
+
+    >>> class First(keras_bimp.selection.Allotment):
+    ...     budget = 2
+    ...
+    ...     def keep(self, bounds, budget):
+    ...         return [np.array([True, True]), np.array([False, False])]
+    >>> class FirstAlone(keras_bimp.selection.Allocation):
+    ...     def allot(self, candidates, sparsity):
+    ...         return First()
+    >>> kernels = [np.ones(2), np.ones(2)]
+    >>> keras_bimp.select(
+    ...     kernels, 0.5, allocation=FirstAlone(), on_collapse="ignore"
+    ... )
+    [array([ True,  True]), array([False, False])]
     """
 
     budget: int
@@ -53,6 +81,15 @@ class Allocation:
             their number.
         needs_groups: Whether it must know which units are pruned together.
         name: The name of the allocation, or `None`.
+
+    Example:
+
+    >>> def half_of_each(scores, sparsity):
+    ...     return [kernel.size // 2 for kernel in scores]
+    >>> kernels = [np.array([[1.0], [2.0]]), np.array([[10.0], [30.0]])]
+    >>> masks = keras_bimp.select(kernels, 0.5, allocation=half_of_each)
+    >>> [mask.tolist() for mask in masks]
+    [[[False], [True]], [[False], [True]]]
     """
 
     needs_arrays = True

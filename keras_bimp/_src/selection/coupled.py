@@ -17,6 +17,19 @@ class Coupled(Allocation):
     its filters' squared scores, each divided by the mean of its kernel. Among
     the groups that span the same kernels, the same share is pruned, lowest
     scores first. So every kernel gets the target sparsity, up to rounding.
+
+    Example:
+
+    >>> kernels = [np.array([[1.0, 4.0]]), np.array([[2.0, 3.0]])]
+    >>> masks = keras_bimp.select(
+    ...     kernels,
+    ...     0.5,
+    ...     allocation="coupled",
+    ...     granularity="unit",
+    ...     groups=[np.array([0, 1]), np.array([0, 1])],
+    ... )
+    >>> [mask.tolist() for mask in masks]
+    [[[False, True]], [[False, True]]]
     """
 
     needs_groups = True

@@ -21,6 +21,12 @@ class Criterion:
     Attributes:
         needs_gradients: Whether it needs the gradients of the loss.
         measures: Whether scores are amounts, which can be summed and divided.
+
+    Example:
+
+    >>> kernels = [np.array([[-3.0], [1.0]])]
+    >>> keras_bimp.select(kernels, 0.5, criterion=lambda kernel: kernel**3)
+    [array([[False], [ True]])]
     """
 
     needs_gradients = False
@@ -48,6 +54,12 @@ class Criterion:
 class Magnitude(Criterion):
     """Magnitude of a weight. For single weights, L1 and L2 are the same.
 
+    Example:
+
+    >>> kernels = [np.array([[-3.0], [1.0]])]
+    >>> keras_bimp.select(kernels, 0.5, criterion="magnitude")
+    [array([[ True], [False]])]
+
     Reference:
 
     - Zimmer, Spiegel, Pokutta, "How I Learned to Stop Worrying and Love
@@ -70,6 +82,10 @@ class Random(Criterion):
     Args:
         seed: Integer >= 0. By default drawn from Python's generator, which
             `keras.utils.set_random_seed` seeds.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
 
     Example:
 
@@ -102,6 +118,15 @@ class Saliency(Criterion):
 
     The gradient is that of the mean loss over the data passed as `data=`, with
     the model in inference mode.
+
+    Example:
+
+    >>> kernels = [np.array([[-3.0], [1.0]])]
+    >>> gradients = [np.array([[0.1], [2.0]])]
+    >>> keras_bimp.select(
+    ...     kernels, 0.5, criterion="saliency", gradients=gradients
+    ... )
+    [array([[False], [ True]])]
 
     Reference:
 

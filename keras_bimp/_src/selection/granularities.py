@@ -22,12 +22,19 @@ class Granularity:
         default_allocation: Name of its usual allocation; `None` if the
             granularity itself fixes how many units each kernel keeps.
         sparsity: The sparsity of each kernel if it is fixed, or `None`.
+
+    Example:
+
+    >>> keras_bimp.selection.Block((4, 1)).unit
+    '4x1 blocks'
+    >>> keras_bimp.selection.NM(2, 4).sparsity
+    0.5
     """
 
     unit = "units"
     least = "one unit"
-    default_allocation = "global"
-    sparsity = None
+    default_allocation: str | None = "global"
+    sparsity: float | None = None
 
     def refuses(self, layout: Layout) -> str | None:
         """Return why a kernel cannot be pruned, or `None` if it can."""
@@ -53,7 +60,14 @@ class Granularity:
 
 
 class Weight(Granularity):
-    """Single weights: unstructured pruning."""
+    """Single weights: unstructured pruning.
+
+    Example:
+
+    >>> kernels = [np.array([[-3.0], [1.0]])]
+    >>> keras_bimp.select(kernels, 0.5, granularity="weight")
+    [array([[ True], [False]])]
+    """
 
     unit = "weights"
     least = "one weight per output unit"
@@ -77,6 +91,10 @@ class Filter(Granularity):
 
     Args:
         norm: `"l2"` or `"l1"`.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
 
     Example:
 
@@ -148,6 +166,10 @@ class Unit(Filter):
     Args:
         norm: `"l2"` or `"l1"`.
 
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
+
     Example:
 
     >>> model = keras.Sequential(
@@ -191,6 +213,10 @@ class Block(Granularity):
         shape: Pair of integers: how many inputs and outputs a block spans. In
             a convolution a block lies at one spatial position. If the inputs
             or outputs are not a multiple, the last blocks are smaller.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
 
     Example:
 
@@ -270,6 +296,10 @@ class NM(Granularity):
         n: Integer >= 1, how many weights of each group stay.
         m: Integer > `n`, the size of a group.
 
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that cannot be.
+
     Example:
 
     >>> kernels = [np.array([[1.0], [-4.0], [3.0], [2.0]])]
@@ -291,15 +321,12 @@ class NM(Granularity):
             raise ValueError(
                 f"`n` must be less than `m`. Received: n={n}, m={m}"
             )
+        # Of a kernel whose inputs are a multiple of `m`.
+        self.sparsity = 1 - self.n / self.m
 
     @property
     def unit(self):
         return f"{self.n} of {self.m} weights"
-
-    @property
-    def sparsity(self) -> float:
-        """The sparsity of a kernel whose inputs are a multiple of `m`."""
-        return 1 - self.n / self.m
 
     def refuses(self, layout):
         return None if layout.inputs else "has no input axis"

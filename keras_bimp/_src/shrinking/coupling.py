@@ -49,12 +49,48 @@ def filter_groups(
 
     Raises:
         ValueError: If the model is neither Functional nor Sequential.
+
+    Example:
+
+    >>> inputs = keras.Input((4,))
+    >>> first = keras.layers.Dense(2)(inputs)
+    >>> second = keras.layers.Dense(2)(inputs)
+    >>> outputs = keras.layers.Dense(1)(first + second)
+    >>> model = keras.Model(inputs, outputs)
+    >>> kernels = [layer.kernel for layer in model.layers[1:3]]
+    >>> one, other = keras_bimp.shrinking.filter_groups(model, kernels)
+    >>> bool((one == other).all())
+    True
     """
     return find_groups(model, kernels).numbers
 
 
 def find_groups(model: keras.Model, kernels: list[keras.Variable]) -> Groups:
-    """Finds filter groups, and which filters stay and why."""
+    """Finds filter groups, and which filters stay and why.
+
+    Args:
+        model: A built Functional or Sequential model, wrapped or not.
+        kernels: Kernels of the model.
+
+    Returns:
+        An object with the attributes `numbers`, what `filter_groups` returns,
+        and `stay`: for each kernel why none of its filters can ever be removed,
+        or `None`.
+
+    Raises:
+        ValueError: If the model is neither Functional nor Sequential.
+
+    Example:
+
+    >>> inputs = keras.Input((4,))
+    >>> first = keras.layers.Dense(2)(inputs)
+    >>> second = keras.layers.Dense(2)(inputs)
+    >>> outputs = keras.layers.Dense(1)(first + second)
+    >>> model = keras.Model(inputs, outputs)
+    >>> kernels = [layer.kernel for layer in model.layers[1:3]]
+    >>> keras_bimp.shrinking.find_groups(model, kernels).stay
+    [None, None]
+    """
     followed = _follow(model)
     found = {
         id(kernel): numbers
@@ -94,6 +130,18 @@ def find_units(
 
     Raises:
         ValueError: If the model is neither Functional nor Sequential.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)]
+    ... )
+    >>> kernels = [layer.kernel for layer in model.layers]
+    >>> parts, stay = keras_bimp.shrinking.find_units(model, kernels)
+    >>> stay
+    [None, None]
+    >>> len(np.unique(parts[0][0].numbers))
+    8
     """
     followed = _follow(model)
     rules = [rule for rule in followed.rules.values() if rule.calls]
