@@ -18,8 +18,6 @@ RUN = {
     "epochs": 4,
     "interval": 1,
     "allocation": "uniform",
-    "dense_epochs": 2,
-    "cycles": 2,
     "width": 16,  # With less, see `projection` in the study's pieces.py.
     "batch_size": 16,
     "learning_rate": 0.1,

@@ -10,7 +10,7 @@ rate):
 - gmp_uniform: `keras_bimp.baselines.gmp` at the same steps to the same
   sparsities of each layer, on Keras 3;
 - gmp: the same, but with global selection;
-- bimp: dense for half of the epochs, then three cycles;
+- bimp: `keras_bimp.callbacks(target_sparsity)`, with its default budget;
 - tf_keras and keras: the dense network.
 
 First, accuracies are measured, with one process per run. Each finished run is a
@@ -47,6 +47,7 @@ FLAGS = flags.FLAGS
 STUDY = pathlib.Path(__file__).parent
 flags.DEFINE_string("tfmot_python", None, "Python that has tfmot.")
 flags.DEFINE_list("dataset", ["cifar10", "fashion_mnist"], "Data sets.")
+flags.DEFINE_list("method", METHODS, "Methods to compare.")
 flags.DEFINE_list("target_sparsity", ["0.9", "0.95", "0.98"], "To prune to.")
 flags.DEFINE_list("seed", ["0", "1"], "Seeds of weights and order of images.")
 flags.DEFINE_integer("subset", 10_000, "Training images.")
@@ -73,8 +74,6 @@ def run_of(dataset, method, target_sparsity, seed):
         "epochs": FLAGS.epochs,
         "interval": FLAGS.interval,
         "allocation": "global" if method == "gmp" else "uniform",
-        "dense_epochs": FLAGS.epochs // 2,
-        "cycles": 3,
         "width": FLAGS.width,
         "batch_size": FLAGS.batch_size,
         "learning_rate": FLAGS.learning_rate,
@@ -86,7 +85,7 @@ def run_of(dataset, method, target_sparsity, seed):
 def all_runs():
     targets = [float(target) for target in FLAGS.target_sparsity]
     for seed, dataset, method in itertools.product(
-        map(int, FLAGS.seed), FLAGS.dataset, METHODS
+        map(int, FLAGS.seed), FLAGS.dataset, FLAGS.method
     ):
         for target in [0.0] if method in tfmot_tables.DENSE else targets:
             yield run_of(dataset, method, target, seed)
@@ -225,11 +224,10 @@ def take_turns(folder, path):
         "turn_steps": FLAGS.turn_steps,
         "epochs": epochs,
         "interval": max(1, epochs // 10),
-        "dense_epochs": epochs // 2,
     }
     with contextlib.ExitStack() as stack:
         processes = {}
-        for method in METHODS:
+        for method in FLAGS.method:
             run = run_of(dataset, method, target, 0) | of_turns
             process = start(run, path, os.cpu_count())
             stack.callback(process.wait)

@@ -28,14 +28,7 @@ def gmp(network, rate, run):
 
 
 def bimp(network, rate, run):
-    callbacks = keras_bimp.callbacks(
-        run["target_sparsity"],
-        dense_epochs=run["dense_epochs"],
-        cycles=run["cycles"],
-        retraining="allr",
-        allocation="global",
-        verbose=0,
-    )
+    callbacks = keras_bimp.callbacks(run["target_sparsity"], verbose=0)
     return keras_bimp.wrap(network), run["learning_rate"], callbacks
 
 
