@@ -138,7 +138,7 @@ def export(
             from about 95% sparsity they are faster, and the kernels take a
             tenth of the space. `"auto"` measures, and uses a sparse product
             only where it is faster at all `batch_sizes`. `True` uses it for
-            every kernel that is more than half zeros. The choice for each
+            every kernel that is at least half zeros. The choice for each
             kernel is printed, returned in `sparse_kernels`, and shown in the
             report. `False`, the default, measures nothing, so that the result
             does not depend on the machine. XLA has no sparse product: a
