@@ -210,7 +210,7 @@ def normalized_model():
 def test_it_warns_of_filters_that_cannot_go():
     wrapped = keras_bimp.wrap(normalized_model())
     told = (
-        "no filters out of 2 of 3 kernels.*stays/kernel .'norm': "
+        "remove filters from 2 of 3 kernels.*stays/kernel .'norm': "
         "LayerNormalization is not followed.*last/kernel .they are outputs"
     )
     with pytest.warns(UserWarning, match=told):
