@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_bimp._src.backends import as_array
 from keras_bimp._src.keras_internals.layers import layers_in
+from keras_bimp._src.keras_internals.layers import own_constants
 
 _LARGEST = 127
 _BITS = 11
@@ -29,7 +30,7 @@ def exact_contents(model: keras.Model) -> set[bytes]:
     return {
         as_array(variable).tobytes()
         for layer in layers_in(model)
-        for variable in layer._non_trainable_variables
+        for variable in own_constants(layer)
         if not (
             isinstance(layer, keras.layers.BatchNormalization)
             and _are_near(layer)

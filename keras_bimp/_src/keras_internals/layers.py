@@ -51,6 +51,11 @@ def own_variables(layer: keras.Layer) -> list[keras.Variable]:
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
+def own_constants(layer: keras.Layer) -> list[keras.Variable]:
+    """Returns those of its own variables that no optimizer ever changes."""
+    return list(layer._non_trainable_variables)
+
+
 def sort_own_variables(layer: keras.Layer, key: Callable) -> None:
     """Sorts a layer's own variables, which files identify by position."""
     layer._trainable_variables.sort(key=key)
