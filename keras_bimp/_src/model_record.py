@@ -16,7 +16,7 @@ _RECORDS = weakref.WeakKeyDictionary()
 class Progress(NamedTuple):
     """The progress of a training with a plan.
 
-    Args:
+    Attributes:
         done: Finished epochs.
         epochs: Planned epochs.
         pruned: Number of pruned weights.

@@ -19,7 +19,7 @@ from keras_bimp._src.exporting.options import Options
 class Format(NamedTuple):
     """An export format.
 
-    Args:
+    Attributes:
         write: Callable (model, path, options).
         suffix: The suffix of its files; `None` for a folder.
         packages: Modules that must be installed to write it.

@@ -15,7 +15,7 @@ from keras_bimp._src.metrics.effective_kernels import EffectiveKernels
 class Sparsity(NamedTuple):
     """Fractions of zeros.
 
-    Args:
+    Attributes:
         prunable: The fraction of prunable weights that are zero. A target
             sparsity refers to this one.
         total: The same zeros as a fraction of all parameters of the plain

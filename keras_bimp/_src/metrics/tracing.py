@@ -25,7 +25,7 @@ from keras_bimp._src.trial_runs import left_as_it_was
 class Call(NamedTuple):
     """One call of a layer, or of an operation of a functional model.
 
-    Args:
+    Attributes:
         operation: The layer or operation that was called.
         inputs: Name of each argument -> shape or nested shapes of its tensors.
             Other values are unchanged.

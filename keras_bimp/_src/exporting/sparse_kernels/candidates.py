@@ -36,7 +36,7 @@ _LEAST = 0.5
 class Candidate(NamedTuple):
     """A kernel, and whether it can be sparse.
 
-    Args:
+    Attributes:
         path: The kernel's path.
         shape: The kernel's shape.
         sparsity: The kernel's fraction of zeros.

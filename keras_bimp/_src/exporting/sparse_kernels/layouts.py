@@ -15,7 +15,7 @@ from keras_bimp._src.exporting.sparse_kernels.products import padded
 class Columns(NamedTuple):
     """A tensor as a matrix with a column per example.
 
-    Args:
+    Attributes:
         matrix: Tensor of shape (units, columns), with padding columns at the
             end.
         units: The sizes of the axes that its rows run over.
