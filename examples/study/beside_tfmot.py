@@ -47,7 +47,7 @@ FLAGS = flags.FLAGS
 STUDY = pathlib.Path(__file__).parent
 flags.DEFINE_string("tfmot_python", None, "Python that has tfmot.")
 flags.DEFINE_list("dataset", ["cifar10", "fashion_mnist"], "Data sets.")
-flags.DEFINE_list("method", METHODS, "Methods to compare.")
+flags.DEFINE_list("method", list(METHODS), "Methods to compare.")
 flags.DEFINE_list("target_sparsity", ["0.9", "0.95", "0.98"], "To prune to.")
 flags.DEFINE_list("seed", ["0", "1"], "Seeds of weights and order of images.")
 flags.DEFINE_integer("subset", 10_000, "Training images.")
