@@ -1,12 +1,4 @@
-"""Learning-rate schedules for retraining: iteration -> learning rate.
-
-Every schedule is an optional warm-up followed by one of four bodies: a
-constant, a recorded sequence, a cosine or a line. The named methods of the
-literature (`FT`, `LRW`, `SLR`, `CLR`, `LLR`, `ALLR`) choose among these.
-
-Each formula is written once. `keras.ops` evaluates it inside the compiled
-train step, in float32, and NumPy in `values()`, in float64.
-"""
+"""Learning-rate schedules of retraining: iteration -> learning rate."""
 
 from keras_bimp._src.schedules.bodies import Constant
 from keras_bimp._src.schedules.bodies import Cosine
