@@ -155,3 +155,12 @@ def test_the_tables(tables):
     one = "1.000 [1.000, 1.000] | 1.000, 1.000"
     assert f"| gmp | 1000 | {ours} | 2.000, 2.000 | {one} |" in lines
     assert f"| tfmot | 500 | {one} | {theirs} | 0.500, 0.500 |" in lines
+
+
+def test_the_tables_of_some_methods(tables):
+    results = [result("bimp", 56.0, 0.9), result("tfmot", 53.0, 0.9)]
+    text = tables.as_markdown(results, [], 1000)
+    assert "| bimp |  | 56.00 |" in text
+    assert "Loss in the first epoch" not in text
+    rounds = [{"tfmot": 1.0, "bimp": 2.0, "tf_keras": 1.0, "keras": 1.0}]
+    assert "| bimp | 500 |" in tables.as_markdown(results, rounds, 1000)

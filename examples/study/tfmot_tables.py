@@ -40,7 +40,10 @@ def accuracy_table(results, dataset):
 
 
 def same_start(results):
-    """Says how far the losses of both sides differ before any pruning."""
+    """Says how far the losses of both sides differ before any pruning.
+
+    Empty if no method of tfmot was run together with its equivalent.
+    """
     first = {
         (r["dataset"], r["target_sparsity"], r["seed"], r["method"]): f[
             "losses"
@@ -50,8 +53,10 @@ def same_start(results):
     apart = [
         abs(loss / first[*key, TWINS[method]] - 1)
         for (*key, method), loss in first.items()
-        if method in TWINS
+        if (*key, TWINS.get(method)) in first
     ]
+    if not apart:
+        return ""
     return (
         "Loss in the first epoch, which prunes nothing: tfmot's and tf_keras' "
         "differ from those of gmp_uniform and keras by a fraction of "
@@ -96,7 +101,7 @@ def as_markdown(results, rounds, images):
     """
     datasets = dict.fromkeys(run["dataset"] for run, _ in results)
     parts = [accuracy_table(results, dataset) for dataset in datasets]
-    parts.append(f"{same_start(results)} {largest_miss(results)}")
+    parts.append(f"{same_start(results)} {largest_miss(results)}".strip())
     if rounds:
         parts.append(speed_table(rounds, images))
     return "\n\n".join(parts)
