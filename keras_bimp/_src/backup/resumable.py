@@ -16,7 +16,7 @@ class Resumable(keras.callbacks.Callback):
     Example:
 
     >>> class Steps(keras_bimp.backup.Resumable):
-    ...     count = 0  # Of steps, in all programs that run one after another.
+    ...     count = 0  # Steps so far, across restarts.
     ...
     ...     def on_train_batch_end(self, batch, logs=None):
     ...         self.count += 1

@@ -33,7 +33,7 @@ class Skipping:
         self.stand_in()
 
     def stand_in(self) -> None:
-        """Replace the train step, also if it was recreated."""
+        """Replace the train step, even after it was recreated."""
         present = self._model.train_function
         if present is not self:
             self.train_function = present

@@ -2,18 +2,19 @@
 
 import functools
 import pathlib
-import re
 import warnings
 from collections.abc import Callable
 from collections.abc import Sequence
 
 import keras
 
-from keras_bimp._src.backends import backend
 from keras_bimp._src.checks import check_choice
-from keras_bimp._src.checks import check_integer
 from keras_bimp._src.checks import check_positive
 from keras_bimp._src.exporting import sparse_kernels as sparse
+from keras_bimp._src.exporting.argument_checks import check_goes_with
+from keras_bimp._src.exporting.argument_checks import check_name
+from keras_bimp._src.exporting.argument_checks import checked_labels
+from keras_bimp._src.exporting.argument_checks import checked_signatures
 from keras_bimp._src.exporting.atomic_files import check_writable
 from keras_bimp._src.exporting.atomic_files import written_aside
 from keras_bimp._src.exporting.exported_path import Exported
@@ -197,7 +198,7 @@ def export(
       https://www.tensorflow.org/tfx/serving/saved_model_warmup)
     """
     check_choice("format", format, FORMATS)
-    _check_goes_with(
+    check_goes_with(
         format,
         signatures=signatures,
         labels=labels,
@@ -213,7 +214,7 @@ def export(
     if quantize is not None:
         check_not_quantized(model, quantize)
     filepath = pathlib.Path(filepath)
-    _check_name(format, filepath)
+    check_name(format, filepath)
     check_writable(filepath)
     if format == "openvino":
         check_writable(filepath.with_suffix(".bin"))
@@ -244,8 +245,8 @@ def export(
     check_packages(format, warmup=warmup_data is not None)
     if check_sparsity:
         check_sparsity_reached(model)
-    signatures = _checked_signatures(signatures)
-    labels, top_k = _checked_labels(labels, top_k, run)
+    signatures = checked_signatures(signatures)
+    labels, top_k = checked_labels(labels, top_k, run)
     shown = waiting(f"Exporting '{filepath.name}'", verbose)
     with shown as tell, written_aside(filepath) as path:
         tell("writing it")
@@ -330,74 +331,6 @@ def _run(model, examples):
     if inputs is None:
         return tried_inputs(model)
     return inputs, outputs_of(model, inputs)
-
-
-def _check_goes_with(format, **given):
-    for name, value in given.items():
-        if value is not None and name not in FORMATS[format].takes:
-            raise ValueError(
-                f"`{name}` must not be given with format={format!r}. "
-                f"Received: {name}={value!r}"
-            )
-
-
-def _check_name(format, filepath):
-    suffix = FORMATS[format].suffix
-    if suffix is None:
-        if not re.fullmatch("[0-9]+", filepath.name):
-            raise ValueError(
-                "`filepath` must end in an integer, the version number for "
-                "TensorFlow Serving. "
-                f"Received: filepath={str(filepath)!r}"
-            )
-    elif filepath.suffix != suffix:
-        raise ValueError(
-            f"`filepath` must end in '{suffix}' with format={format!r}. "
-            f"Received: filepath={str(filepath)!r}"
-        )
-
-
-def _checked_signatures(signatures):
-    if signatures is None:
-        return None
-    taken = ("serve", "serving_default", "classify")
-    if not isinstance(signatures, dict) or not all(
-        isinstance(name, str)
-        and name.isidentifier()
-        and name not in taken
-        and callable(function)
-        for name, function in signatures.items()
-    ):
-        raise ValueError(
-            "`signatures` must be a dict from names to callables, and no name "
-            f"may be one of {', '.join(map(repr, taken))}. "
-            f"Received: signatures={signatures!r}"
-        )
-    if backend() != "tensorflow":
-        raise ValueError(
-            "`signatures` must be None on backends other than TensorFlow. "
-            "Save the model, then load and export it with "
-            f"KERAS_BACKEND=tensorflow. Received: backend '{backend()}'"
-        )
-    return dict(signatures)
-
-
-def _checked_labels(labels, top_k, run):
-    check_integer("top_k", top_k, 1)
-    if labels is None:
-        return None, top_k
-    labels = [labels] if isinstance(labels, str) else list(labels)
-    _, outputs = run()
-    shapes = [y.shape[1:] for y in outputs]
-    if shapes != [(len(labels),)] or not all(
-        isinstance(label, str) for label in labels
-    ):
-        raise ValueError(
-            "`labels` must be strings, one per output of a model with one "
-            f"vector of outputs. Received: {len(labels)} labels, outputs of "
-            f"shapes {shapes}, labels={labels[:9]!r}"
-        )
-    return labels, min(top_k, len(labels))
 
 
 def _inputs(name, data, model):

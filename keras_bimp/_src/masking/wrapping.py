@@ -84,7 +84,7 @@ class MaskedModel(QuickSteps, SavedWithSignature, keras.Model):
         return run_fit(self, super().fit, args, kwargs)
 
     def _hold_zeros(self):
-        """Hold pruned weights at 0, also if a mask was loaded or set."""
+        """Hold pruned weights at 0, even where a mask was loaded or set."""
         hard = [
             (kernel.variable, mask)
             for kernel, mask, rule in zip(
