@@ -1,6 +1,7 @@
 """The plan: a budget of epochs divided into phases before training."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -339,13 +340,17 @@ class Plan:
             TypeError, ValueError: If `retraining` cannot create them.
         """
         discount = discount_variable() if discount is None else discount
+        make = functools.partial(
+            self.retraining.make_schedule,
+            original=self.original,
+            peak=self.peak,
+            discount=discount,
+        )
+        if self.retraining in RETRAINING.values():
+            # Cycles of one length share a schedule: a step has less to compute.
+            make = functools.cache(make)
         return [
-            self.retraining.make_schedule(
-                original=self.original,
-                peak=self.peak,
-                steps=self.steps(phase),
-                discount=discount,
-            )
+            make(steps=self.steps(phase))
             if phase.prunes
             else self.dense_schedule
             for phase in self.phases

@@ -1,6 +1,7 @@
 """The schedule that a run installs in the optimizer."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_bimp._src.backends import as_array
@@ -91,12 +92,16 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
             i = max(begun, default=0)
             return self.schedules[i](step - min(begins[i], now))
         begins = ops.cast(in_step(self.begins), step.dtype)
-        rate = None
-        for i, schedule in enumerate(self.schedules):
-            of_phase = schedule(ops.maximum(step - begins[i], 0))
-            begun = step >= begins[i]
-            rate = ops.where(begun, of_phase, rate) if i else of_phase
-        return rate
+        phases = np.arange(len(self.schedules), dtype="int32")
+        i = ops.max(ops.where(step >= begins, phases, 0))
+        step = ops.maximum(step - ops.take(begins, i), 0)
+        # Cycles may share one schedule, which is then computed once.
+        different = list({id(s): s for s in self.schedules}.values())
+        rates = [schedule(step) for schedule in different]
+        if len(rates) == 1:
+            return rates[0]
+        which = [[s is d for d in different].index(True) for s in self.schedules]
+        return ops.take(ops.stack(rates), ops.take(np.array(which, "int32"), i))
 
     @property
     def variables(self) -> list[keras.Variable]:
