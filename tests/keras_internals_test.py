@@ -138,6 +138,31 @@ def test_arguments_are_bound_as_of_another_layer():
     assert not outer(np.ones(2), other=np.ones(2))[2]
 
 
+def test_the_outermost_call_is_known_and_none_in_a_stateless_call():
+    seen = []
+
+    class Outer(keras.layers.Layer):
+        def __init__(self, inner=None):
+            super().__init__()
+            self.inner = inner
+
+        def call(self, x):
+            seen.append((self.name, layers.is_outermost_call(self)))
+            return x if self.inner is None else self.inner(x)
+
+    inner = Outer()
+    outer = Outer(inner)
+    outer(np.ones(2))  # Builds both, which also calls them.
+    seen.clear()
+    outer(np.ones(2))
+    inner(np.ones(2))
+    assert seen == [(outer.name, True), (inner.name, False), (inner.name, True)]
+    seen.clear()
+    inner.stateless_call([], [], np.ones(2))
+    assert seen == [(inner.name, False)]
+    assert not layers.is_outermost_call(inner)
+
+
 def test_parts_of_attention_and_tables():
     attention = keras.layers.MultiHeadAttention(2, 2)
     attention(np.ones((1, 2, 4)), np.ones((1, 2, 4)))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 
 import keras
+from keras.src.backend.common import global_state
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 __all__ = ["in_stateless_scope"]
@@ -122,6 +123,15 @@ def carry_and_output(cell: keras.layers.LSTMCell, gates: list, carry) -> tuple:
 def is_training(layer: keras.Layer) -> bool:
     """Whether the current call of a layer is in training mode."""
     return bool(layer._get_call_context().training)
+
+
+def is_outermost_call(layer: keras.Layer) -> bool:
+    """Whether the running `__call__` began with that of this layer.
+
+    `stateless_call` may run `call` outside of any `__call__`.
+    """
+    context = global_state.get_global_attribute("current_call_ctx")
+    return context is not None and context.entry_layer is layer
 
 
 def shapes_built_with(layer: keras.Layer) -> dict:

@@ -7,6 +7,7 @@ from keras_bimp._src.backends import count_nonzero
 from keras_bimp._src.backends import strategy_scope
 from keras_bimp._src.fitting import run_fit
 from keras_bimp._src.keras_internals.layers import adopt_signature
+from keras_bimp._src.keras_internals.layers import is_outermost_call
 from keras_bimp._src.keras_internals.trainer import QuickSteps
 from keras_bimp._src.keras_internals.trainer import SavedWithSignature
 from keras_bimp._src.keras_internals.trainer import input_signature
@@ -67,7 +68,12 @@ class MaskedModel(QuickSteps, SavedWithSignature, keras.Model):
         self.built = True
 
     def call(self, *args, **kwargs):
-        return self.wrapper(*args, **kwargs)
+        casts = self.compute_dtype != self.variable_dtype
+        if casts or not is_outermost_call(self):
+            return self.wrapper(*args, **kwargs)
+        # Without its `__call__`, which would repeat what Keras did just now.
+        self.wrapper.mask_unfrozen()
+        return self.wrapper.call(*args, **kwargs)
 
     def compute_output_spec(self, *args, **kwargs):
         return self.wrapper.compute_output_spec(*args, **kwargs)
