@@ -1,6 +1,7 @@
 """The study's harness: grids, runs, sweeps, tables."""
 
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -245,6 +246,49 @@ def test_cycles_that_are_chosen_share_the_epochs_of_retraining(tmp_path):
         training.execute(
             dataclasses.replace(run, retraining="wr"), dense_dir=tmp_path
         )
+
+
+@pytest.mark.parametrize("stopped", (2, 4))
+def test_a_run_with_a_backup_resumes(tmp_path, monkeypatch, stopped):
+    import measuring
+    import runs
+    import training
+
+    run = runs.Run(
+        task="digits",
+        subset=100,
+        network="convnet",
+        network_options={"filters": (8, 8)},
+        method="bimp",
+        dense_epochs=2,
+        cycles=3,
+        epochs=5,
+        batch_size=50,
+    )
+    begun = []
+    begin_epoch = measuring.Speed.on_epoch_begin
+
+    def on_epoch_begin(self, epoch, logs=None):
+        begun.append(epoch)
+        if begun.count(epoch) == 1 and epoch == stopped:
+            raise KeyboardInterrupt
+        begin_epoch(self, epoch, logs)
+
+    monkeypatch.setattr(measuring.Speed, "on_epoch_begin", on_epoch_begin)
+    execute = functools.partial(
+        training.execute,
+        run,
+        dense_dir=tmp_path,
+        backup_dir=tmp_path / "backup",
+        jit_compile=False,
+    )
+    with pytest.raises(KeyboardInterrupt):
+        execute()
+    found = execute()
+    assert begun == [*range(stopped), stopped, *range(stopped, 5)]
+    assert len(found["history"]["loss"]) == 5
+    assert len(found["prunings"]) == 3
+    assert found["sparsity"] == pytest.approx(0.9, abs=0.001)
 
 
 def test_an_unfinished_line_is_left_out_and_ended(tmp_path):

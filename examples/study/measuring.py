@@ -31,6 +31,12 @@ class Speed(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._rates.append(self._examples / (self._end - self._begin))
 
+    def get_state(self):
+        return {"rates": list(self._rates)}
+
+    def set_state(self, state):
+        self._rates = list(state["rates"])
+
     def median(self):
         """Returns the median, or `None` after a single epoch."""
         return statistics.median(self._rates[1:]) if self._rates[1:] else None
@@ -44,14 +50,22 @@ class Prunings(keras.callbacks.Callback):
         self._task, self._pruner = task, None
         self._before, self._after = [], []
 
+    def get_state(self):
+        return {"before": list(self._before), "after": list(self._after)}
+
+    def set_state(self, state):
+        self._before = list(state["before"])
+        self._after = list(state["after"])
+
     def around(self, callbacks):
         """Returns the callbacks, with measurements before and after them."""
         for callback in callbacks:
             if hasattr(callback, "prunings") and hasattr(callback, "plan"):
                 self._pruner = callback
         if self._pruner is None:
-            return callbacks
+            return [*callbacks, self]
         return [
+            self,
             keras.callbacks.LambdaCallback(
                 on_epoch_begin=lambda epoch, logs: self._measure(
                     epoch, self._before

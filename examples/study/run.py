@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # Fewer start-up messages.
@@ -23,6 +24,7 @@ from runs import Run
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps data.")
 flags.DEFINE_string("output_dir", "output/study", "Where to write.")
+flags.DEFINE_bool("backup", False, "Whether a killed run resumes.")
 flags.DEFINE_bool("jit_compile", None, "Whether to compile; Keras decides.")
 
 
@@ -81,10 +83,12 @@ def main(_):
     if run.method == "imp" and not folder_of_dense(run, dense_dir).exists():
         to_do.insert(0, run.dense())
     for each in to_do:
+        backup_dir = output_dir / "backups" / each.digest
         found = execute(
             each,
             data_dir=FLAGS.data_dir,
             dense_dir=dense_dir,
+            backup_dir=backup_dir if FLAGS.backup else None,
             jit_compile="auto"
             if FLAGS.jit_compile is None
             else FLAGS.jit_compile,
@@ -92,6 +96,7 @@ def main(_):
         runs.append(
             output_dir / "runs.jsonl", {"run": each.facts(), "found": found}
         )
+        shutil.rmtree(backup_dir, ignore_errors=True)
         print(
             f"{each.method}, {found['sparsity']:.2%} sparse: "
             f"{found['test']:.2f} {found['measure']}",

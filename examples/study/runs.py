@@ -1,6 +1,7 @@
 """The settings of a run of the study, and files of runs."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -126,6 +127,11 @@ class Run:
     def key(self):
         """Returns text that is the same only for equal runs."""
         return json.dumps(self.facts(), sort_keys=True)
+
+    @property
+    def digest(self):
+        """Returns a name for files of this run."""
+        return hashlib.sha256(self.key.encode()).hexdigest()[:16]
 
     def dense(self):
         """Returns the dense training that a run of `imp` begins with."""

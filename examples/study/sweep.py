@@ -36,6 +36,7 @@ flags.DEFINE_list(
 flags.DEFINE_bool("dry_run", False, "Only print the runs.")
 flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets keeps data.")
 flags.DEFINE_string("output_dir", "output/study", "Where to write.")
+flags.DEFINE_bool("backup", False, "Whether killed runs resume.")
 flags.DEFINE_bool("jit_compile", None, "Whether to compile; Keras decides.")
 flags.mark_flag_as_required("grid")
 
@@ -127,6 +128,8 @@ class Sweep:
         command.append(f"--output_dir={self._output_dir}")
         if FLAGS.data_dir:
             command.append(f"--data_dir={FLAGS.data_dir}")
+        if FLAGS.backup:
+            command.append("--backup")
         if FLAGS.jit_compile is not None:
             command.append(f"--jit_compile={FLAGS.jit_compile}")
         return command

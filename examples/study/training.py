@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import math
 import pathlib
 import shutil
@@ -19,7 +18,9 @@ from rates import dense_rates
 import keras_bimp
 
 
-def execute(run, *, data_dir=None, dense_dir, jit_compile="auto"):
+def execute(
+    run, *, data_dir=None, dense_dir, backup_dir=None, jit_compile="auto"
+):
     """Executes a run.
 
     Args:
@@ -27,6 +28,8 @@ def execute(run, *, data_dir=None, dense_dir, jit_compile="auto"):
         data_dir: Where TensorFlow Datasets keeps data.
         dense_dir: Folder of dense networks, which runs of `dense` write and
             runs of `imp` start from.
+        backup_dir: Where to back up each epoch, to resume after a kill.
+            Defaults to nowhere.
         jit_compile: As in `Model.compile`.
 
     Returns:
@@ -59,7 +62,9 @@ def execute(run, *, data_dir=None, dense_dir, jit_compile="auto"):
         metrics=task.metrics(),
         jit_compile=jit_compile,
     )
-    history = start.model.fit(
+    backup = [keras_bimp.Backup(backup_dir)] if backup_dir else []
+    history = keras_bimp.fit(
+        start.model,
         task.train,
         epochs=start.epochs,
         shuffle=False,  # The data set shuffles.
@@ -67,6 +72,7 @@ def execute(run, *, data_dir=None, dense_dir, jit_compile="auto"):
         callbacks=[
             keras.callbacks.TerminateOnNaN(),
             *prunings.around(start.callbacks),
+            *backup,
             speed,
         ],
         verbose=0,
@@ -160,8 +166,7 @@ def _rates(run, task, interval=None):
 
 def folder_of_dense(run, dense_dir):
     """Returns the folder of the dense network that a run starts from."""
-    digest = hashlib.sha256(run.dense().key.encode()).hexdigest()
-    return pathlib.Path(dense_dir, digest[:16])
+    return pathlib.Path(dense_dir, run.dense().digest)
 
 
 def _dense(run, task, dense_dir):
