@@ -3,6 +3,9 @@
 import concurrent.futures
 import errno
 import json
+import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -35,14 +38,18 @@ def pruned(model, sparsity=0.8, seed=0):
     return model
 
 
-def operations(path):
-    """Returns a SavedModel's operations, and its variables' shapes."""
+def saved_model(path):
+    """Returns the protocol buffer of a SavedModel."""
     from tensorflow.core.protobuf import saved_model_pb2
 
-    saved = saved_model_pb2.SavedModel.FromString(
+    return saved_model_pb2.SavedModel.FromString(
         (path / "saved_model.pb").read_bytes()
     )
-    graph = saved.meta_graphs[0].graph_def
+
+
+def operations(path):
+    """Returns a SavedModel's operations, and its variables' shapes."""
+    graph = saved_model(path).meta_graphs[0].graph_def
     nodes = [n.op for f in graph.library.function for n in f.node_def]
     nodes += [n.op for n in graph.node]
     known = {f.signature.name for f in graph.library.function}
@@ -325,6 +332,54 @@ def test_two_threads_and_a_session(tmp_path):
         for x, y in zip(inputs, expected, strict=True):
             found = session.run(output, {given: x})
             np.testing.assert_allclose(found, y, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("build", "lengths"),
+    [
+        (dense_layers, (1, 1000)),
+        (attention, (3, 9)),
+        (convolutions, (1, 7)),
+        (sequences, (2, 11)),
+    ],
+)
+def test_the_loader_of_tensorflow_serving(build, lengths, tmp_path):
+    model = pruned(build())
+    path = keras_bimp.export(
+        model, tmp_path / "1", sparse_kernels=True, verbose=0, verify=False
+    )
+    rng = np.random.default_rng(0)
+    shape = model.inputs[0].shape[1:]
+    inputs = [
+        # The open size: of the sequence, or else of the batch.
+        rng.normal(size=[2, *(n or length for n in shape)])
+        if None in shape
+        else rng.normal(size=[length, *shape])
+        for length in lengths
+    ]
+    np.savez(tmp_path / "inputs.npz", *inputs)
+    signature = saved_model(path).meta_graphs[0].signature_def["serve"]
+    (given,), (output,) = (
+        [value.name for value in side.values()]
+        for side in (signature.inputs, signature.outputs)
+    )
+    subprocess.run(
+        [
+            sys.executable,
+            pathlib.Path(__file__).parent / "c_loader.py",
+            pathlib.Path(tf.__file__).parent,
+            path,
+            given,
+            output,
+            tmp_path / "inputs.npz",
+            tmp_path / "outputs.npz",
+        ],
+        check=True,
+    )
+    found = np.load(tmp_path / "outputs.npz").values()
+    for x, y in zip(inputs, found, strict=True):
+        (expected,) = outputs_of(model, [x.astype("float32")])
+        assert np.abs(y - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_it_is_verified_in_a_fresh_process(tmp_path, capsys):

@@ -248,7 +248,7 @@ def test_cycles_that_are_chosen_share_the_epochs_of_retraining(tmp_path):
         )
 
 
-@pytest.mark.parametrize("stopped", (2, 4))
+@pytest.mark.parametrize("stopped", [2, 4])
 def test_a_run_with_a_backup_resumes(tmp_path, monkeypatch, stopped):
     import measuring
     import runs

@@ -95,13 +95,14 @@ class Joined(keras.optimizers.schedules.LearningRateSchedule):
         phases = np.arange(len(self.schedules), dtype="int32")
         i = ops.max(ops.where(step >= begins, phases, 0))
         step = ops.maximum(step - ops.take(begins, i), 0)
-        # Cycles may share one schedule, which is then computed once.
-        different = list({id(s): s for s in self.schedules}.values())
-        rates = [schedule(step) for schedule in different]
+        # Cycles may share a schedule, which is then computed once.
+        different = {id(schedule): schedule for schedule in self.schedules}
+        rates = [schedule(step) for schedule in different.values()]
         if len(rates) == 1:
             return rates[0]
-        which = [[s is d for d in different].index(True) for s in self.schedules]
-        return ops.take(ops.stack(rates), ops.take(np.array(which, "int32"), i))
+        places = {key: place for place, key in enumerate(different)}
+        which = np.array([places[id(s)] for s in self.schedules], "int32")
+        return ops.take(ops.stack(rates), ops.take(which, i))
 
     @property
     def variables(self) -> list[keras.Variable]:
