@@ -39,32 +39,59 @@ FIRST_TIER = (
 # Files of the second tier, in order: if time is short, the last ones are left
 # out, which is reported.
 _TRAINING = (
-    "retraining retraining_methods rewinding validation masking "
-    "allocation_in_models baselines gradual_pruning"
+    "retraining retraining_optimizers retraining_resumed retraining_arguments "
+    "retraining_methods rewinding validation masking masking_refusals "
+    "allocation_in_models saliency_in_models baselines gradual_pruning"
 )
 _HABITS = (
     "metric_objects unfreezing stripping progress checkpoints own_optimizers "
-    "waiting report_inputs exporting_inputs units sensitivity exporting "
-    "shrinking shrinking_subclasses quantized"
+    "waiting report_inputs exporting_inputs units units_in_training "
+    "sensitivity exporting shrinking shrinking_models shrinking_subclasses "
+    "quantized"
 )
-_RESUMING = "backup baselines_backup"
-_MODELS = "macs_of_layers macs macs_tracing report sparse_serving"
+_RESUMING = (
+    "backup backup_states backup_of_data backup_signals baselines_backup"
+)
+_MODELS = (
+    "macs_of_layers macs macs_tracing report sparse_serving "
+    "sparse_kernel_choice"
+)
 _FORMATS = "exporting_formats exporting_quantized packed"
 _STUDY = "networks segmentation translation"
 SECOND_TIER = tuple(
     (job, *(f"tests/{name}_test.py" for name in names.split()))
     for job, names in (
         ("tensorflow", _RESUMING),
-        ("tensorflow", "epoch_data edge_cases"),
-        ("tensorflow", "retraining rewinding shrinking_graphs progress"),
-        ("tensorflow", "masking checkpoints unfreezing units waiting"),
+        (
+            "tensorflow",
+            "epoch_data edge_cases_of_pruning edge_cases_of_numbers "
+            "edge_cases_of_fit edge_cases_of_callbacks",
+        ),
+        (
+            "tensorflow",
+            "retraining retraining_optimizers retraining_resumed "
+            "retraining_arguments rewinding shrinking_graphs progress",
+        ),
+        (
+            "tensorflow",
+            "masking masking_refusals checkpoints unfreezing units "
+            "units_in_training waiting",
+        ),
         ("tensorflow", "metric_objects short loading recording sensitivity"),
         ("tensorflow", "report batch_norm"),
         ("tensorflow", "quantized exporting_quantized packed"),
         ("tensorflow", "retraining_methods baselines baselines_checks"),
         ("jax", _TRAINING),
-        ("tensorflow", "exporting exporting_formats allocation_in_models"),
-        ("tensorflow", "exporting_inputs exporting_messages sparse_serving"),
+        (
+            "tensorflow",
+            "exporting exporting_formats allocation_in_models "
+            "saliency_in_models",
+        ),
+        (
+            "tensorflow",
+            "exporting_inputs exporting_messages sparse_serving "
+            "sparse_kernel_choice",
+        ),
         ("tensorflow", "hub"),
         ("tensorflow", "memory shrink_transformer sparse_transformer"),
         ("torch", _TRAINING),
