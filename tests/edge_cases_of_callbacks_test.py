@@ -1,6 +1,9 @@
 """Keras' own callbacks beside ours."""
 
 import csv
+import dataclasses
+import re
+import warnings
 
 import keras
 import numpy as np
@@ -21,6 +24,7 @@ from helpers import kernels_and_masks
 from helpers import wrapped
 
 import keras_bimp
+from keras_bimp._src.retraining import callback_checks
 
 # Keras callbacks.
 
@@ -119,10 +123,40 @@ def test_early_stopping_that_stops_leaves_the_best_since_the_last_pruning():
         "val_loss", patience=1, restore_best_weights=True
     )
     losses = (0.2, 0.1, 3.0, 2.0, 4.0, 5.0)
-    model, weights, history = fit_beside([other], "after", losses)
+    with pytest.warns(UserWarning, match="`EarlyStopping`.*from_epoch=4"):
+        model, weights, history = fit_beside([other], "after", losses)
     assert history.epoch == [0, 1, 2, 3, 4, 5]
     assert_same_weights(model, weights[4])
     assert_zeros(model, 54)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        # Phases of 2, 4 and 3 epochs, compared from each beginning on.
+        ({"patience": 3}, r"start_from_epoch=6,.*patience=4 "),
+        ({"patience": 0}, r"start_from_epoch=6,.*patience=4 "),
+        ({"patience": 0, "start_from_epoch": 4}, "patience=2 "),
+        ({"patience": 4}, None),
+        ({"patience": 0, "start_from_epoch": 5}, None),
+        ({"patience": 0, "start_from_epoch": 6}, None),
+    ],
+)
+def test_an_early_stop_below_the_target_is_warned_of(arguments, told):
+    plan = keras_bimp.Plan.bimp(0.75, 9, 4, dense_epochs=2, cycles=2, peak=0.1)
+    first, second, third = plan.phases
+    second = dataclasses.replace(second, epochs=4)
+    third = dataclasses.replace(third, start_epoch=6, epochs=3)
+    plan = dataclasses.replace(plan, phases=(first, second, third))
+    others = [keras.callbacks.EarlyStopping("loss", **arguments)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        callback_checks.warn_of_early_stopping(plan, others)
+    if told is None:
+        assert not caught
+    else:
+        (found,) = caught
+        assert re.search(told, str(found.message))
 
 
 @pytest.mark.slow

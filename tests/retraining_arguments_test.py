@@ -54,6 +54,29 @@ def test_steps_per_epoch_must_be_those_of_fit():
         fit(wrapped(), 2, ours)
 
 
+class BuiltByName(keras.Model):
+    """Has no `build`, so Keras marks it as built and its layers are not."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras_bimp.Masked(layers.Dense(2))
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_a_model_that_is_built_by_name_only_is_to_be_called():
+    model = BuiltByName()
+    with pytest.warns(UserWarning, match="build"):
+        model.build((None, 4))
+    with pytest.raises(ValueError, match=r"Call it .*`model\(x\[:1\]\)`"):
+        keras_bimp.prune(model, 0.5)
+    model(np.ones((1, 4)))
+    assert keras_bimp.prune(model, 0.5).counts == {
+        model.dense.kernels[0].path: 4
+    }
+
+
 def nan_weight():
     model = wrapped()
     kernel = masked(model).kernels[1].variable

@@ -56,7 +56,8 @@ def check_writable(filepath: pathlib.Path) -> None:
     """Raises ValueError if a path exists or cannot be written."""
     if os.path.lexists(filepath):
         raise ValueError(
-            f"`filepath` must not exist. Received: filepath={str(filepath)!r}"
+            "`filepath` must not exist: delete it, or choose another, such as "
+            f"the next version. Received: filepath={str(filepath)!r}"
         )
     for parent in filepath.absolute().parents:
         if os.path.lexists(parent):

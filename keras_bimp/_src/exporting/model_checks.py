@@ -188,8 +188,9 @@ def check_sparsity_reached(model: keras.Model) -> None:
             raise ValueError(
                 "`model` must have reached its target sparsity. "
                 f"Received: a model whose training is incomplete. "
-                f"{progress} Train it to the end, or export it unchanged with "
-                "check_sparsity=False"
+                f"{progress} Train it to the end (`EarlyStopping` may have "
+                "ended it: pass it `start_from_epoch`), or export it "
+                "unchanged with check_sparsity=False"
             )
         warnings.warn(
             f"The model's training stopped early. {progress}", stacklevel=3

@@ -86,9 +86,9 @@ def _served(model):
     kernels = last_choices(model)
     if kernels is None:
         return (
-            "As it is, the same time and memory as the dense model. Exported "
-            "with sparse_kernels='auto', kernels of some 95% zeros are "
-            "multiplied as sparse ones where that is measured to be faster."
+            "As it is, the same time and memory as the dense model. With "
+            "sparse_kernels='auto', `export` measures which kernels are faster "
+            "as sparse matrices, usually from about 95% zeros on."
         )
     return f"As last exported: {kernels.summary}"
 

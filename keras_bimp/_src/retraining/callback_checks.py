@@ -50,7 +50,7 @@ def check_plans(callback: Resumable, callbacks: list) -> None:
             raise ValueError(
                 "`callbacks` of one `fit` must not hold another callback "
                 "that sets the learning rate, because the plan sets it in "
-                f"every step. Received: {type(other).__name__}"
+                f"every step: remove it. Received: {type(other).__name__}"
             )
     before = callbacks[: callbacks.index(callback)]
     early = [type(c).__name__ for c in before if isinstance(c, _WRITE_LOGS)]
@@ -60,3 +60,25 @@ def check_plans(callback: Resumable, callbacks: list) -> None:
             "`keras_bimp.callbacks`: list it after them.",
             stacklevel=2,
         )
+
+
+def warn_of_early_stopping(plan, callbacks: list) -> None:
+    """Warn if an `EarlyStopping` can end a run before its last pruning."""
+    *phases, last = plan.phases
+    for other in callbacks:
+        if not isinstance(other, keras.callbacks.EarlyStopping):
+            continue
+        # Its comparison restarts at each pruning.
+        compared = [
+            phase.end_epoch - max(phase.start_epoch, other.start_from_epoch)
+            for phase in phases
+        ]
+        longest = max(compared, default=0)
+        if longest > max(other.patience, 1):
+            warnings.warn(
+                "`EarlyStopping` may end the training before the last "
+                "pruning, and so below the target sparsity: pass "
+                f"start_from_epoch={last.start_epoch}, which is the epoch of "
+                f"that pruning, or patience={longest} or more.",
+                stacklevel=2,
+            )

@@ -14,6 +14,7 @@ from keras_bimp._src.model_record import Progress
 from keras_bimp._src.retraining import learning_rates as optimizers
 from keras_bimp._src.retraining.accuracy import Accuracy
 from keras_bimp._src.retraining.callback_checks import check_plans
+from keras_bimp._src.retraining.callback_checks import warn_of_early_stopping
 from keras_bimp._src.retraining.own_optimizers import check_own_optimizers
 from keras_bimp._src.retraining.pruning import Pruning
 from keras_bimp._src.retraining.pruning import prune_to
@@ -88,6 +89,7 @@ class PruneAndRetrain(Leader):
             self.model, self._policy, self._filters, self._exclude
         )
         self.plan = self._make_plan()
+        warn_of_early_stopping(self.plan, self._fit.callbacks)
         self._found.warn_if_staying()
         self._sparsities = self.plan.sparsities(self._found.size)
         self._check()
