@@ -129,7 +129,7 @@ def find_prunable(
     ends in "kernel", in any class of layer. The table of an `Embedding` is
     prunable only if `filters` is given and matches the layer. A layer can
     declare other variables in an attribute `prunable_weights`. Biases and
-    normalisation parameters are never prunable.
+    normalization parameters are never prunable.
 
     Args:
         layer: A built layer or model.

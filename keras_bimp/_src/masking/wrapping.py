@@ -215,7 +215,7 @@ def wrap(
     ends in "kernel". This covers dense, convolutional, recurrent, attention
     and custom layers; a shared layer counts once. The table of an `Embedding`
     is prunable only if `filters` is given and matches it. Biases and
-    normalisation parameters are never prunable. Frozen layers are left
+    normalization parameters are never prunable. Frozen layers are left
     unchanged.
 
     Args:

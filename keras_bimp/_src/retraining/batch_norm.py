@@ -16,7 +16,7 @@ from keras_bimp._src.retraining.samples import split
 def recalibrate_batch_norm(
     model: keras.Model, data, steps: int | None = None
 ) -> int:
-    """Recompute the statistics of all batch normalisation from data.
+    """Recompute the statistics of all batch normalization from data.
 
     A pruning changes the activations, so the moving means and variances no
     longer fit until retraining has updated them. This function sets them to
@@ -24,7 +24,7 @@ def recalibrate_batch_norm(
     on a pruned model that is not retrained, or to find how much of the
     accuracy loss they cause. Neither `prune` nor `callbacks` calls it.
 
-    Dropout and noise are active, as in training. Frozen normalisation layers
+    Dropout and noise are active, as in training. Frozen normalization layers
     are left unchanged.
 
     Args:
@@ -34,7 +34,7 @@ def recalibrate_batch_norm(
         steps: Integer >= 1, how many batches to use. Defaults to all.
 
     Returns:
-        The number of recalibrated batch-normalisation layers.
+        The number of recalibrated batch-normalization layers.
 
     Raises:
         ValueError: If the model has no such layers, `data` has no batch, or

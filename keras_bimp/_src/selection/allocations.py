@@ -287,7 +287,7 @@ def lamp(scores: np.ndarray) -> np.ndarray:
 def relative(scores: np.ndarray, output_units: int) -> np.ndarray:
     """Divide magnitudes by the kernel's mean norm per output unit.
 
-    This is not in the paper. Batch normalisation makes the scale of a kernel
+    This is not in the paper. Batch normalization makes the scale of a kernel
     arbitrary, yet plain global pruning depends on it. Here a weight counts by
     its share of the input sum of its unit.
 
