@@ -80,6 +80,29 @@ def test_it_runs(format, make, tmp_path):
         assert off < 1e-5
 
 
+@pytest.mark.parametrize("size", [(4, 3), (None, None)])
+def test_images_are_upsampled_in_litert(size, tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((*size, 2)),
+            layers.Conv2DTranspose(3, 3, padding="same"),
+            layers.UpSampling2D(2),
+            layers.UpSampling2D((5, 3)),
+            layers.Conv2D(4, 1),
+            layers.UpSampling2D((41, 2)),
+        ]
+    )
+    x = np.random.default_rng(0).normal(size=(2, 4, 3, 2)).astype("float32")
+    expected = model.predict(x, verbose=0)
+    path = keras_bimp.export(
+        model, tmp_path / "m.tflite", "litert", example_data=x, verbose=0
+    )
+    (found,) = runtimes.run("litert", str(path), [x], input_names(model), [])
+    assert found.shape == (2, 4 * 10 * 41, 3 * 12, 4)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), expected)
+
+
 def outputs_twice():
     """TensorFlow renames and reorders its inputs."""
     b, a = keras.Input((2,), name="b-1"), keras.Input((3,), name="a.1")

@@ -7,11 +7,13 @@ import keras
 
 from keras_bimp._src.exporting import saved_model
 from keras_bimp._src.exporting.inputs import input_names
+from keras_bimp._src.exporting.litert_upsampling import resizing_calls
 from keras_bimp._src.exporting.options import Options
 from keras_bimp._src.exporting.remedies import remedy_of_quantized
 from keras_bimp._src.foreign_errors import told
 from keras_bimp._src.keras_internals.layers import layers_in
 from keras_bimp._src.name_lists import listed
+from keras_bimp._src.replaced_calls import replaced
 
 
 def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
@@ -42,13 +44,14 @@ def write(model: keras.Model, path: pathlib.Path, options: Options) -> None:
     if optimizations:
         more["optimizations"] = optimizations
     try:
-        model.export(
-            path,
-            format="litert",
-            verbose=False,
-            target_spec=target,
-            **more,
-        )
+        with replaced(resizing_calls(model)):
+            model.export(
+                path,
+                format="litert",
+                verbose=False,
+                target_spec=target,
+                **more,
+            )
     except ConverterError as error:
         raise ValueError(
             "`model` must consist of operations that LiteRT has. "
