@@ -1,6 +1,7 @@
 """Each format runs in its own runtime and computes what the model does."""
 
 import pathlib
+import re
 import sys
 import tarfile
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import dense_model
 from keras import layers
+from keras import ops
 
 import keras_bimp
 from keras_bimp._src.exporting import runtimes
@@ -101,6 +103,31 @@ def test_images_are_upsampled_in_litert(size, tmp_path):
     assert found.shape == (2, 4 * 10 * 41, 3 * 12, 4)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(model.predict(x, verbose=0), expected)
+
+
+class Distances(layers.Layer):
+    """Adds the signs of the distances between positions."""
+
+    def call(self, x):
+        positions = ops.arange(ops.shape(x)[1], dtype="int64")
+        signs = ops.sign(positions[:, None] - positions[None])
+        return ops.matmul(ops.cast(signs, x.dtype), x)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_fixed_sizes_are_advised_and_help(named, tmp_path):
+    """Checks that the code in the message does."""
+    inputs = keras.Input((None,), dtype="int32", name="tokens")
+    y = layers.Dense(2)(Distances()(layers.Embedding(9, 4)(inputs)))
+    model = keras.Model({"tokens": inputs} if named else inputs, y)
+    path = tmp_path / "m.tflite"
+    with pytest.raises(ValueError, match=r"Sign.* fixed ones") as raised:
+        keras_bimp.export(model, path, "litert", verbose=0)
+    code = re.search(r"`x = (.*); (keras.*)`", str(raised.value))
+    known = {"keras": keras, "model": model}
+    known["x"] = eval(code[1], known)
+    keras_bimp.export(eval(code[2], known), path, "litert", verbose=0)
+    assert path.exists()
 
 
 def outputs_twice():

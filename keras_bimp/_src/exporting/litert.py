@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import keras
+from keras import tree
 
 from keras_bimp._src.exporting import saved_model
 from keras_bimp._src.exporting.inputs import input_names
@@ -12,6 +13,7 @@ from keras_bimp._src.exporting.options import Options
 from keras_bimp._src.exporting.remedies import remedy_of_quantized
 from keras_bimp._src.foreign_errors import told
 from keras_bimp._src.keras_internals.layers import layers_in
+from keras_bimp._src.keras_internals.saving import get_input_signature
 from keras_bimp._src.name_lists import listed
 from keras_bimp._src.replaced_calls import replaced
 
@@ -81,12 +83,39 @@ def _reason(text, model):
     if lacking and (tables := saved_model.remedy_of_tables(model)):
         return f"a model {tables}. LiteRT has no {lacking[1].strip()}"
     if lacking:
-        return f"a model with {lacking[1].strip()}, which LiteRT lacks"
+        found = f"a model with {lacking[1].strip()}, which LiteRT lacks"
+        return f"{found}{_remedy_of_open_sizes(model)}"
     refused = re.findall(r"'tfl?\.(\w+)' op ([^\n']*)", text)
     if refused:
         said = dict.fromkeys(f"{op} {why.strip()}" for op, why in refused)
         return known + told("; ".join(said))
     return known + told(text)
+
+
+def _remedy_of_open_sizes(model):
+    """Advises fixed sizes, which let the converter compute masks and such."""
+    signature = get_input_signature(model)
+    if all(None not in spec.shape[1:] for spec in tree.flatten(signature)):
+        return ""
+    if isinstance(signature, list | tuple) and len(signature) == 1:
+        (signature,) = signature
+    return (
+        " for sizes that are not known. Export it with fixed ones, such as "
+        f"`x = {_inputs_of_fixed_size(signature)}; keras.Model(x, model(x))`"
+    )
+
+
+def _inputs_of_fixed_size(signature):
+    """Returns the code of inputs for a structure of specs."""
+    if isinstance(signature, dict):
+        items = signature.items()
+        made = [f"{k!r}: {_inputs_of_fixed_size(x)}" for k, x in items]
+        return f"{{{', '.join(made)}}}"
+    if isinstance(signature, list | tuple):
+        return f"[{', '.join(map(_inputs_of_fixed_size, signature))}]"
+    shape = tuple(128 if n is None else n for n in signature.shape[1:])
+    name = f", name={signature.name!r}" if signature.name else ""
+    return f"keras.Input({shape}, dtype={signature.dtype!r}{name})"
 
 
 def _examples(model, options):
