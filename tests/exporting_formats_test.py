@@ -121,7 +121,7 @@ def test_fixed_sizes_are_advised_and_help(named, tmp_path):
     y = layers.Dense(2)(Distances()(layers.Embedding(9, 4)(inputs)))
     model = keras.Model({"tokens": inputs} if named else inputs, y)
     path = tmp_path / "m.tflite"
-    with pytest.raises(ValueError, match=r"Sign.* fixed ones") as raised:
+    with pytest.raises(ValueError, match=r"Sign.* fixed sizes") as raised:
         keras_bimp.export(model, path, "litert", verbose=0)
     code = re.search(r"`x = (.*); (keras.*)`", str(raised.value))
     known = {"keras": keras, "model": model}

@@ -100,7 +100,7 @@ def _remedy_of_open_sizes(model):
     if isinstance(signature, list | tuple) and len(signature) == 1:
         (signature,) = signature
     return (
-        " for sizes that are not known. Export it with fixed ones, such as "
+        ". It may need fewer with inputs of fixed sizes: export, for example, "
         f"`x = {_inputs_of_fixed_size(signature)}; keras.Model(x, model(x))`"
     )
 
