@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import lzma
+import math
 import pathlib
 import tempfile
 import zipfile
@@ -27,13 +28,17 @@ from keras_bimp._src.exporting.squeezing import release_arrays
 from keras_bimp._src.exporting.squeezing import released
 from keras_bimp._src.exporting.squeezing import squeeze_arrays
 from keras_bimp._src.exporting.squeezing import squeezed
+from keras_bimp._src.exporting.squeezing_codes import release_codes
+from keras_bimp._src.exporting.squeezing_codes import squeeze_codes
 
 # A file is this, the streams one after the other, the header, which lists them,
 # the length of the header in 8 bytes, and the SHA-256 of all that.
-_MAGIC = b"KBPACK2\n"
+_MAGIC = b"KBPACK3\n"
+_OLD_MAGIC = b"KBPACK2\n"  # Their codes are arrays of int8 as any other.
 _LENGTH = 8
 _DIGEST = hashlib.sha256().digest_size
 _WEIGHTS = "model.weights.h5"
+_CODES = "codes"  # Stands for the type of what `rounded` made codes of.
 _PRESET = 6 | lzma.PRESET_EXTREME
 _BLOCK = 1 << 24  # Bytes that are read at a time.
 
@@ -173,7 +178,7 @@ def _taken_apart(original, exact):
 
     Yields:
         Name -> content of its files; what JSON can tell of its weights, and
-        their flat arrays by type. `None` and nothing if there is more in them
+        their arrays by type. `None` and nothing if there is more in them
         than Keras itself writes: then they are one of the files.
     """
     with (
@@ -210,8 +215,8 @@ def _write_packed(path, files, weights, arrays, tell):
 
         put(_MAGIC)
         put_streams(map(squeezed, files.values()))
-        for of_a_kind in arrays.values():
-            for streams in squeeze_arrays(of_a_kind):
+        for kind, of_a_kind in arrays.items():
+            for streams in _squeeze(kind, of_a_kind):
                 put_streams(streams)
                 done += CHUNK * of_a_kind[0].itemsize
                 tell("squeezing the weights", min(done, total), total)
@@ -231,9 +236,9 @@ def _holds(path, files, arrays, tell):
             if released(*next(streams)) != content:
                 return False
         for kind, of_a_kind in arrays.items():
-            size = sum(map(len, of_a_kind))
-            expected = chunks(of_a_kind)
-            for found in release_arrays(kind, size, streams):
+            shapes = [array.shape for array in of_a_kind]
+            expected = chunks(map(np.ravel, of_a_kind))
+            for found in _release(kind, shapes, streams):
                 words = WORDS[found.itemsize]
                 if not np.array_equal(
                     found.view(words), next(expected).view(words)
@@ -248,7 +253,7 @@ def _holds(path, files, arrays, tell):
 def _opened(path):
     """Yields the header, and an iterator over the streams."""
     with _open(path) as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
+        if file.read(len(_MAGIC)) not in (_MAGIC, _OLD_MAGIC):
             raise ValueError(
                 "`filepath` must be a file that was exported with "
                 f"format='packed'. Received: filepath={str(path)!r}"
@@ -311,9 +316,11 @@ def _split(path, exact):
         if exact is not None:
             parts = rounded(name, value, exact)
         kinds = [part.dtype.str for part in parts]
+        if len(parts) > 1:
+            kinds[0] = _CODES
         datasets.append([name, attributes, node.shape, *kinds])
         for kind, part in zip(kinds, parts, strict=True):
-            arrays.setdefault(kind, []).append(np.ravel(part))
+            arrays.setdefault(kind, []).append(part)
 
     try:
         with h5py.File(path) as file:
@@ -342,13 +349,12 @@ def _write_weights(path, weights, streams):
             # Scales have the type of what they make of codes.
             dataset = h5.create_dataset(name, shape, kinds[-1])
             dataset.attrs.update(attributes)
-            sizes = (dataset.size, *shape[-1:])
-            for kind, size in zip(kinds, sizes, strict=False):
+            for kind, of_part in zip(kinds, (shape, shape[-1:]), strict=False):
                 wanted = of_a_kind.setdefault(kind, [])
-                wanted.append((dataset, size, len(kinds) > 1))
+                wanted.append((dataset, of_part, len(kinds) > 1))
         halves = {}
         for kind, wanted in of_a_kind.items():
-            entries = _entries(kind, [size for _, size, _ in wanted], streams)
+            entries = _entries(kind, [shape for _, shape, _ in wanted], streams)
             for (dataset, _, is_half), whole in zip(
                 wanted, entries, strict=True
             ):
@@ -362,11 +368,11 @@ def _write_weights(path, weights, streams):
                     dataset[...] = whole.reshape(dataset.shape)
 
 
-def _entries(kind, sizes, streams):
-    """Yields so many entries each of what is squeezed one after the other."""
-    entries = release_arrays(kind, sum(sizes), streams)
-    left = np.empty(0, kind)
-    for missing in sizes:
+def _entries(kind, shapes, streams):
+    """Yields the entries of arrays that are squeezed one after the other."""
+    entries = _release(kind, shapes, streams)
+    left = np.empty(0, np.int8 if kind == _CODES else kind)
+    for missing in map(math.prod, shapes):
         parts = [left[:0]]
         while missing:
             if not len(left):
@@ -375,3 +381,16 @@ def _entries(kind, sizes, streams):
             left = left[missing:]
             missing -= len(parts[-1])
         yield np.concatenate(parts)
+
+
+def _squeeze(kind, arrays):
+    if kind == _CODES:
+        return squeeze_codes(arrays)
+    return squeeze_arrays(map(np.ravel, arrays))
+
+
+def _release(kind, shapes, streams):
+    """Yields entries of arrays, in chunks."""
+    if kind == _CODES:
+        return release_codes(shapes, streams)
+    return release_arrays(kind, sum(map(math.prod, shapes)), streams)

@@ -1,9 +1,10 @@
 """Weights rounded for a packed file.
 
 Kernels and tables become codes of 8 bits with a scale for each index of the
-last axis. Scales and vectors keep 11 significant bits, as many as float16 has,
-and exponents of float32: no entry is off by more than 1/2048 of itself, and
-the other bits, which are zeros then, take no space.
+last axis. Vectors keep 11 significant bits, as many as float16 has, and
+exponents of float32: no entry is off by more than 1/2048 of itself, and the
+other bits, which are zeros then, take no space. Scales keep 8, because codes
+are chosen after them and make up for it.
 """
 
 import keras
@@ -15,6 +16,7 @@ from keras_bimp._src.keras_internals.layers import own_constants
 
 _LARGEST = 127
 _BITS = 11
+_BITS_OF_SCALES = 8
 # Of means, in standard deviations. Beyond it, 11 bits are too few for what is
 # left when they are taken away.
 _FARTHEST = 32
@@ -73,18 +75,19 @@ def rounded(
 def _codes(kernel):
     """Codes and scales of a kernel. 0 has the code 0."""
     axes = tuple(range(kernel.ndim - 1))
-    scales = _to_few_bits(np.abs(kernel).max(axis=axes) / np.float32(_LARGEST))
+    scales = np.abs(kernel).max(axis=axes) / np.float32(_LARGEST)
+    scales = _to_few_bits(scales, _BITS_OF_SCALES)
     # Of a scale that is 0, or too small to divide by, all codes are 0.
     safe = np.where(scales < np.finfo("float32").tiny, np.inf, scales)
     return np.rint(kernel / safe).astype("int8"), scales
 
 
-def _to_few_bits(vector):
+def _to_few_bits(vector, bits=_BITS):
     """The nearest numbers of so many significant bits."""
     mantissas, exponents = np.frexp(vector)
-    whole = np.rint(np.ldexp(mantissas, _BITS))
+    whole = np.rint(np.ldexp(mantissas, bits))
     with np.errstate(over="ignore"):
-        near = np.ldexp(whole, exponents - _BITS).astype("float32")
+        near = np.ldexp(whole, exponents - bits).astype("float32")
     return np.where(np.isfinite(near), near, vector)
 
 

@@ -11,6 +11,7 @@ import concurrent.futures
 import lzma
 import os
 import zlib
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 
@@ -55,15 +56,14 @@ def released(how: str, packed: bytes) -> bytes:
 
 
 def squeeze_arrays(
-    arrays: list[np.ndarray],
+    arrays: Iterable[np.ndarray],
 ) -> Iterator[list[tuple[str, bytes]]]:
     """Compresses flat arrays of one type, one after another.
 
     Yields:
         For each chunk, a list of results of `squeezed`.
     """
-    with _pool() as pool:
-        yield from _in_order(pool, _squeeze_chunk, chunks(arrays))
+    yield from in_threads(_squeeze_chunk, chunks(arrays))
 
 
 def release_arrays(
@@ -83,26 +83,22 @@ def release_arrays(
             parts = [next(streams) for _ in range(1 + dtype.itemsize)]
             yield dtype, min(CHUNK, size - start), parts
 
-    with _pool() as pool:
-        yield from _in_order(pool, _release_chunk, jobs())
+    yield from in_threads(_release_chunk, jobs())
 
 
-def _pool():
-    return concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 8))
+def in_threads(function: Callable, jobs: Iterable) -> Iterator:
+    """Maps a function in order, with a few jobs in memory at a time."""
+    workers, waiting = min(os.cpu_count() or 1, 8), []
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        for job in jobs:
+            waiting.append(pool.submit(function, job))
+            if len(waiting) > workers:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
 
 
-def _in_order(pool, function, jobs: Iterable) -> Iterator:
-    """Maps a function in threads, with a few jobs in memory at a time."""
-    waiting = []
-    for job in jobs:
-        waiting.append(pool.submit(function, job))
-        if len(waiting) > pool._max_workers:
-            yield waiting.pop(0).result()
-    for future in waiting:
-        yield future.result()
-
-
-def chunks(arrays: list[np.ndarray]) -> Iterator[np.ndarray]:
+def chunks(arrays: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Yields the entries of flat arrays, `CHUNK` at a time."""
     gathered, missing = [], CHUNK
     for array in arrays:
