@@ -46,7 +46,7 @@ class Count(keras.callbacks.Callback):
 @pytest.mark.slow
 @pytest.mark.every_backend
 def test_batches_that_are_skipped_count_once(tmp_path):
-    def anew(model, epoch):
+    def recompile(model, epoch):
         if epoch == 3:  # Some callbacks do this after a change.
             model.make_train_function(force=True)
 
@@ -56,7 +56,7 @@ def test_batches_that_are_skipped_count_once(tmp_path):
         folder = tmp_path / str(batch)
         kill = Kill("on_train_batch_end", 3, batch)
         killed(folder, Count(), kill, save_freq=1)
-        count = Count(anew)
+        count = Count(recompile)
         assert_same(train(folder, count, save_freq=1), expected)
         assert count.count == 20
 

@@ -1,7 +1,6 @@
 """Keras' own callbacks beside ours."""
 
 import csv
-import dataclasses
 import re
 import warnings
 
@@ -143,20 +142,23 @@ def test_early_stopping_that_stops_leaves_the_best_since_the_last_pruning():
     ],
 )
 def test_an_early_stop_below_the_target_is_warned_of(arguments, told):
-    plan = keras_bimp.Plan.bimp(0.75, 9, 4, dense_epochs=2, cycles=2, peak=0.1)
-    first, second, third = plan.phases
-    second = dataclasses.replace(second, epochs=4)
-    third = dataclasses.replace(third, start_epoch=6, epochs=3)
-    plan = dataclasses.replace(plan, phases=(first, second, third))
     others = [keras.callbacks.EarlyStopping("loss", **arguments)]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        callback_checks.warn_of_early_stopping(plan, others)
+        callback_checks.warn_of_early_stopping([2, 6], others)
     if told is None:
         assert not caught
     else:
         (found,) = caught
         assert re.search(told, str(found.message))
+
+
+def test_gradual_pruning_warns_of_an_early_stop_too():
+    recipe = keras_bimp.baselines.gmp(0.75, interval=2, hard=True, verbose=0)
+    model = wrapped()
+    other = keras.callbacks.EarlyStopping("loss", patience=1, min_delta=-9)
+    with pytest.warns(UserWarning, match="`EarlyStopping` may end"):
+        fit(model, 6, [*recipe.callbacks, other])
 
 
 @pytest.mark.slow

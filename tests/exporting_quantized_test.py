@@ -20,7 +20,7 @@ pytestmark = [
     # OpenVINO forks to send its telemetry, which JAX warns of.
     pytest.mark.filterwarnings("ignore:os.fork"),
     pytest.mark.filterwarnings(
-        "ignore::pytest.PytestUnraisableExceptionWarning"
+        "ignore:.*_at_fork:pytest.PytestUnraisableExceptionWarning"
     ),
 ]
 FILES = {

@@ -15,6 +15,7 @@ from keras_bimp._src.masking import kernels_to_hold
 from keras_bimp._src.metrics.effective_kernels import EffectiveKernels
 from keras_bimp._src.model_record import ROUNDING
 from keras_bimp._src.model_record import Progress
+from keras_bimp._src.retraining.callback_checks import warn_of_early_stopping
 from keras_bimp._src.retraining.learning_rates import step_count
 from keras_bimp._src.retraining.own_optimizers import check_own_optimizers
 from keras_bimp._src.retraining.pruning import apply_masks
@@ -87,6 +88,7 @@ class GradualPruning(Leader):
         self._held = kernels_to_hold(self._found.hard, self.model.optimizer)
         epochs = self.params["epochs"]
         self.sparsities = self._planned(epochs) if self._planned else {}
+        warn_of_early_stopping(sorted(self.sparsities), self._fit.callbacks)
         self._asked = 0.0  # The sparsity of the last pruning.
         # The epoch, its first step, and the last step that was checked.
         self._epoch, self._first, self._last = None, 0, -1

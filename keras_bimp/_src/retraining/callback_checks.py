@@ -1,5 +1,6 @@
 """Check which callbacks can be combined with pruning in one `fit`."""
 
+import itertools
 import warnings
 
 import keras
@@ -62,23 +63,27 @@ def check_plans(callback: Resumable, callbacks: list) -> None:
         )
 
 
-def warn_of_early_stopping(plan, callbacks: list) -> None:
-    """Warn if an `EarlyStopping` can end a run before its last pruning."""
-    *phases, last = plan.phases
+def warn_of_early_stopping(prunings: list[int], callbacks: list) -> None:
+    """Warn if an `EarlyStopping` can end a run before its last pruning.
+
+    Args:
+        prunings: The epochs that begin with a pruning, in order. At each, the
+            comparison of `EarlyStopping` restarts.
+        callbacks: All callbacks of the `fit`.
+    """
     for other in callbacks:
         if not isinstance(other, keras.callbacks.EarlyStopping):
             continue
-        # Its comparison restarts at each pruning.
         compared = [
-            phase.end_epoch - max(phase.start_epoch, other.start_from_epoch)
-            for phase in phases
+            end - max(start, other.start_from_epoch)
+            for start, end in itertools.pairwise([0, *prunings])
         ]
         longest = max(compared, default=0)
         if longest > max(other.patience, 1):
             warnings.warn(
                 "`EarlyStopping` may end the training before the last "
                 "pruning, and so below the target sparsity: pass "
-                f"start_from_epoch={last.start_epoch}, which is the epoch of "
+                f"start_from_epoch={prunings[-1]}, which is the epoch of "
                 f"that pruning, or patience={longest} or more.",
                 stacklevel=2,
             )

@@ -89,7 +89,10 @@ class PruneAndRetrain(Leader):
             self.model, self._policy, self._filters, self._exclude
         )
         self.plan = self._make_plan()
-        warn_of_early_stopping(self.plan, self._fit.callbacks)
+        warn_of_early_stopping(
+            [p.start_epoch for p in self.plan.phases if p.prunes],
+            self._fit.callbacks,
+        )
         self._found.warn_if_staying()
         self._sparsities = self.plan.sparsities(self._found.size)
         self._check()

@@ -285,11 +285,12 @@ def _all_targets(model):
         by_id[id(v)] for v in model.trainable_variables if id(v) in by_id
     ]
     if not ordered:
-        unbuilt = not all(masked.built for masked in found)
+        advice = ""
+        if not all(masked.built for masked in found):
+            advice = ". Call it on a batch first, as in `model(x[:1])`"
         raise ValueError(
             "`model` must have a masked kernel that is built and trainable. "
-            f"Received: model={model!r}"
-            + (". Call it on a batch first, as in `model(x[:1])`" * unbuilt)
+            f"Received: model={model!r}{advice}"
         )
     paths = unique_paths(kernel for kernel, _, _ in ordered)
     return [
